@@ -1,0 +1,107 @@
+"""Rules that cross fields of a configuration: does everything that is named exist?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+
+from gateway.config.types import Config, Fallback, Route
+from gateway.errors import ConfigError
+
+
+def check_references(config: Config) -> None:
+    """Raise ConfigError for the first name that is repeated or refers to nothing, and for unsafe settings."""
+    _unique("upstreams", [upstream.name for upstream in config.upstreams])
+    _unique("routes", [route.model for route in config.routes])
+    _unique("judges", [judge.name for judge in config.judges])
+    _unique("learner", [entry.route for entry in config.learner])
+    if config.auth is not None:
+        _unique("auth.keys", [key.name for key in config.auth.keys])
+    if sum(upstream.default for upstream in config.upstreams) > 1:
+        raise ConfigError("only one upstream may be the default - at `$.upstreams`")
+    for index, route in enumerate(config.routes):
+        _check_route(config, route, f"$.routes[{index}]")
+    _check_judges_and_learner(config)
+    _check_exposure(config)
+    _check_supported(config)
+
+
+def _check_route(config: Config, route: Route, place: str) -> None:
+    upstreams = [upstream.name for upstream in config.upstreams]
+    for index, variant in enumerate(route.variants):
+        _known("upstream", variant.upstream, upstreams, f"{place}.variants[{index}].upstream")
+    for index, fallback in enumerate(route.fallbacks):
+        if isinstance(fallback, Fallback):
+            _known("upstream", fallback.upstream, upstreams, f"{place}.fallbacks[{index}].upstream")
+        else:
+            names = [variant.name for variant in route.variants]
+            _known("variant", fallback, names, f"{place}.fallbacks[{index}]")
+    if route.rollout.judge is not None:
+        _known(
+            "judge", route.rollout.judge, [judge.name for judge in config.judges], f"{place}.rollout.judge"
+        )
+
+
+def _check_judges_and_learner(config: Config) -> None:
+    routes = [route.model for route in config.routes]
+    judges = [judge.name for judge in config.judges]
+    upstreams = [upstream.name for upstream in config.upstreams]
+    for index, judge in enumerate(config.judges):
+        for name in judge.routes or []:
+            _known("route", name, routes, f"$.judges[{index}].routes")
+    for index, entry in enumerate(config.learner):
+        _known("route", entry.route, routes, f"$.learner[{index}].route")
+        _known("judge", entry.judge, judges, f"$.learner[{index}].judge")
+        _known("upstream", entry.serve_on, upstreams, f"$.learner[{index}].serve_on")
+    for index, key in enumerate(config.auth.keys if config.auth else []):
+        for name in key.routes or []:
+            _known("route", name, routes, f"$.auth.keys[{index}].routes")
+
+
+def _check_exposure(config: Config) -> None:
+    if config.auth is not None:
+        return
+    hosts = [("listen", config.listen.host)]
+    if config.admin_listen is not None:
+        hosts.append(("admin_listen", config.admin_listen.host))
+    for section, host in hosts:
+        if not is_loopback(host):
+            raise ConfigError(
+                f"{section}.host {host} is not loopback and there are no keys; "
+                f"add auth.keys or listen on 127.0.0.1 - at `$.{section}.host`"
+            )
+
+
+def _check_supported(config: Config) -> None:
+    """Settings whose meaning is a promise are refused while they are not kept, never silently ignored."""
+    if config.privacy.encrypt != "none":
+        raise ConfigError(
+            "encryption per subject is not built yet, and bodies would be stored readable; "
+            "write encrypt: none - at `$.privacy.encrypt`"
+        )
+    if config.store.cluster is not None and not config.store.embedded:
+        raise ConfigError(
+            "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach *host*."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _unique(section: str, names: list[str]) -> None:
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise ConfigError(f"{section} names {repeated[0]!r} twice - at `$.{section}`")
+
+
+def _known(kind: str, name: str, known: list[str], place: str) -> None:
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigError(f"unknown {kind} {name!r}; known: {listed} - at `{place}`")

@@ -1,0 +1,130 @@
+"""Reads a configuration file: YAML with repeated keys refused, types, cross references, absolute paths."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from gateway.config.check import check_references
+from gateway.config.types import Config
+from gateway.errors import ConfigError
+
+T = TypeVar("T")
+
+DEFAULT_CONFIG = Path("tracetune.yaml")
+MAX_CONFIG_BYTES = 1_000_000
+_SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys silently; this one refuses."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"line {line}: key {key!r} is repeated; remove one of the two")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str, kind: type[T], origin: str) -> T:
+    """Parse *text* as one *kind*. Raises ConfigError that names *origin*, the place and the reason."""
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 -- a SafeLoader subclass
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: {_one_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{origin}: nested too deeply to be a configuration") from error
+    if data is None:
+        raise ConfigError(f"{origin}: the file is empty")
+    try:
+        return msgspec.convert(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {_with_remedy(str(error))}") from error
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the configuration at *path*; relative paths in it resolve against its folder.
+
+    Raises ConfigError with one line naming the file, the place and the remedy. Secrets are not read here.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, not a configuration file")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; `tracetune init` writes one, --config names one") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    config = _absolute(parse_yaml(text, Config, str(path)), path.resolve().parent)
+    try:
+        check_references(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    store = config.store
+    if store.embedded:
+        directory = (base / store.url.removeprefix("embedded:")).resolve()
+        store = msgspec.structs.replace(store, url=f"embedded:{directory}")
+    spool = config.capture.spool or (
+        Path(store.url.removeprefix("embedded:")) / "spool" if store.embedded else Path("data/spool")
+    )
+    return msgspec.structs.replace(
+        config,
+        store=msgspec.structs.replace(store, password=_secret(store.password, base)),
+        capture=msgspec.structs.replace(config.capture, spool=(base / spool).resolve()),
+        privacy=msgspec.structs.replace(config.privacy, master_key=_secret(config.privacy.master_key, base)),
+        auth=config.auth
+        and msgspec.structs.replace(
+            config.auth,
+            keys=[msgspec.structs.replace(key, key=_secret(key.key, base)) for key in config.auth.keys],
+        ),
+        upstreams=[
+            msgspec.structs.replace(
+                upstream,
+                api_key=_secret(upstream.api_key, base),
+                managed=upstream.managed
+                and msgspec.structs.replace(
+                    upstream.managed, model=(base / upstream.managed.model).resolve()
+                ),
+            )
+            for upstream in config.upstreams
+        ],
+        judges=[
+            msgspec.structs.replace(judge, path=f"{(base / judge.file).resolve()}:{judge.function}")
+            for judge in config.judges
+        ],
+        learner=[
+            msgspec.structs.replace(entry, base_model=(base / entry.base_model).resolve())
+            for entry in config.learner
+        ],
+    )
+
+
+def _secret(secret: Any, base: Path) -> Any:
+    if secret is None or secret.file is None:
+        return secret
+    return msgspec.structs.replace(secret, file=(base / secret.file).resolve())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _with_remedy(message: str) -> str:
+    place = message.rpartition("at `")[2].rstrip("`")
+    if place.endswith(_SECRET_FIELDS) and "got `str`" in message:
+        return f"a literal secret is refused; write {{env: NAME}} or {{file: PATH}} - at `{place}`"
+    return message

@@ -1,0 +1,58 @@
+"""Reads secrets where the configuration says they are. Values never enter a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.config.types import Config, Secret
+from gateway.errors import ConfigError
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """The secrets in use. `repr` shows none of them."""
+
+    upstream_keys: dict[str, str]  # by upstream name
+    client_keys: dict[str, str]  # by client name
+    admin_key: str | None
+    store_password: str | None
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+def read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
+    """Read every secret in use. Raises ConfigError naming the missing variable or file and its place."""
+    return Secrets(
+        upstream_keys={
+            upstream.name: read_secret(upstream.api_key, environ, f"$.upstreams[{index}].api_key")
+            for index, upstream in enumerate(config.upstreams)
+            if upstream.api_key is not None
+        },
+        client_keys={
+            key.name: read_secret(key.key, environ, f"$.auth.keys[{index}].key")
+            for index, key in enumerate(config.auth.keys if config.auth else [])
+        },
+        admin_key=environ.get("TRACETUNE_ADMIN_KEY") or None,
+        store_password=None
+        if config.store.embedded or config.store.password is None
+        else read_secret(config.store.password, environ, "$.store.password"),
+    )
+
+
+def read_secret(secret: Secret, environ: Mapping[str, str], place: str) -> str:
+    """The secret's value, stripped. Raises ConfigError when it is missing or empty."""
+    if secret.env is not None:
+        value = environ.get(secret.env, "").strip()
+        if not value:
+            raise ConfigError(f"environment variable {secret.env} is not set; export it - at `{place}`")
+        return value
+    assert secret.file is not None
+    try:
+        value = secret.file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"secret file {secret.file} cannot be read: {error} - at `{place}`") from error
+    if not value:
+        raise ConfigError(f"secret file {secret.file} is empty - at `{place}`")
+    return value

@@ -1,0 +1,50 @@
+"""The error tree of the gateway package.
+
+TracetuneError                 anything a user can cause; printed as one line, no traceback
+├── UsageError        exit 2   the command line is off
+├── ConfigError       exit 2   the configuration file is off, or a variable it names is missing
+├── OperationError    exit 1   the world said no: a busy port, a failed probe, a store that is down
+│   └── StoreError    exit 1   ClickHouse, embedded or not, refused or could not be reached
+└── RefusedError      exit 3   a gate said no: too few traces, not enough evidence, a stale version
+
+`judges` and `learner` have trees of their own whose roots derive from these, so that the command line maps
+every one of them to an exit code in one place (`gateway.cli.root`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TracetuneError(Exception):
+    """Root of every error a user can cause. `str(error)` is one line: what was wrong, where, what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(TracetuneError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(TracetuneError):
+    """A configuration file cannot be used: syntax, types, cross references, a missing variable."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class OperationError(TracetuneError):
+    """Something outside of us failed: a busy port, a failed probe, a process that did not start."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class StoreError(OperationError):
+    """The store refused a statement or could not be reached."""
+
+
+class RefusedError(TracetuneError):
+    """A gate refused: too few traces, not enough evidence, a stale version."""
+
+    exit_code: ClassVar[int] = 3

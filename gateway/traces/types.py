@@ -1,0 +1,196 @@
+"""The shared contract: what the worker captures, what the store keeps, what judges and learner read.
+
+Stored rows are lenient (old rows must load forever); unknown is None, never 0. Times are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["ok", "upstream_error", "timeout", "truncated", "client_cancelled", "rejected"]
+CaptureLevel = Literal["full", "metadata", "none"]
+RolloutEventKind = Literal[
+    "started", "weight", "paused", "resumed", "promoted", "rolled_back", "inconclusive", "overlay_dropped"
+]
+
+
+class PriceTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """USD per million tokens that applied when the request was routed."""
+
+    input: float
+    output: float
+    cached_input: float | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try at one upstream server inside a trace. Times in milliseconds since the request arrived."""
+
+    upstream: str
+    server: str
+    model: str
+    started_ms: float
+    ended_ms: float
+    status: int | None = None
+    error: str | None = None  # "connect", "headers_timeout", "first_token_timeout", "idle_timeout", …
+
+
+class CapturedTrace(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
+    """What a worker knows when it appends a trace. The bodies travel beside it, as received."""
+
+    trace_id: str  # UUIDv7, minted at the gateway
+    started_at_us: int  # microseconds since the epoch, UTC
+    route: str  # "" for a model name no route serves
+    variant: str
+    snapshot: str | None
+    rollout: str | None
+    propensity: float | None  # None for a pinned trace
+    client: str
+    session: str
+    subject: str | None
+    upstream: str
+    model: str
+    endpoint: str  # "/v1/chat/completions"
+    stream: bool
+    status: int  # what the client got
+    outcome: Outcome
+    latency_ms: float
+    ttft_ms: float | None
+    attempts: list[Attempt]
+    tags: dict[str, str]
+    table_hash: str
+    traceparent: str | None
+    capture: CaptureLevel
+    price: PriceTerms | None  # None: the model's price is unknown
+    machine_cost_usd: float | None  # set for an upstream priced by the hour
+    content_encoding: str | None = None  # of the response body, when the upstream compressed it
+    error: str | None = None  # our own reason when outcome is not ok; never prompt text
+
+
+class CapturedFeedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback"):
+    """One thing a person or the app said afterwards."""
+
+    feedback_id: str
+    trace_id: str | None
+    session: str | None
+    client: str
+    kind: str  # "rating", "outcome", "kept", "comment", or the caller's own name
+    value: float | None
+    text: str | None
+    created_at_us: int
+
+
+class CapturedRolloutEvent(msgspec.Struct, frozen=True, kw_only=True, tag="rollout_event"):
+    """One recorded decision about a route."""
+
+    rollout: str
+    route: str
+    version: int
+    event: RolloutEventKind
+    snapshot: str
+    at_us: int
+    who: str
+    why: str
+    evidence: dict[str, Any]  # JSON; holds the variants in force afterwards under "table"
+
+
+Captured = CapturedTrace | CapturedFeedback | CapturedRolloutEvent
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `traces`: one request through the gateway and its response, whatever the outcome."""
+
+    trace_id: str
+    started_at: datetime
+    route: str
+    variant: str
+    snapshot: str | None
+    rollout: str | None
+    propensity: float | None
+    client: str
+    session: str
+    subject: str | None
+    upstream: str
+    model: str
+    endpoint: str
+    stream: bool
+    status: int
+    outcome: Outcome
+    finish_reason: str | None
+    attempts: str  # JSON list of Attempt
+    latency_ms: float
+    ttft_ms: float | None
+    tokens_in: int | None
+    tokens_cached: int | None
+    tokens_out: int | None
+    usage: str | None  # the upstream's usage object, JSON as received
+    cost_usd: float | None
+    request: str | None  # JSON text; None where the route captures metadata only
+    response: str | None  # JSON text; of a stream, assembled into the buffered shape
+    tags: dict[str, str]
+    table_hash: str
+    traceparent: str | None
+
+
+class Judgment(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`."""
+
+    trace_id: str
+    judge: str
+    version: str
+    score: float | None
+    reason: str
+    judged_at: datetime
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `feedback`.."""
+
+    feedback_id: str
+    trace_id: str | None
+    session: str | None
+    client: str
+    kind: str
+    value: float | None
+    text: str | None
+    created_at: datetime
+
+
+class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `rollouts`, append-only."""
+
+    rollout: str
+    route: str
+    version: int
+    event: RolloutEventKind
+    snapshot: str
+    at: datetime
+    who: str
+    why: str
+    evidence: str  # JSON
+
+
+class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `snapshots`."""
+
+    snapshot: str
+    route: str
+    kind: Literal["adapter", "prompt", "hosted"]
+    base_model: str
+    dataset: str
+    parents: list[str]
+    evaluation: str  # JSON
+    created_at: datetime
+
+
+class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `datasets`."""
+
+    dataset: str
+    route: str
+    manifest: str  # JSON
+    examples: int
+    holdout: int
+    created_at: datetime
