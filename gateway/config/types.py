@@ -291,6 +291,7 @@ class JudgeConfig(Strict, frozen=True, kw_only=True):
     path: str
     kind: Literal["python"] = "python"
     timeout_s: Seconds = 5
+    memory_mb: Annotated[int, Meta(ge=128)] = 4096  # of address space, for the process that runs it
     routes: list[str] | None = None
 
     def __post_init__(self) -> None:

@@ -135,7 +135,11 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`."""
+    """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`.
+
+    `feedback_seen` is how many rows of feedback on the trace the judge was shown: where there are more now, the
+    trace is judged again and the later row replaces this one.
+    """
 
     trace_id: str
     judge: str
@@ -143,6 +147,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None
     reason: str
     judged_at: datetime
+    feedback_seen: int = 0
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
