@@ -18,9 +18,7 @@ from gateway.errors import TracetuneError, UsageError
 
 # name -> (module, attribute, one-line help). Loaded when used, so that `gateway` starts without the rest.
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
-    "init": ("gateway.cli.init", "init"),
     "up": ("gateway.cli.up", "up"),
-    "status": ("gateway.cli.status", "status"),
     "gateway": ("gateway.cli.gateway", "gateway"),
     "check": ("gateway.cli.check", "check"),
     "explain": ("gateway.cli.explain", "explain"),

@@ -47,7 +47,7 @@ def parse_yaml(text: str, kind: type[T], origin: str) -> T:
     if data is None:
         raise ConfigError(f"{origin}: the file is empty")
     try:
-        return msgspec.convert(data, type=kind)
+        return msgspec.convert(data, type=kind, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin}: {_with_remedy(str(error))}") from error
 
@@ -71,6 +71,12 @@ def load_config(path: Path) -> Config:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config
+
+
+def _decode_path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError(f"Expected a path, got {value!r}")
 
 
 def _absolute(config: Config, base: Path) -> Config:

@@ -1,0 +1,55 @@
+# `make demo` and `make test` set up what they need, once, and may be interrupted and repeated at any point.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := models/smollm2-135m-instruct
+.DEFAULT_GOAL := help
+.PHONY: help setup model demo test test-fast test-vllm check format bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml constraints/learner.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@echo "Setting up $(VENV): about 2 GB of packages, a few minutes, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/learner.txt -e '.[learner,dev]'
+	@touch $@
+
+setup: $(VENV)/.installed ## Create the virtual environment with pinned versions
+
+$(MODEL)/config.json: | $(VENV)/.installed
+	@echo "Preparing the demo's model in $(MODEL): 90 MB to fetch, half a minute, once"
+	@$(BIN)/python -m learner.base_model $(MODEL)
+
+model: $(MODEL)/config.json ## Prepare the demo's base model
+
+demo: setup model ## Run the whole loop on this machine: traffic, judges, training, canary, rollback
+	@$(BIN)/tracetune demo $(DEMO)
+
+test: setup model ## Run all tests, the fast ones first
+	@$(BIN)/pytest -m 'not slow and not vllm' -q
+	@$(BIN)/pytest -m 'slow and not vllm' -q
+
+test-fast: setup ## Run the tests that need no model and take under ten seconds each
+	@$(BIN)/pytest -m 'not slow and not vllm and not model' -q
+
+test-vllm: setup model ## Run the serving tests against a real vLLM on CPU, in an environment of its own
+	@scripts/setup_vllm_cpu.sh
+	@$(BIN)/pytest -m vllm -q
+
+check: setup ## Formatting, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: setup ## Apply formatting and safe fixes
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## Measure the request path; prints JSON
+	@$(BIN)/python benchmarks/request_path.py
+
+clean: ## Remove what demo and tests wrote; keeps the environment and the model
+	@rm -rf demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,34 @@
+"""The listening socket, bound once by the supervisor and inherited by every worker.
+
+A worker that dies takes no waiting connection along: the socket and its queue outlive it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from gateway.config.types import Config
+from gateway.errors import OperationError
+
+BACKLOG = 2048
+
+
+def bind(config: Config) -> socket.socket:
+    """Bind `listen`. Raises OperationError, in one line, when the address cannot be had."""
+    host, port = config.listen.host, config.listen.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OperationError(
+                f"port {port} on {host} is in use; stop what listens there or set listen.port"
+            ) from error
+        raise OperationError(f"cannot listen on {host}:{port}: {error.strerror}; see listen.host") from error
+    listener.set_inheritable(True)
+    return listener

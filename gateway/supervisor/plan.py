@@ -1,0 +1,96 @@
+"""Which processes a configuration asks for, in the order in which they start. Pure.
+
+Judges and learner are named by module, never imported: the gateway runs without them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gateway.config.types import Config
+
+Ready = Literal["alive", "store", "gateway"]
+
+# Two torch processes that spin while they wait starve each other and the gateway on a small machine.
+_QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+
+class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One process: how to start it, how to tell that it is ready, how long it may take to stop."""
+
+    name: str
+    argv: list[str]
+    env: dict[str, str] = {}
+    ready: Ready = "alive"
+    ready_within_s: float = 30.0
+    stop_within_s: float = 8.0
+    nice: int = 0
+    listens: bool = False  # inherits the listening socket
+
+
+def plan_capture(config: Config, config_path: Path) -> list[ProcessPlan]:
+    """The way of a trace to the disk, and on to a remote store."""
+    recorder = ProcessPlan(name="recorder", argv=_module("gateway.traces.recorder", config_path))
+    if config.store.embedded:
+        return [recorder]
+    return [recorder, _shipper(config_path)]
+
+
+def plan_gateway(config: Config, config_path: Path, *, drain_s: float) -> list[ProcessPlan]:
+    """One gateway worker per `listen.workers`, all on one listening socket."""
+    return [
+        ProcessPlan(
+            name=f"gateway-{index}",
+            argv=[*_module("gateway.worker", config_path), "--index", str(index)],
+            ready="gateway",
+            stop_within_s=drain_s + 2.0,
+            listens=True,
+        )
+        for index in range(config.listen.workers)
+    ]
+
+
+def plan_up(config: Config, config_path: Path, *, drain_s: float) -> list[ProcessPlan]:
+    """Everything, in start order; it stops in the reverse order, so that what is captured is also stored."""
+    plans: list[ProcessPlan] = []
+    if config.store.embedded:
+        plans.append(
+            ProcessPlan(
+                name="store",
+                argv=_module("gateway.traces.embedded", config_path),
+                ready="store",
+                ready_within_s=60.0,
+                stop_within_s=15.0,
+            )
+        )
+    plans.append(_shipper(config_path))
+    plans.append(ProcessPlan(name="recorder", argv=_module("gateway.traces.recorder", config_path)))
+    plans += [
+        ProcessPlan(
+            name=f"inference-{upstream.name}",
+            argv=[*_module("learner.serving.managed", config_path), "--upstream", upstream.name],
+            env=_QUIET_THREADS,
+        )
+        for upstream in config.upstreams
+        if upstream.managed is not None
+    ]
+    plans += plan_gateway(config, config_path, drain_s=drain_s)
+    if config.judges:
+        plans.append(ProcessPlan(name="judges", argv=_module("judges.runner", config_path)))
+    if config.learner:
+        plans.append(
+            ProcessPlan(name="learner", argv=_module("learner.process", config_path), env=_QUIET_THREADS)
+        )
+    return plans
+
+
+def _shipper(config_path: Path) -> ProcessPlan:
+    return ProcessPlan(name="shipper", argv=_module("gateway.traces.shipper", config_path))
+
+
+def _module(module: str, config_path: Path) -> list[str]:
+    return [sys.executable, "-m", module, "--config", str(config_path)]

@@ -1,0 +1,159 @@
+"""Runs a plan: starts processes in order, restarts what dies, stops everything in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gateway.errors import OperationError
+from gateway.supervisor.child import Child
+from gateway.supervisor.plan import ProcessPlan
+from gateway.supervisor.ready import wait_ready
+
+RESTART_FIRST_S = 0.1
+RESTART_MAX_S = 5.0
+HEALTHY_AFTER_S = 10.0  # a process that lived this long starts its pauses from the beginning
+START_FAILURES = 3  # a process that ends this often before it was ever ready stops the whole start
+
+log = logging.getLogger("tracetune.up")
+
+
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `processes.json`."""
+
+    name: str
+    pid: int | None
+    restarts: int
+
+
+class Processes(msgspec.Struct, frozen=True, kw_only=True):
+    """`state/processes.json`: what runs under the supervisor, for `status` and for people."""
+
+    supervisor: int
+    started_at: float
+    url: str
+    processes: list[ProcessState]
+
+
+class Supervisor:
+    """Owns the children from the first start to the last stop. One use per object."""
+
+    def __init__(
+        self, plans: list[ProcessPlan], *, state: Path, logs: Path, listener: socket.socket | None, echo: bool
+    ) -> None:
+        self._plans = plans
+        self._state = state
+        self._listener = listener
+        self._children = {plan.name: Child(plan, logs, echo=echo) for plan in plans}
+        self._restarts = dict.fromkeys(self._children, 0)
+        self._stopping = asyncio.Event()
+        self._failure: str | None = None
+        self._started_at = time.time()
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Start all, call *on_ready*, and keep them running until a signal.
+
+        Raises OperationError when a process cannot be brought up.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stopping.set)
+        watchers: list[asyncio.Task[None]] = []
+        try:
+            for plan in self._plans:
+                if self._stopping.is_set():
+                    return
+                await self._bring_up(plan)
+                watchers.append(asyncio.create_task(self._watch(plan)))
+            on_ready()
+            await self._stopping.wait()
+        finally:
+            self._stopping.set()
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            await self._stop_all()
+        if self._failure is not None:
+            raise OperationError(self._failure)
+
+    async def _bring_up(self, plan: ProcessPlan) -> None:
+        child = self._children[plan.name]
+        await child.start(self._fd)
+        self._save()
+        stopping = asyncio.create_task(self._stopping.wait())
+        ready = asyncio.create_task(wait_ready(plan, child, self._state, self._address))
+        done, _ = await asyncio.wait({stopping, ready}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if ready not in done:
+            ready.cancel()
+            return
+        ready.result()
+
+    async def _watch(self, plan: ProcessPlan) -> None:
+        child = self._children[plan.name]
+        pause_s = RESTART_FIRST_S
+        while True:
+            status = await child.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - child.started_at >= HEALTHY_AFTER_S:
+                pause_s = RESTART_FIRST_S
+            log.warning("%s ended (%s); restarting in %.1f s", plan.name, _describe(status), pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RESTART_MAX_S)
+            self._restarts[plan.name] += 1
+            try:
+                await child.start(self._fd)
+            except OperationError as error:
+                self._failure = str(error)
+                self._stopping.set()
+                return
+            self._save()
+
+    async def _stop_all(self) -> None:
+        for plan in reversed(self._plans):
+            child = self._children[plan.name]
+            await child.stop()
+            child.close()
+        with contextlib.suppress(FileNotFoundError):
+            (self._state / "processes.json").unlink()
+
+    @property
+    def _fd(self) -> int | None:
+        return self._listener.fileno() if self._listener is not None else None
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        if self._listener is None:
+            return ("127.0.0.1", 0)
+        host, port = self._listener.getsockname()[:2]
+        return (str(host), int(port))
+
+    def _save(self) -> None:
+        host, port = self._address
+        content = Processes(
+            supervisor=os.getpid(),
+            started_at=self._started_at,
+            url=f"http://{host}:{port}",
+            processes=[
+                ProcessState(name=name, pid=child.pid, restarts=self._restarts[name])
+                for name, child in self._children.items()
+            ],
+        )
+        path = self._state / "processes.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+        temporary.replace(path)
+
+
+def _describe(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

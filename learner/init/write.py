@@ -1,0 +1,160 @@
+"""Renders what `init` writes: the configuration, the judge, its test. Pure, but for `write_new`."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from gateway.errors import OperationError
+from learner.init.machine import Machine, Provider
+
+Task = Literal["extraction", "classification", "support", "code", "tool_calls"]
+TASKS: tuple[Task, ...] = get_args(Task)
+JUDGE_FILE = "my_judges.py"
+JUDGE_NAME = "good"  # the function in every template
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # what YAML reads as something else
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What the person decided, or what `--yes` takes."""
+
+    provider: Provider | None  # None: the base model on this machine answers
+    route: str
+    task: Task
+    learn: bool
+
+
+def render_judge(task: Task) -> str:
+    """The judge of the template for *task*."""
+    return _template(f"{task}.py")
+
+
+def render_judge_test(task: Task) -> str:
+    """The test that goes with it; `pytest` runs it beside the judge."""
+    return _template(f"test_{task}.py")
+
+
+def render_config(answers: Answers, machine: Machine) -> str:
+    """A configuration that `tracetune up` runs as it is, with a comment at each line a person may change."""
+    return "\n".join(
+        [
+            "# Written by `tracetune init`, yours to edit: a valid change takes effect at once, an invalid",
+            "# one is reported and ignored. `tracetune check` says whether all of it can be reached.",
+            f"listen: {{host: 127.0.0.1, port: {machine.port}}}",
+            "",
+            "store:",
+            "  url: embedded:./data          # traces stay on this machine",
+            "",
+            "upstreams:",
+            *_upstream(answers.provider),
+            *_trained_upstream(answers, machine),
+            "",
+            "routes:",
+            f'  - model: {_quoted(answers.route)}  # what your app sends as "model"',
+            "    sticky_by: session          # one session, one variant",
+            "    variants:",
+            *_stable(answers, machine),
+            "    rollout: {autonomy: ask}    # observe | ask | auto: who decides on a promotion",
+            "",
+            "judges:",
+            f'  - {{name: {JUDGE_NAME}, path: "{JUDGE_FILE}:{JUDGE_NAME}"}}',
+            "",
+            *_learner(answers, machine),
+            "",
+        ]
+    )
+
+
+def write_new(folder: Path, files: dict[str, str]) -> None:
+    """Write all *files* or none. Raises OperationError when one of them is there already."""
+    for name in files:
+        if (folder / name).exists():
+            raise OperationError(
+                f"{folder / name} exists already; move it away or run init in another folder"
+            )
+    for name, text in files.items():
+        temporary = folder / f".{name}.tmp"
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(folder / name)
+        except OSError as error:
+            raise OperationError(f"{folder / name} cannot be written: {error.strerror}") from error
+
+
+def _template(name: str) -> str:
+    return (importlib.resources.files("judges.templates") / name).read_text(encoding="utf-8")
+
+
+def _upstream(provider: Provider | None) -> list[str]:
+    if provider is None:
+        return []
+    return [
+        f"  - name: {provider.name}",
+        f"    base_url: {_quoted(provider.base_url)}",
+        *([f"    api_key: {{env: {provider.key_env}}}"] if provider.key_env else []),
+        "    default: true               # also takes every model name that no route below serves",
+        *_prices(provider),
+    ]
+
+
+def _prices(provider: Provider) -> list[str]:
+    if provider.prices is None:
+        return [
+            "    # prices: [{model: NAME, input: 0.15, output: 0.60}]   # USD per million tokens;",
+            "    #          without prices the cost of an answer is unknown, and cannot be compared",
+        ]
+    price_in, price_out = provider.prices
+    return [
+        "    prices:                     # USD per million tokens; check them against your contract",
+        f"      - {{model: {_quoted(provider.model)}, input: {price_in:g}, output: {price_out:g}}}",
+    ]
+
+
+def _stable(answers: Answers, machine: Machine) -> list[str]:
+    provider = answers.provider
+    if provider is not None:
+        return [f"      - {{name: stable, upstream: {provider.name}, model: {_quoted(provider.model)}}}"]
+    assert machine.base_model is not None, "without an upstream the base model answers"
+    return [f"      - {{name: stable, upstream: trained, model: {_quoted(machine.base_model.name)}}}"]
+
+
+def _trained_upstream(answers: Answers, machine: Machine) -> list[str]:
+    if machine.base_model is None or not (answers.learn or answers.provider is None):
+        return []
+    engine = "vllm" if machine.gpu else "peft"
+    return [
+        "  - name: trained               # the base model and its snapshots; `up` runs this server itself",
+        f"    base_url: http://127.0.0.1:{machine.serve_port}/v1",
+        "    price_per_hour: 0.10        # USD that this machine costs: the price of a snapshot's answers",
+        f"    managed: {{engine: {engine}, model: {_quoted(str(machine.base_model))}}}",
+    ]
+
+
+def _learner(answers: Answers, machine: Machine) -> list[str]:
+    entry = (
+        f"{{route: {_quoted(answers.route)}, serve_on: trained, judge: {JUDGE_NAME}, "
+        f"base_model: {_quoted(str(machine.base_model or './models/NAME'))}}}"
+    )
+    if answers.learn and machine.base_model is not None:
+        return ["learner:                        # trains when 200 judged traces are there", f"  - {entry}"]
+    return [
+        "# To train: pip install 'tracetune[learner]', put a base model beside this file, add an upstream",
+        "# `trained` with `managed: {engine: peft, model: ./models/NAME}`, and then:",
+        "# learner:",
+        f"#   - {entry}",
+    ]
+
+
+def _quoted(text: str) -> str:
+    """*text* as a YAML scalar: JSON strings are YAML."""
+    plain = text.replace("-", "").replace("_", "").replace("/", "").replace(".", "")
+    return (
+        text
+        if plain.isalnum() and not plain.isdigit() and text[0].isalpha()
+        else msgspec.json.encode(text).decode()
+    )

@@ -1,0 +1,103 @@
+"""A configuration that cannot be used is one line that names the file, the place and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import load_config
+from gateway.config.secrets import read_secrets
+from gateway.errors import ConfigError
+
+UPSTREAM = "upstreams: [{name: a, base_url: http://127.0.0.1:1/v1, default: true}]\n"
+ROUTE = "routes: [{model: m, variants: [{name: s, upstream: a, model: x}]}]\n"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "tracetune.yaml"
+    path.write_text(text)
+    return path
+
+
+def error_of(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (UPSTREAM + ROUTE.replace("upstream: a", "upstream: a, weigth: 1"), "unknown field `weigth` - at `$.routes[0].variants[0]`"),
+        (UPSTREAM + ROUTE.replace("upstream: a", "upstream: b"), "unknown upstream 'b'; known: a - at `$.routes[0].variants[0].upstream`"),
+        (UPSTREAM + ROUTE.replace("model: x", "model: x, weight: 0.4"), "weights of route 'm' sum to 0.4, not 1 - at `$.routes[0]`"),
+        (UPSTREAM + ROUTE.replace("model: x", "model: x, weight: on"), "Expected `float`, got `bool`"),
+        (UPSTREAM + ROUTE.replace("model: x", "model: x, snapshot: y"), "exactly one of model and snapshot"),
+        (UPSTREAM + ROUTE + UPSTREAM, "key 'upstreams' is repeated"),
+        (UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
+        (UPSTREAM + ROUTE + "listen: {host: 0.0.0.0}\n", "listen.host 0.0.0.0 is not loopback and there are no keys"),
+        (UPSTREAM + ROUTE + "privacy: {encrypt: per_subject}\n", "encryption per subject is not built yet"),
+        (UPSTREAM + ROUTE + "judges: [{name: j, path: j.py}]\n", "path 'j.py' is not FILE.py:FUNCTION"),
+        (UPSTREAM + "routes: [{model: m, variants: []}]\n", "route 'm' has no variants"),
+        (UPSTREAM + ROUTE + "capture: {at_bound: explode}\n", "Invalid enum value 'explode' - at `$.capture.at_bound`"),
+        (UPSTREAM, "missing required field `routes`"),
+        ("", "the file is empty"),
+        ("upstreams: [", "while parsing"),
+        ("- 1\n", "Expected `object`, got `array`"),
+    ],
+)  # fmt: skip
+def test_an_unusable_configuration_is_one_line_with_place_and_reason(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    message = error_of(tmp_path, text)
+
+    assert expected in message
+    assert message.startswith(str(tmp_path / "tracetune.yaml"))
+    assert "\n" not in message
+
+
+def test_a_literal_secret_never_shows_in_the_error(tmp_path: Path) -> None:
+    message = error_of(tmp_path, UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE)
+
+    assert "sk-literal" not in message
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file; `tracetune init` writes one"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_relative_paths_resolve_against_the_file(tmp_path: Path) -> None:
+    config = load_config(
+        write(
+            tmp_path, UPSTREAM + ROUTE + 'store: {url: "embedded:./d"}\njudges: [{name: j, path: "j.py:f"}]\n'
+        )
+    )
+
+    assert f"embedded:{tmp_path}/d" == config.store.url
+    assert tmp_path / "d" / "spool" == config.capture.spool
+    assert tmp_path / "j.py" == config.judges[0].file
+
+
+def test_a_missing_variable_is_named_with_its_place_and_no_value(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, UPSTREAM.replace("default", "api_key: {env: NO_KEY}, default") + ROUTE)
+    )
+
+    with pytest.raises(
+        ConfigError, match=r"variable NO_KEY is not set; export it - at `\$.upstreams\[0\].api_key`"
+    ):
+        read_secrets(config, {})
+
+
+def test_secrets_that_are_not_used_need_not_be_set(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, UPSTREAM + ROUTE + "store: {password: {env: NOT_SET}}\n"))
+
+    assert read_secrets(config, {}).store_password is None
+
+
+def test_secrets_never_show_in_their_repr(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, UPSTREAM.replace("default", "api_key: {env: K}, default") + ROUTE))
+
+    assert "planted" not in repr(read_secrets(config, {"K": "planted"}))

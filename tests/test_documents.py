@@ -1,0 +1,45 @@
+"""Documents are tested: every configuration in config/ and every YAML block in the docs loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Config, load_config
+from gateway.config.load import parse_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_example_configuration_loads(path: Path) -> None:
+    config = load_config(path)
+
+    assert config.routes
+
+
+def test_there_are_examples() -> None:
+    assert {"demo.yaml", "minimal.yaml", "tracetune.yaml"} <= {path.name for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_yaml_block_in_a_document_is_a_configuration(path: Path) -> None:
+    for block in YAML_BLOCK.findall(path.read_text(encoding="utf-8")):
+        parse_yaml(block, Config, path.name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
+    missing = [
+        target
+        for target in LINK.findall(path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+
+    assert missing == []
