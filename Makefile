@@ -39,10 +39,11 @@ test-vllm: setup model ## Run the serving tests against a real vLLM on CPU, in a
 	@scripts/setup_vllm_cpu.sh
 	@$(BIN)/pytest -m vllm -q
 
-check: setup ## Formatting, lint, types
+check: setup ## Formatting, lint, types, the Dockerfile
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile
 
 format: setup ## Apply formatting and safe fixes
 	@$(BIN)/ruff check --fix .
