@@ -1,0 +1,231 @@
+"""One HTTP/1.1 connection to one upstream server: one exchange at a time, bounded, with flow control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from gateway.upstream.errors import (
+    DeadlineError,
+    DisconnectedError,
+    Phase,
+    ProtocolError,
+    UpstreamError,
+)
+
+MAX_HEAD_BYTES = 64 * 1024  # status line and headers of one response
+HIGH_WATER_BYTES = 256 * 1024  # of body that nobody has taken yet: reading pauses
+_NEVER = float("inf")
+
+
+class Connection(asyncio.Protocol):
+    """Sends one request, then offers its response as it comes in.
+
+    `send`, then `head`, then `body` or repeated `more` and `take`, until `complete`. Whatever goes wrong is
+    raised by the wait that is pending or by the next one, as an UpstreamError. A Sweeper watches it:
+    `expires_at` is the nearer of the phase's deadline and the request's.
+    """
+
+    def __init__(self, upstream: str, server: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.upstream = upstream
+        self.server = server
+        self.expires_at = _NEVER
+        self.total_at = _NEVER
+        self.closed = False
+        self.served = 0  # exchanges completed: above 0, the server may have closed it meanwhile
+        self.on_complete: Callable[[Connection], None] | None = None
+        self.on_expired: Callable[[], None] | None = None  # told when a deadline passes and nobody waits
+        self._loop = loop
+        self._phase: Phase = "connect"
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set before it is used
+        self._parser: httptools.HttpResponseParser | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.headed = False
+        self.complete = False
+        self.received = False  # any byte of a response: a request that got one is not sent again unseen
+        self.reusable = False
+        self.error: UpstreamError | None = None
+        self.buffered = 0
+        self._pieces: list[bytes] = []
+        self._wanted = 0
+        self._head_bytes = 0
+        self._framed = False
+        self._paused = False
+
+    # --- the caller's side
+
+    def send(self, request: bytes, total_at: float) -> None:
+        """Start an exchange; `total_at` bounds it whatever the phase."""
+        if self.served:
+            self._reset()
+        self.total_at = total_at
+        self._transport.write(request)
+
+    def arm(self, phase: Phase, seconds: float) -> None:
+        """Deadline of what is awaited next."""
+        at = self._loop.time() + seconds
+        if at < self.total_at:
+            self._phase, self.expires_at = phase, at
+        else:
+            self._phase, self.expires_at = "total", self.total_at
+
+    def rest(self) -> None:
+        """Nothing is awaited from the server: the client is slow, say. Only the total deadline holds."""
+        self._phase, self.expires_at = "total", self.total_at
+
+    async def head(self) -> None:
+        """Until status and headers are there."""
+        while not self.headed:
+            await self._wait(0)
+
+    async def body(self, most: int) -> None:
+        """Until the body is whole, or *most* bytes of it are there."""
+        while not self.complete and self.buffered < most:
+            await self._wait(most)
+
+    async def more(self) -> None:
+        """Until there is something to take, or the body is whole."""
+        while not self._pieces and not self.complete:
+            await self._wait(1)
+
+    def take(self) -> bytes:
+        """What came in since the last call; reading goes on if it had paused."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        self.buffered = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    def abort(self) -> None:
+        """Close at once; the server notices."""
+        self.closed = True
+        self.expires_at = _NEVER
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self) -> None:
+        """A deadline passed: the pending wait fails, or `on_expired` is told."""
+        self.expires_at = _NEVER
+        waiting = self._waiter is not None
+        self._fail(DeadlineError(self._phase, self.upstream))
+        if not waiting and self.on_expired is not None:
+            self.on_expired()
+
+    async def _wait(self, wanted: int) -> None:
+        if self.error is not None:
+            raise self.error
+        self._wanted = wanted
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self.error is not None:
+            raise self.error
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self.error is None and not self.complete:
+            self.error = error
+        self.closed = True
+        self._transport.abort()
+        self._wake()
+
+    # --- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._parser = None  # it refers back to us
+        if self.complete:
+            return
+        if self.headed and not self._framed and exc is None:
+            self._finish()  # the body's end is the connection's end
+        elif self.error is None:
+            self.error = DisconnectedError(
+                f"upstream {self.upstream!r} at {self.server} closed the connection "
+                + ("before its response was whole" if self.received else "without an answer")
+            )
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        if self.complete or self._parser is None:
+            self.abort()  # nothing was asked
+            return
+        self.received = True
+        if not self.headed:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.complete:
+                self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
+            return
+        if self.headed:
+            if self.complete or self.buffered >= self._wanted:
+                self._wake()
+            if self.buffered > max(HIGH_WATER_BYTES, self._wanted) and not self.complete:
+                self._paused = True
+                self._transport.pause_reading()
+        elif self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)"))
+
+    # --- httptools' side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            return  # 1xx: the answer is still to come
+        self.headed = True
+        for name, value in self.headers:
+            if name == b"content-length" or (
+                name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked")
+            ):
+                self._framed = True
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+        self.buffered += len(body)
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        if not self.headed:
+            self.headers = []
+            self._head_bytes = 0
+            return
+        # An answer before we have sent all of our question leaves the rest of it in the way of the next one.
+        self.reusable = self._parser.should_keep_alive() and self._transport.get_write_buffer_size() == 0
+        self._finish()
+
+    def _finish(self) -> None:
+        self.complete = True
+        self.served += 1
+        if self.on_complete is not None:
+            self.on_complete(self)
+
+    def _violation(self, what: str) -> ProtocolError:
+        return ProtocolError(f"upstream {self.upstream!r} at {self.server} {what}")

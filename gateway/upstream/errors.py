@@ -1,0 +1,59 @@
+"""What can go wrong between the gateway and an upstream.
+
+UpstreamError              `reason` names it in a trace's attempts and in the metrics
+├── ConnectError           no connection: refused, unreachable, name unknown, certificate not trusted
+├── DeadlineError          a deadline passed: connect, headers, first_token, idle or total
+├── DisconnectedError      the server closed, or broke off, before its response was whole
+├── ProtocolError          what it sent is not HTTP/1.1, or exceeds a bound of ours
+└── QueueFullError         as many requests wait for this upstream as may wait
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gateway.errors import OperationError
+
+Phase = Literal["connect", "headers", "first_token", "idle", "total"]
+
+
+class UpstreamError(OperationError):
+    """Root. `reason` is from a fixed set; the message names the upstream and the setting, never content."""
+
+    reason = "upstream"
+
+
+class ConnectError(UpstreamError):
+    """No connection could be made."""
+
+    reason = "connect"
+
+
+class DeadlineError(UpstreamError):
+    """The deadline of `phase` passed."""
+
+    def __init__(self, phase: Phase, upstream: str) -> None:
+        super().__init__(
+            f"upstream {upstream!r} exceeded its {phase} deadline; "
+            f"upstreams[].timeouts.{phase}_s of the configuration raises it"
+        )
+        self.phase = phase
+        self.reason = f"{phase}_timeout"
+
+
+class DisconnectedError(UpstreamError):
+    """The server closed or broke off before its response was whole."""
+
+    reason = "disconnected"
+
+
+class ProtocolError(UpstreamError):
+    """What the server sent is not HTTP/1.1 as we accept it."""
+
+    reason = "protocol"
+
+
+class QueueFullError(UpstreamError):
+    """`limits.concurrent` requests are at the upstream and `limits.queue` wait."""
+
+    reason = "queue_full"

@@ -1,0 +1,222 @@
+"""The servers of one upstream: their idle connections, whose turn it is, and which one takes a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from random import Random
+
+from gateway.config.types import Upstream
+from gateway.traces.types import PriceTerms
+from gateway.upstream.address import Address
+from gateway.upstream.connection import Connection
+from gateway.upstream.deadlines import Sweeper
+from gateway.upstream.errors import ConnectError, DeadlineError, QueueFullError
+from gateway.upstream.machine_cost import MachineTime
+from gateway.upstream.retries import RetryBudget
+
+MAX_IDLE_S = 30.0  # an idle connection is closed rather than trusted for longer
+TAIL_S = 1.0  # for the end of a body whose content is already with the client
+_NEVER = float("inf")
+
+
+class Server:
+    """One server: `idle` connections, newest last, and how many requests are `outstanding` at it."""
+
+    __slots__ = ("address", "idle", "outstanding")
+
+    def __init__(self, url: str) -> None:
+        self.address = Address(url)
+        self.idle: list[Connection] = []
+        self.outstanding = 0
+
+
+class _Turn:
+    """A request's place in the queue, bounded by the request's total deadline."""
+
+    __slots__ = ("expires_at", "granted", "upstream")
+
+    def __init__(self, upstream: str, expires_at: float) -> None:
+        self.upstream = upstream
+        self.expires_at = expires_at
+        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def expire(self) -> None:
+        if not self.granted.done():
+            self.granted.set_exception(DeadlineError("total", self.upstream))
+
+
+class UpstreamPool:
+    """One upstream as this worker uses it.
+
+    `limits` are for the whole gateway and every worker takes its part. Lives as long as the upstream's
+    settings do not change; a retired pool still serves the requests it has.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        key: str | None,
+        *,
+        workers: int,
+        sweeper: Sweeper,
+        random: Random | None = None,
+    ) -> None:
+        self.upstream = upstream
+        self.name = upstream.name
+        self.sweeper = sweeper
+        self.random = random or Random()  # noqa: S311 -- spreads load, keeps no secret
+        self.authorization = b"" if key is None else f"authorization: Bearer {key}\r\n".encode()
+        self.prices = {
+            price.model: PriceTerms(input=price.input, output=price.output, cached_input=price.cached_input)
+            for price in upstream.prices
+        }
+        self.retry_budget = RetryBudget(upstream.retries.budget)
+        self.in_flight = 0
+        self._machine: MachineTime | None = None  # from the first request on: before it there is no clock
+        self._key = key
+        self._workers = workers
+        self._servers = [Server(url) for url in upstream.servers]
+        self._concurrent = -(-upstream.limits.concurrent // workers)
+        self._queue = -(-upstream.limits.queue // workers)
+        self._turns: deque[_Turn] = deque()
+        self._retired = False
+
+    def serves(self, upstream: Upstream, key: str | None, workers: int) -> bool:
+        """Whether it was built from exactly these settings."""
+        return self.upstream == upstream and self._key == key and self._workers == workers
+
+    def retire(self) -> None:
+        """Close what is idle now, and the rest when its request is done."""
+        self._retired = True
+        for server in self._servers:
+            while server.idle:
+                self.sweeper.forget(server.idle[-1])
+                server.idle.pop().abort()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._turns)
+
+    def machine(self, now: float) -> MachineTime | None:
+        """The shared machine clock of an upstream that is priced by the hour."""
+        price = self.upstream.price_per_hour
+        if price is not None and self._machine is None:
+            self._machine = MachineTime(price, workers=self._workers, now=now)
+        return self._machine
+
+    # --- whose turn it is
+
+    def try_enter(self) -> bool:
+        """Take one of the concurrent places if one is free and nobody waits for it."""
+        if self.in_flight >= self._concurrent or self._turns:
+            return False
+        self.in_flight += 1
+        return True
+
+    async def wait_turn(self, total_at: float) -> None:
+        """Wait for a place. Raises QueueFullError at once, or DeadlineError."""
+        if len(self._turns) >= self._queue:
+            raise QueueFullError(
+                f"upstream {self.name!r} has {self._concurrent} requests and {len(self._turns)} waiting; "
+                "upstreams[].limits of the configuration raises both"
+            )
+        turn = _Turn(self.name, total_at)
+        self._turns.append(turn)
+        self.sweeper.watch(turn)
+        try:
+            await turn.granted
+        except BaseException:
+            if turn.granted.done() and not turn.granted.cancelled() and turn.granted.exception() is None:
+                self.leave()  # the place came together with the cancellation: pass it on
+            elif turn in self._turns:
+                self._turns.remove(turn)
+            raise
+        finally:
+            self.sweeper.forget(turn)
+
+    def leave(self) -> None:
+        """Give the place to whoever waits longest."""
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.granted.done():
+                turn.granted.set_result(None)
+                return
+        self.in_flight -= 1
+
+    # --- servers and connections
+
+    def pick(self, avoid: Server | None = None) -> Server:
+        """Of two random servers the one with fewer outstanding requests; not *avoid* if there is another."""
+        servers = self._servers
+        if len(servers) == 1:
+            return servers[0]
+        if avoid is not None:
+            servers = [server for server in servers if server is not avoid]
+        if len(servers) == 1:
+            return servers[0]
+        one, other = self.random.sample(servers, 2)
+        return one if one.outstanding <= other.outstanding else other
+
+    def reuse(self, server: Server) -> Connection | None:
+        """The connection that was used last, or None. The caller owns it until `release` or `discard`."""
+        while server.idle:
+            connection = server.idle.pop()
+            if not connection.closed:
+                return connection
+            self.sweeper.forget(connection)
+        return None
+
+    async def connect(self, server: Server, total_at: float) -> Connection:
+        """A new connection. Raises ConnectError or DeadlineError."""
+        loop = asyncio.get_running_loop()
+        address = server.address
+        connection = Connection(self.name, address.url, loop)
+        deadline = loop.time() + self.upstream.timeouts.connect_s
+        try:
+            async with asyncio.timeout_at(min(deadline, total_at)):
+                await loop.create_connection(
+                    lambda: connection,
+                    address.hostname,
+                    address.port,
+                    ssl=address.tls,
+                    server_hostname=address.hostname if address.tls else None,
+                )
+        except TimeoutError as error:
+            raise DeadlineError("connect" if deadline <= total_at else "total", self.name) from error
+        except OSError as error:
+            # ssl.SSLError and socket.gaierror are OSErrors too.
+            raise ConnectError(
+                f"upstream {self.name!r} cannot be reached at {address.url}: {_reason(error)}"
+            ) from error
+        self.sweeper.watch(connection)
+        return connection
+
+    def release(self, server: Server, connection: Connection) -> None:
+        """Take back a connection whose exchange went through; it is kept if it can be used again.
+
+        One whose body's end is still to come is kept once it came, within TAIL_S.
+        """
+        if connection.closed or self._retired:
+            self.discard(connection)
+        elif not connection.complete:
+            connection.on_complete = lambda done: self.release(server, done)
+            connection.total_at = _NEVER
+            connection.arm("idle", TAIL_S)
+        elif connection.reusable:
+            connection.on_complete = None
+            connection.on_expired = None
+            connection.total_at = _NEVER
+            connection.arm("idle", MAX_IDLE_S)
+            server.idle.append(connection)
+        else:
+            self.discard(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection at once, whatever it is doing."""
+        self.sweeper.forget(connection)
+        connection.abort()
+
+
+def _reason(error: OSError) -> str:
+    return " ".join((error.strerror or str(error) or type(error).__name__).split())

@@ -1,0 +1,74 @@
+"""When to try again and how long to pause first. Pure, but for the randomness that is passed in."""
+
+from __future__ import annotations
+
+from random import Random
+
+BACKOFF_BASE_S = 0.1
+BACKOFF_CAP_S = 2.0
+MAX_RETRY_AFTER_S = 5.0  # a server that asks for more is not asked again; the client learns what it said
+BUDGET_RESERVE = 10.0  # retries that are allowed before there are recent requests to take a share of
+
+# Statuses that say "not now". 409 is what some servers answer while a model is being loaded.
+RETRIED_STATUSES = frozenset({408, 409, 429})
+# What an upstream thinks of our key or of the model name that we chose is no fault of the request's: another
+# upstream may answer it, the same one will not.
+MOVED_STATUSES = frozenset({401, 403, 404})
+
+
+def is_retried(status: int) -> bool:
+    """Whether the same upstream may be asked again after *status*."""
+    return status >= 500 or status in RETRIED_STATUSES
+
+
+def is_moved(status: int) -> bool:
+    """Whether a fallback may answer in place of *status*."""
+    return is_retried(status) or status in MOVED_STATUSES
+
+
+def pause_s(retry: int, retry_after_s: float | None, random: Random) -> float | None:
+    """Seconds to wait before retry number *retry* (from 1); None: too many are asked for, do not."""
+    backoff: float = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** (retry - 1)) * random.uniform(0.5, 1.0)
+    if retry_after_s is None:
+        return backoff
+    if retry_after_s > MAX_RETRY_AFTER_S:
+        return None
+    return max(backoff, retry_after_s)
+
+
+def parse_retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
+    """Seconds that `retry-after-ms` or `retry-after` asks for; None: nothing, or a date."""
+    seconds = None
+    for name, value in headers:
+        if name in {b"retry-after", b"retry-after-ms"}:
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            if not 0 <= number < float("inf"):
+                continue
+            if name == b"retry-after-ms":
+                return number / 1000
+            seconds = number
+    return seconds
+
+
+class RetryBudget:
+    """At most `share` retries per recent request, so that retries cannot melt an upstream.
+
+    A bucket of at most BUDGET_RESERVE tokens; a request adds `share` of one, a retry takes one.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._tokens = BUDGET_RESERVE if share > 0 else 0.0
+
+    def deposit(self) -> None:
+        self._tokens = min(BUDGET_RESERVE, self._tokens + self._share)
+
+    def withdraw(self) -> bool:
+        """Take one retry; False when the budget is spent."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
