@@ -1,0 +1,144 @@
+"""SQL that the baseline and the evidence share: what a unit is, and how an answer counts.
+
+Rules, applied to both arms alike:
+- A unit belongs to the arm of its first trace in the rollout, whoever answered in the end.
+- A failed, timed-out or truncated answer has quality 0 and counts as infinitely slow: users saw it.
+- An answer whose client left, and a request that was refused as the client's own fault, enter nothing.
+- An answer without a verdict is missing for quality, never zero.
+- When the shares change in the middle of a unit, what follows enters nothing: in both arms, because both see
+  another propensity from then on.
+- An answer is broken when the variant itself did not give it: it failed, or a fallback had to.
+"""
+
+from __future__ import annotations
+
+# {sticky_by} is one of our own literals, never user text.
+_UNITS = {
+    "session": "concat(t.client, '\\0', t.session)",
+    "subject": "concat(t.client, '\\0', ifNull(t.subject, t.session))",
+    "request": "t.trace_id",
+}
+
+GONE = "(t.outcome = 'client_cancelled' OR (t.outcome = 'rejected' AND t.status < 500 AND t.status != 429))"
+FAILED = "(t.outcome != 'ok')"
+
+# The newest verdict of the frozen judge on each trace; the tuple keeps a NULL (an abstention) a verdict.
+VERDICTS = """
+    SELECT trace_id, argMax(tuple(score), judged_at).1 AS score
+    FROM judgments
+    WHERE judge = {judge:String} AND version = {judge_version:String}
+      AND trace_id IN (SELECT trace_id FROM traces WHERE route = {route:String} AND %s)
+    GROUP BY trace_id
+"""
+VERDICTS_OF_ROLLOUT = VERDICTS % "rollout = {rollout:String}"
+VERDICTS_OF_VARIANT = VERDICTS % "variant = {variant:String} AND started_at >= {since:DateTime64(6, 'UTC')}"
+
+
+def unit_of(sticky_by: str) -> str:
+    """The expression that tells units of assignment apart, over `traces AS t`."""
+    return _UNITS[sticky_by]
+
+
+def alone(sticky_by: str) -> str:
+    """Whether a trace is known to be the only one of its unit, so that nothing has to be waited for."""
+    if sticky_by == "request":
+        return "1"
+    column = "t.session" if sticky_by == "session" else "ifNull(t.subject, t.session)"
+    return f"({column} = t.trace_id)"
+
+
+# What a client's own bad request gets; it says nothing about the variant that was asked.
+CLIENTS_FAULT = "(t.outcome = 'upstream_error' AND t.status IN (400, 413, 422))"
+FELL_BACK = (
+    "(t.outcome = 'ok' AND (t.upstream, t.model) != if(t.variant = {candidate:String},"
+    " ({candidate_upstream:String}, {candidate_model:String}),"
+    " ({stable_upstream:String}, {stable_model:String})))"
+)
+
+UNITS_QUERY = """
+WITH verdicts AS ({verdicts}),
+answers AS (
+    SELECT {unit} AS unit,
+           (toUnixTimestamp64Micro(t.started_at), t.trace_id) AS at,
+           t.variant AS variant,
+           assumeNotNull(t.propensity) AS propensity,
+           toBool({gone}) AS gone,
+           toBool({failed}) AS failed,
+           toBool({failed} OR {fell_back}) AS broken,
+           t.latency_ms AS latency_ms,
+           t.cost_usd AS cost_usd,
+           v.score AS score,
+           toBool({alone}) AS alone
+    FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
+    WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL
+),
+grouped AS (
+    SELECT argMin(variant, at) AS arm,
+           argMin(propensity, at) AS arm_propensity,
+           min(at).1 AS first_us,
+           argMin(alone, at) AS single,
+           arrayFilter(
+               r -> r.2 = arm AND r.3 = arm_propensity AND r.1 < first_us + {{window_us:Int64}} AND NOT r.4,
+               groupArray((at.1, variant, propensity, gone, failed, broken, latency_ms, cost_usd, score))
+           ) AS kept
+    FROM answers GROUP BY unit
+),
+outcomes AS (
+    SELECT arm, arm_propensity,
+           first_us + if(single, 0, {{window_us:Int64}}) + {{settle_us:Int64}} <= {{now_us:Int64}} AS mature,
+           arrayMap(r -> assumeNotNull(if(r.5, 0., r.9)),
+                    arrayFilter(r -> r.5 OR r.9 IS NOT NULL, kept)) AS scores,
+           arrayMap(r -> if(r.5, 1., least(r.7 / {{latency_cap_ms:Float64}}, 1.)), kept) AS slowness,
+           arrayMap(r -> toFloat64(NOT r.5 AND r.7 <= {{budget_ms:Float64}}), kept) AS within,
+           arrayMap(r -> toFloat64(NOT r.6), kept) AS given,
+           arrayExists(r -> NOT r.5 AND r.8 IS NULL, kept) AS unpriced,
+           arrayMap(r -> assumeNotNull(r.8), arrayFilter(r -> r.8 IS NOT NULL, kept)) AS costs
+    FROM grouped WHERE arm IN ({{candidate:String}}, {{stable:String}})
+)
+SELECT dimension, arm = {{candidate:String}} AS candidate, arm_propensity AS propensity, mature,
+       round(assumeNotNull(x) * {resolution}) / {resolution} AS x, count() AS units
+FROM (
+    SELECT arm, arm_propensity, mature, arrayJoin([
+        ('assigned', toNullable(1.)),
+        ('quality', if(empty(scores), NULL, arrayAvg(scores))),
+        ('success', if(empty(given), NULL, arrayAvg(given))),
+        ('latency', if(empty(slowness), NULL, arrayAvg(slowness))),
+        ('within_budget', if(empty(within), NULL, arrayAvg(within))),
+        ('cost', if(unpriced OR empty(costs), NULL, least(arraySum(costs) / {{cost_cap_usd:Float64}}, 1.)))
+    ]) AS outcome, outcome.1 AS dimension, outcome.2 AS x
+    FROM outcomes
+)
+WHERE x IS NOT NULL AND (mature OR dimension = 'assigned')
+GROUP BY dimension, candidate, propensity, mature, x
+"""
+
+ANSWERS_QUERY = """
+WITH verdicts AS ({verdicts})
+SELECT t.trace_id AS trace_id, t.variant = {{candidate:String}} AS candidate,
+       {failed} AND NOT {clients_fault} OR {fell_back} AS broken,
+       if({failed}, 0, v.score) AS score
+FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
+WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL
+  AND NOT {gone} AND t.variant IN ({variants})
+ORDER BY t.started_at {order}, t.trace_id {order}
+LIMIT {{limit:UInt32}}
+"""
+
+FIGURES_QUERY = """
+WITH verdicts AS ({verdicts})
+SELECT t.variant = {{candidate:String}} AS candidate, count() AS answers, countIf({failed}) AS failed,
+       countIf(v.score IS NOT NULL) AS judged, avg(v.score) AS mean_score,
+       quantileIf(0.5)(t.latency_ms, NOT {failed}) AS p50,
+       quantileIf(0.95)(t.latency_ms, NOT {failed}) AS p95,
+       avg(t.cost_usd) AS cost
+FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
+WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL
+  AND NOT {gone} AND t.variant IN ({{candidate:String}}, {{stable:String}})
+GROUP BY candidate
+"""
+
+VERSION_QUERY = """
+SELECT argMax(version, judged_at) AS version, count() AS n FROM judgments
+WHERE judge = {judge:String} AND trace_id IN (
+    SELECT trace_id FROM traces WHERE route = {route:String} AND rollout = {rollout:String})
+"""
