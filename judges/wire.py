@@ -1,0 +1,88 @@
+"""What parent and worker say to each other: msgpack messages, each behind its length, over two pipes."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TypeVar
+
+import msgspec
+
+from gateway.traces.types import Feedback, Trace
+from judges.load import JudgeSource
+
+MAX_FRAME_BYTES = 1 << 30  # far above what the gateway accepts as a body
+_LENGTH = struct.Struct("<I")
+T = TypeVar("T")
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """First message to a worker: what to judge with, and how much memory that may take."""
+
+    judge: JudgeSource
+    memory_bytes: int
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One trace to judge. `session` is empty unless the judge asks for it."""
+
+    trace: Trace
+    feedback: list[Feedback]
+    session: list[Trace] = []
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The file is imported and the judge takes these parameters."""
+
+    parameters: tuple[str, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """The file cannot be used, for this reason."""
+
+    message: str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
+    """The verdict on the oldest task without one. `spent`: the worker should be replaced before the next."""
+
+    score: float | None
+    reason: str
+    seconds: float
+    spent: bool = False
+
+
+Reply = Ready | Refused | Answer
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """*message* as bytes for the pipe. Raises ValueError above MAX_FRAME_BYTES."""
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a message of {len(body)} bytes is larger than {MAX_FRAME_BYTES}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def split_frame(buffer: bytearray) -> bytes | None:
+    """Take the first whole message off *buffer*; None while it is incomplete. ValueError on nonsense."""
+    if len(buffer) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(buffer)
+    if length > MAX_FRAME_BYTES:
+        raise ValueError(f"a message of {length} bytes is larger than {MAX_FRAME_BYTES}")
+    end = _LENGTH.size + length
+    if len(buffer) < end:
+        return None
+    body = bytes(buffer[_LENGTH.size : end])
+    del buffer[:end]
+    return body
+
+
+def read_message(file_descriptor: int, buffer: bytearray, kind: type[T]) -> T | None:
+    """Block for one message from a pipe; None when the other side has closed it."""
+    while (body := split_frame(buffer)) is None:
+        chunk = os.read(file_descriptor, 1 << 20)
+        if not chunk:
+            return None
+        buffer += chunk
+    return msgspec.msgpack.decode(body, type=kind)
