@@ -5,6 +5,9 @@ TracetuneError                 anything a user can cause; printed as one line, n
 ├── ConfigError       exit 2   the configuration file is off, or a variable it names is missing
 ├── OperationError    exit 1   the world said no: a busy port, a failed probe, a store that is down
 │   └── StoreError    exit 1   ClickHouse, embedded or not, refused or could not be reached
+│       ├── StoreUnreachableError   nobody answers: the same call may succeed later
+│       ├── StoreRefusedError       it answered no: `code` is ClickHouse's; `about_data`: a row's fault
+│       └── StoreInUseError         another process owns the embedded store
 └── RefusedError      exit 3   a gate said no: too few traces, not enough evidence, a stale version
 
 `judges` and `learner` have trees of their own whose roots derive from these, so that the command line maps
@@ -42,6 +45,27 @@ class OperationError(TracetuneError):
 
 class StoreError(OperationError):
     """The store refused a statement or could not be reached."""
+
+
+class StoreUnreachableError(StoreError):
+    """Nobody answers where the store should be. The same call may succeed later."""
+
+
+class StoreRefusedError(StoreError):
+    """The store answered no.
+
+    `code` is ClickHouse's error code, or None. `about_data` says that the rows themselves are at fault: the
+    same insert will never succeed, while other refusals (no memory, no space) may pass.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, about_data: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.about_data = about_data
+
+
+class StoreInUseError(StoreError):
+    """Another process owns the embedded store's directory."""
 
 
 class RefusedError(TracetuneError):

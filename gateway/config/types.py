@@ -61,6 +61,7 @@ class Store(Strict, frozen=True, kw_only=True):
     password: Secret | None = None
     cluster: str | None = None
     retention_days: Annotated[int, Meta(ge=1)] | None = None
+    memory_bytes: Annotated[int, Meta(ge=500_000_000)] = 2_000_000_000  # bound of the embedded store
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.url).scheme

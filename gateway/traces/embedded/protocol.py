@@ -1,0 +1,158 @@
+"""ClickHouse's HTTP interface as data: what a request asks for, what an error looks like. No I/O, no chDB."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email.parser
+import email.policy
+import hmac
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import lz4.frame  # type: ignore[import-untyped]  # comes with clickhouse-connect, ships no types
+import msgspec
+
+from gateway.traces.embedded.engine import ClickHouseError
+
+# Parameters of the transport, not settings of the engine. Sessions are not kept between requests.
+_TRANSPORT = frozenset(
+    {
+        *("query", "database", "default_format", "user", "password", "role", "query_id", "quota_key"),
+        *("session_id", "session_timeout", "session_check", "close_session", "stacktrace"),
+        *("wait_end_of_query", "buffer_size", "client_protocol_version", "compress", "decompress"),
+        *("enable_http_compression", "send_progress_in_http_headers", "http_headers_progress_interval_ms"),
+        "cancel_http_readonly_queries_on_client_close",
+    }
+)
+_STATUS_BY_CODE = {
+    **dict.fromkeys((6, 26, 27, 36, 38, 41, 42, 43, 46, 47, 53), 400),
+    **dict.fromkeys((62, 69, 70, 115, 117, 130, 386, 456, 457), 400),
+    **dict.fromkeys((60, 81), 404),
+    **dict.fromkeys((164, 344, 497, 516), 403),
+    48: 501,
+    202: 503,
+}
+_MEMORY_LIMIT_EXCEEDED = 241
+
+Decoder = Callable[[bytes], bytes]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What came in the query string: the statement, or a part of it, and how to run it."""
+
+    query: str
+    database: str | None
+    settings: dict[str, str]
+    params: dict[str, str]
+    default_format: str
+
+
+def parse_request(query_string: bytes, headers: Mapping[bytes, bytes], *, method: str) -> Request:
+    """The request in *query_string* and *headers*. A GET may only read, as with ClickHouse."""
+    return with_fields(
+        Request(
+            query="",
+            database=_text(headers.get(b"x-clickhouse-database")) or None,
+            settings={"readonly": "2"} if method == "GET" else {},
+            params={},
+            default_format=_text(headers.get(b"x-clickhouse-format")) or "TabSeparated",
+        ),
+        dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, encoding="utf-8")),
+    )
+
+
+def with_fields(request: Request, fields: Mapping[str, str]) -> Request:
+    """*request* with the fields of a query string or of a form."""
+    settings, params = dict(request.settings), dict(request.params)
+    for name, value in fields.items():
+        if name.startswith("param_"):
+            params[name.removeprefix("param_")] = value
+        elif name not in _TRANSPORT:
+            settings[name] = value
+    return Request(
+        query=fields.get("query", request.query),
+        database=fields.get("database") or request.database,
+        settings=settings,
+        params=params,
+        default_format=fields.get("default_format") or request.default_format,
+    )
+
+
+def parse_form(body: bytes, content_type: bytes) -> dict[str, str]:
+    """The fields of a multipart form. Raises ClickHouseError for files: external tables are unsupported."""
+    head = b"Content-Type: " + content_type + b"\r\n\r\n"
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    fields = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if not isinstance(name, str) or part.get_filename() is not None:
+            text = "Code: 48. DB::Exception: External tables: unsupported. (NOT_IMPLEMENTED)"
+            raise ClickHouseError(48, text)
+        fields[name] = bytes(part.get_payload(decode=True)).decode()
+    return fields
+
+
+def authorized(headers: Mapping[bytes, bytes], token: str) -> bool:
+    """Whether the request carries *token*, as a password, a key or a bearer token."""
+    given = [_text(headers.get(b"x-clickhouse-key"))]
+    scheme, _, credentials = _text(headers.get(b"authorization")).partition(" ")
+    if scheme.lower() == "bearer":
+        given.append(credentials)
+    elif scheme.lower() == "basic":
+        try:
+            given.append(base64.b64decode(credentials, validate=True).decode().partition(":")[2])
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+    return any(hmac.compare_digest(value.encode(), token.encode()) for value in given)
+
+
+def decoder(content_encoding: bytes) -> Decoder:
+    """What decodes the chunks of a body, in order. Raises ClickHouseError for an unknown encoding."""
+    name = content_encoding.decode("latin-1").strip().lower()
+    if name in {"", "identity"}:
+        return lambda chunk: chunk
+    decompress: Any
+    if name == "lz4":
+        decompress = lz4.frame.LZ4FrameDecompressor().decompress
+    elif name in {"gzip", "deflate"}:
+        decompress = zlib.decompressobj(wbits=47).decompress  # 47: either header is recognised
+    else:
+        text = f"Code: 48. DB::Exception: Content-Encoding {name!r}: unsupported. (NOT_IMPLEMENTED)"
+        raise ClickHouseError(48, text)
+
+    def decode(chunk: bytes) -> bytes:
+        try:
+            return bytes(decompress(chunk))
+        except (RuntimeError, zlib.error) as error:
+            text = f"Code: 354. DB::Exception: The body is not valid {name}. (CANNOT_DECOMPRESS)"
+            raise ClickHouseError(354, text) from error
+
+    return decode
+
+
+def error_response(error: ClickHouseError, version: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body with which ClickHouse would report *error*."""
+    text = str(error).strip()
+    if error.code == _MEMORY_LIMIT_EXCEEDED:
+        text += " store.memory_bytes raises the bound."
+    body = f"{text} (version {version} (embedded))\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=UTF-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-clickhouse-exception-code", str(error.code).encode()),
+    ]
+    return _STATUS_BY_CODE.get(error.code, 500), headers, body
+
+
+def late_error(error: ClickHouseError, tag: bytes) -> bytes:
+    """The block that ends a body whose statement failed after the status was sent."""
+    message = str(error).strip().encode()
+    marker = b"\r\n__exception__\r\n"
+    return b"".join([marker, tag, b"\r\n", message, b"\n%d " % (len(message) + 1), tag, marker])
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("latin-1")

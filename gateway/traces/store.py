@@ -1,0 +1,281 @@
+"""The store: ClickHouse over clickhouse-connect, the same for the embedded one and one far away.
+
+Everything that clickhouse-connect raises becomes a StoreError here and nowhere else. Row contents never enter
+an error: of a refused insert only ClickHouse's code and its name are told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import clickhouse_connect
+import msgspec
+import tenacity
+from clickhouse_connect.driver import exceptions as driver
+from clickhouse_connect.driver.httputil import get_pool_manager
+from urllib3.exceptions import HTTPError
+
+from gateway.config.types import Config
+from gateway.errors import StoreError, StoreInUseError, StoreRefusedError, StoreUnreachableError
+from gateway.traces.target import Target, embedded_target, resolve_target
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 300
+OPEN_WAIT_S = 15.0  # for another process that is just starting the embedded store
+# final: rows that replace one another are seen once, without FINAL in every statement.
+_SETTINGS = {"final": "1"}
+_INSERT_SETTINGS = {
+    "async_insert": "0",  # on by default since 26; a confirmed insert must be stored, once
+    "insert_deduplicate": "1",
+    "deduplicate_blocks_in_dependent_materialized_views": "1",
+}
+_NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
+_LATE_ERROR = re.compile(r"Code: \d+\. .*", re.DOTALL)
+# What ClickHouse says when the rows themselves are at fault.
+_DATA_CODES = frozenset({6, 20, 26, 27, 33, 34, 38, 41, 53, 69, 70, 72, 117, 131, 349, 407, 441})
+_UNWRITABLE = (driver.DataError, driver.ProgrammingError, ValueError, TypeError, OverflowError, struct.error)
+
+
+class Store:
+    """A connection to the store. Reconnects by itself where the embedded store was restarted elsewhere."""
+
+    def __init__(self, target: Callable[[], Target]) -> None:
+        self._target = target
+        # Any: clickhouse-connect is not followed by the type checker.
+        self._client: Any = None
+        # It logs what it also raises.
+        logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+
+    @classmethod
+    def connect(
+        cls, config: Config, secrets_env: Mapping[str, str] = os.environ, *, wait_s: float = 0
+    ) -> Store:
+        """The store of *config*, waiting up to *wait_s* for it to answer.
+
+        Raises StoreUnreachableError, StoreRefusedError (a wrong password), ConfigError (a missing variable).
+        """
+        store = cls(lambda: resolve_target(config, secrets_env))
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_delay(wait_s),
+            wait=tenacity.wait_exponential(0.05, max=0.5),
+            retry=tenacity.retry_if_exception_type(StoreUnreachableError),
+            reraise=True,
+        ):
+            with attempt:
+                store._open()
+        return store
+
+    @classmethod
+    def at(cls, url: str, token: str) -> Store:
+        """The embedded store at *url*. Nothing is sent before the first statement."""
+        return cls(lambda: embedded_target(url, token))
+
+    def query(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All rows of *sql*, with `{name:Type}` placeholders filled from *parameters*.
+
+        Times come back aware, in UTC. A time given as a parameter keeps its microseconds. Raises StoreError.
+        """
+        bound = {name: _bindable(value) for name, value in (parameters or {}).items()}
+        return self._repeated(lambda client: list(client.query(sql, parameters=bound).named_results()), _told)
+
+    def command(self, sql: str) -> None:
+        """Run *sql*, which gives no rows. Never repeated by itself. Raises StoreError."""
+        self._once(lambda client: client.command(sql), _told)
+
+    def create_database(self) -> None:
+        """Make the database that the store's URL names, where it does not exist. Raises StoreError."""
+        name = self._target().database.replace("`", "``")
+        sql = f"CREATE DATABASE IF NOT EXISTS `{name}`"
+        self._once(lambda client: client.command(sql, use_database=False), _told)
+
+    def insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]], *, token: str) -> None:
+        """Insert *rows*, all with the same fields; the same *token* again adds nothing.
+
+        A time without a zone is UTC. Raises StoreError; nothing is known to be stored then.
+        """
+        if not rows:
+            return
+        records = [row if isinstance(row, dict) else msgspec.structs.asdict(row) for row in rows]
+        names = list(records[0])
+        columns = [[_stored(record[name]) for record in records] for name in names]
+        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        self._repeated(
+            lambda client: client.insert(table, columns, names, column_oriented=True, settings=settings),
+            lambda error: f"insert into {table}: {_named(error)}",
+            about_data=_UNWRITABLE,
+        )
+
+    def json_lines(self, sql: str, settings: Mapping[str, str]) -> Iterator[bytes]:
+        """The rows of *sql*, each a line of JSON written by ClickHouse, as they come. Raises StoreError."""
+        response = self._repeated(
+            lambda client: client.raw_stream(sql, settings=dict(settings), fmt="JSONEachRow"), _told
+        )
+        late = b""
+        try:
+            for line in response:
+                # After the status was sent an error can only come in the body, where rows begin with a brace.
+                if late or not line.startswith(b"{"):
+                    late += line
+                else:
+                    yield line.rstrip(b"\n")
+        except HTTPError as error:
+            if not late:
+                text = "the store broke off in the middle of its answer; repeat it"
+                raise StoreUnreachableError(text) from error
+        finally:
+            response.close()
+        if late.strip():
+            raise StoreRefusedError(_late(late.decode(errors="replace")))
+
+    def ping(self) -> bool:
+        """Whether the store answers."""
+        try:
+            self._open()
+        except StoreError:
+            return False
+        if self._client.ping():
+            return True
+        self.close()
+        return False
+
+    def close(self) -> None:
+        """Close the connection; the next statement opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Any:
+        if self._client is None:
+            target = self._target()
+            # A pool of our own: it asks no proxy for the loopback address, and is closed with the client.
+            pool = {"pool_mgr": get_pool_manager()} if target.embedded else {"dedicated_pool": True}
+            try:
+                self._client = clickhouse_connect.get_client(
+                    interface=target.interface,
+                    host=target.host,
+                    port=target.port,
+                    username=target.user,
+                    password=target.password,
+                    compress=not target.embedded,
+                    settings=_SETTINGS,
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    send_receive_timeout=STATEMENT_TIMEOUT_S,
+                    autogenerate_session_id=False,
+                    tz_mode="aware",
+                    show_clickhouse_errors="scrub",
+                    **pool,
+                )
+            except driver.Error as error:
+                raise _translated(error, _told, target) from error
+            # Only now: the first statement of all creates the database.
+            self._client.database = target.database
+        return self._client
+
+    def _once(self, call: Callable[[Any], T], tell: Callable[[Exception], str]) -> T:
+        client = self._open()
+        try:
+            return call(client)
+        except driver.Error as error:
+            translated = _translated(error, tell, self._target())
+            if isinstance(translated, StoreUnreachableError):
+                self.close()
+            raise translated from error
+
+    def _repeated(
+        self,
+        call: Callable[[Any], T],
+        tell: Callable[[Exception], str],
+        *,
+        about_data: tuple[type[Exception], ...] = (),
+    ) -> T:
+        """Run *call*, once more where the store went away: it may have come back at another address."""
+        try:
+            try:
+                return self._once(call, tell)
+            except StoreUnreachableError:
+                return self._once(call, tell)
+        except about_data as error:
+            raise StoreRefusedError(tell(error), about_data=True) from error
+
+
+@contextlib.contextmanager
+def open_store(config: Config, secrets_env: Mapping[str, str] = os.environ) -> Iterator[Store]:
+    """The running store of *config*; an embedded one that does not run is run for as long as this lasts.
+
+    Raises StoreError.
+    """
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(_running_or_started(config, secrets_env, stack))
+
+
+def _running_or_started(config: Config, secrets_env: Mapping[str, str], stack: contextlib.ExitStack) -> Store:
+    try:
+        return Store.connect(config, secrets_env)
+    except StoreUnreachableError:
+        if not config.store.embedded:
+            raise
+    from gateway.traces.embedded.server import EmbeddedServer  # imports this module, and the engine
+
+    try:
+        stack.enter_context(EmbeddedServer(config))
+    except StoreInUseError:
+        return Store.connect(config, secrets_env, wait_s=OPEN_WAIT_S)
+    return Store.connect(config, secrets_env)
+
+
+def _translated(error: Exception, tell: Callable[[Exception], str], target: Target) -> StoreError:
+    code = getattr(error, "code", None)
+    match = _NAMED_CODE.search(str(error))
+    code = code or (int(match[1]) if match else None)
+    if code is None and isinstance(error, driver.OperationalError):
+        return StoreUnreachableError(f"the store at {target.place} does not answer; {target.remedy}")
+    return StoreRefusedError(tell(error), code=code, about_data=code in _DATA_CODES)
+
+
+def _told(error: Exception) -> str:
+    """ClickHouse's own words, on one line."""
+    return _late(str(error))
+
+
+def _late(text: str) -> str:
+    match = _LATE_ERROR.search(text)
+    told = " ".join((match[0] if match else text).replace("__exception__", "").split())
+    return f"the store refused: {told}"
+
+
+def _named(error: Exception) -> str:
+    match = _NAMED_CODE.search(str(error))
+    return f"code {match[1]}, {match[2]}" if match else type(error).__name__
+
+
+def _bindable(value: Any) -> Any:
+    """*value* as a parameter: clickhouse-connect would drop the microseconds of a time."""
+    if not isinstance(value, datetime):
+        return value
+    at = _stored(value).astimezone(UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{at.microsecond:06}" if at.microsecond else "")
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return value

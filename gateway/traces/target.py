@@ -1,0 +1,85 @@
+"""Which server a store's configuration means: host, database, credentials, read at each connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from gateway.config.secrets import read_secret
+from gateway.config.types import Config
+from gateway.errors import StoreUnreachableError
+from gateway.paths import paths_of
+from gateway.traces.endpoint import read_endpoint, read_token
+
+EMBEDDED_DATABASE = "tracetune"
+EMBEDDED_USER = "tracetune"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A ClickHouse HTTP interface and how to log in there. `repr` shows no password."""
+
+    interface: str
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+    embedded: bool
+
+    @property
+    def place(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def remedy(self) -> str:
+        return "start it with `tracetune up`" if self.embedded else "check store.url and the network"
+
+    def __repr__(self) -> str:
+        return f"Target({self.interface}://{self.user}@{self.place}/{self.database})"
+
+
+def resolve_target(config: Config, environ: Mapping[str, str]) -> Target:
+    """The target of *config* as it is now: the embedded store may come back on another port.
+
+    Raises StoreUnreachableError where no embedded store runs, ConfigError for a missing secret.
+    """
+    if config.store.embedded:
+        directory = paths_of(config).store
+        endpoint = read_endpoint(directory)
+        try:
+            token = read_token(directory)
+        except OSError:
+            endpoint = None
+        if endpoint is None:
+            raise StoreUnreachableError(
+                f"the embedded store in {directory} does not run; start it with `tracetune up`"
+            )
+        return embedded_target(endpoint.url, token)
+    parts = urlsplit(config.store.url)
+    https = parts.scheme == "clickhouse+https"
+    password = config.store.password
+    return Target(
+        interface="https" if https else "http",
+        host=parts.hostname or "localhost",
+        port=parts.port or (8443 if https else 8123),
+        user=unquote(parts.username or "default"),
+        password=read_secret(password, environ, "$.store.password") if password else "",
+        database=unquote(parts.path.strip("/")) or "default",
+        embedded=False,
+    )
+
+
+def embedded_target(url: str, token: str) -> Target:
+    """The embedded store at *url*."""
+    parts = urlsplit(url)
+    return Target(
+        interface="http",
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 0,
+        user=EMBEDDED_USER,
+        password=token,
+        database=EMBEDDED_DATABASE,
+        embedded=True,
+    )

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.config import Config
+from gateway.errors import ConfigError, StoreRefusedError, StoreUnreachableError
+from gateway.traces.store import Store, open_store
+from gateway.traces.target import resolve_target
+from gateway.traces.types import DatasetRow, Feedback, Judgment, RolloutEvent, SnapshotRow, Trace
+from tests.support.store import a_trace, empty, store_config
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 123456, tzinfo=UTC)
+ROWS: dict[str, msgspec.Struct] = {
+    "judgments": Judgment(trace_id="t", judge="j", version="v", score=None, reason="why", judged_at=NOW),
+    "feedback": Feedback(
+        feedback_id="f",
+        trace_id=None,
+        session="s",
+        client="",
+        kind="rating",
+        value=0.5,
+        text=None,
+        created_at=NOW,
+    ),
+    "rollouts": RolloutEvent(
+        rollout="r",
+        route="x",
+        version=3,
+        event="started",
+        snapshot="s",
+        at=NOW,
+        who="me",
+        why="",
+        evidence="{}",
+    ),
+    "snapshots": SnapshotRow(
+        snapshot="s",
+        route="x",
+        kind="adapter",
+        base_model="b",
+        dataset="d",
+        parents=["p", "q"],
+        evaluation="{}",
+        created_at=NOW,
+    ),
+    "datasets": DatasetRow(dataset="d", route="x", manifest="{}", examples=7, holdout=2, created_at=NOW),
+}
+
+
+def test_a_trace_comes_back_as_it_was_stored(clean_store: Store) -> None:
+    trace = a_trace(started_at=NOW, tags={"a": "b", "ü": ""}, usage=None, tokens_in=None, stream=True)
+
+    clean_store.insert("traces", [trace], token="t1")
+
+    assert [trace] == msgspec.convert(clean_store.query("SELECT * FROM traces"), list[Trace])
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_every_kind_of_row_comes_back_as_it_was_stored(clean_store: Store, table: str) -> None:
+    clean_store.insert(table, [ROWS[table]], token="t1")
+
+    assert [ROWS[table]] == msgspec.convert(
+        clean_store.query(f"SELECT * FROM {table}"), list[type(ROWS[table])]
+    )
+
+
+def test_an_insert_repeated_with_its_token_adds_nothing(clean_store: Store) -> None:
+    rows = [a_trace(), a_trace(started_at=NOW - timedelta(days=60))]
+
+    for _ in range(3):
+        clean_store.insert("traces", rows, token="seg-1/traces")
+    clean_store.insert("traces", rows[:1], token="seg-2/traces")
+
+    assert clean_store.query("SELECT count() AS n FROM traces") == [{"n": 3}]
+    assert clean_store.query("SELECT sum(traces) AS n FROM traces_by_minute") == [{"n": 3}]
+
+
+def test_replaced_rows_are_seen_once_without_final(clean_store: Store) -> None:
+    first = ROWS["judgments"]
+    again = msgspec.structs.replace(first, score=1.0, judged_at=NOW + timedelta(seconds=1))
+
+    clean_store.insert("judgments", [first], token="1")
+    clean_store.insert("judgments", [again], token="2")
+
+    assert clean_store.query("SELECT score FROM judgments") == [{"score": 1.0}]
+
+
+def test_aggregates_by_minute_say_what_is_unknown(clean_store: Store) -> None:
+    known = a_trace(started_at=NOW, cost_usd=0.25, tokens_in=3, tokens_out=4, latency_ms=10.0)
+    unknown = a_trace(started_at=NOW, cost_usd=None, tokens_in=None, tokens_out=None, latency_ms=30.0)
+
+    clean_store.insert("traces", [known, unknown], token="t")
+
+    assert clean_store.query(
+        "SELECT sum(traces) AS traces, sum(priced) AS priced, sum(cost_usd) AS cost, sum(counted) AS counted, "
+        "sum(tokens_in) AS tokens_in, quantilesTDigestMerge(0.5, 0.95, 0.99)(latency_ms)[3] AS p99 "
+        "FROM traces_by_minute GROUP BY route, variant"
+    ) == [{"traces": 2, "priced": 1, "cost": 0.25, "counted": 1, "tokens_in": 3, "p99": 30.0}]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+def test_any_text_passes_as_a_parameter(clean_store: Store, text: str) -> None:
+    assert [{"x": text}] == clean_store.query("SELECT {x:String} AS x", {"x": text})
+
+
+def test_long_parameters_pass(clean_store: Store) -> None:
+    ids = [f"trace-{n:030}-é'\\" for n in range(5000)]
+
+    assert clean_store.query(
+        "SELECT length(arrayIntersect({ids:Array(String)}, {ids:Array(String)})) AS n", {"ids": ids}
+    ) == [{"n": 5000}]
+
+
+@given(
+    st.datetimes(
+        datetime(1971, 1, 1),  # noqa: DTZ001 -- the strategy takes naive bounds
+        datetime(2200, 1, 1),  # noqa: DTZ001
+    )
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_time_as_a_parameter_keeps_its_microseconds(clean_store: Store, at: datetime) -> None:
+    aware = at.replace(tzinfo=timezone(timedelta(hours=2)))
+
+    assert [{"at": aware}] == clean_store.query("SELECT {at:DateTime64(6, 'UTC')} AS at", {"at": aware})
+
+
+def test_an_error_is_clickhouses_own_words_on_one_line(clean_store: Store) -> None:
+    with pytest.raises(StoreRefusedError, match=r"^the store refused: Code: 60\..*UNKNOWN_TABLE") as caught:
+        clean_store.query("SELECT *\nFROM nowhere")
+
+    assert caught.value.code == 60
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_insert_tells_nothing_of_its_rows(clean_store: Store) -> None:
+    with pytest.raises(StoreRefusedError) as caught:
+        clean_store.insert("traces", [{"trace_id": "SECRET", "status": "SECRET"}], token="t")
+    with pytest.raises(StoreRefusedError) as missing:
+        clean_store.insert("nowhere", [{"a": "SECRET"}], token="t")
+
+    assert caught.value.about_data
+    assert not missing.value.about_data
+    assert "SECRET" not in str(caught.value) + str(missing.value)
+    assert clean_store.query("SELECT count() AS n FROM traces") == [{"n": 0}]
+
+
+def test_a_store_that_does_not_run_is_one_line_with_a_remedy(tmp_path) -> None:
+    config = store_config(tmp_path)
+
+    with pytest.raises(StoreUnreachableError, match="does not run; start it with `tracetune up`"):
+        Store.connect(config, {})
+
+
+def test_a_remote_store_that_does_not_answer_is_one_line_naming_it(tmp_path) -> None:
+    config = store_config(tmp_path)
+    remote = msgspec.structs.replace(config.store, url="clickhouse://me@127.0.0.1:9/traces")
+
+    with pytest.raises(StoreUnreachableError, match=r"127\.0\.0\.1:9 does not answer; check store.url"):
+        Store.connect(msgspec.structs.replace(config, store=remote), {})
+
+
+def test_a_remote_url_names_scheme_user_port_and_database(tmp_path) -> None:
+    config = store_config(
+        tmp_path,
+    )
+    store = msgspec.convert(
+        {"url": "clickhouse+https://me%40x@ch.example/tt", "password": {"env": "PW"}}, type(config.store)
+    )
+    config = msgspec.structs.replace(config, store=store)
+
+    target = resolve_target(config, {"PW": "hunter2"})
+
+    assert (
+        target.interface,
+        target.host,
+        target.port,
+        target.user,
+        target.password,
+        target.database,
+    ) == ("https", "ch.example", 8443, "me@x", "hunter2", "tt")
+    assert "hunter2" not in repr(target)
+    with pytest.raises(ConfigError, match="PW is not set"):
+        resolve_target(config, {})
+
+
+def test_open_store_uses_the_running_one(embedded_config: Config, clean_store: Store) -> None:
+    clean_store.insert("traces", [a_trace()], token="t")
+
+    with open_store(embedded_config) as store:
+        assert store.query("SELECT count() AS n FROM traces") == [{"n": 1}]
+
+
+def test_open_store_runs_one_where_none_runs_and_keeps_what_it_stored(tmp_path) -> None:
+    config = store_config(tmp_path)
+
+    for count in (0, 1):
+        with open_store(config) as store:
+            assert [{"n": count}] == store.query("SELECT count() AS n FROM traces")
+            store.insert("traces", [a_trace()], token="same token in both")
+    with pytest.raises(StoreUnreachableError):
+        Store.connect(config, {})
+
+
+def test_empty_forgets_tokens(clean_store: Store) -> None:
+    clean_store.insert("traces", [a_trace()], token="t")
+    empty(clean_store)
+    clean_store.insert("traces", [a_trace()], token="t")
+
+    assert clean_store.query("SELECT count() AS n FROM traces") == [{"n": 1}]
