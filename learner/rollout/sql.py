@@ -96,7 +96,7 @@ outcomes AS (
     FROM grouped WHERE arm IN ({{candidate:String}}, {{stable:String}})
 )
 SELECT dimension, arm = {{candidate:String}} AS candidate, arm_propensity AS propensity, mature,
-       round(assumeNotNull(x) * {resolution}) / {resolution} AS x, count() AS units
+       round(assumeNotNull(value) * {resolution}) / {resolution} AS x, count() AS units
 FROM (
     SELECT arm, arm_propensity, mature, arrayJoin([
         ('assigned', toNullable(1.)),
@@ -105,10 +105,10 @@ FROM (
         ('latency', if(empty(slowness), NULL, arrayAvg(slowness))),
         ('within_budget', if(empty(within), NULL, arrayAvg(within))),
         ('cost', if(unpriced OR empty(costs), NULL, least(arraySum(costs) / {{cost_cap_usd:Float64}}, 1.)))
-    ]) AS outcome, outcome.1 AS dimension, outcome.2 AS x
+    ]) AS outcome, outcome.1 AS dimension, outcome.2 AS value
     FROM outcomes
 )
-WHERE x IS NOT NULL AND (mature OR dimension = 'assigned')
+WHERE value IS NOT NULL AND (mature OR dimension = 'assigned')
 GROUP BY dimension, candidate, propensity, mature, x
 """
 

@@ -1,0 +1,294 @@
+"""Evidence is read from a real store, by the rules that `learner.rollout.sql` states."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from gateway.config import Config, load_config
+from gateway.traces.embedded.server import EmbeddedServer
+from gateway.traces.store import Store
+from gateway.traces.types import Judgment, Trace
+from learner.errors import LearnerRefusedError
+from learner.rollout.baseline import measure_baseline
+from learner.rollout.decision import decide
+from learner.rollout.eprocess import Question, Sample, log_e_difference
+from learner.rollout.evidence import read_evidence
+from learner.rollout.policy import FrozenPolicy
+from tests.learner.rollout.support import frozen
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+START = NOW - timedelta(hours=2)
+CONFIG = """
+upstreams: [{name: frontier, base_url: "http://127.0.0.1:1/v1"}]
+routes: [{model: support, variants: [{name: stable, upstream: frontier, model: big}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "tracetune.yaml"
+    path.write_text(CONFIG)
+    config: Config = load_config(path)
+    with EmbeddedServer(config), Store.connect(config, {}) as connected:
+        yield connected
+
+
+class World:
+    """Traces and judgments of one rollout, written as recorder and judges write them."""
+
+    def __init__(self, store: Store, rollout: str, policy: FrozenPolicy | None = None) -> None:
+        self.store, self.rollout = store, rollout
+        self.policy = policy or frozen(window_s=600, settle_s=60)
+        self.traces: list[Trace] = []
+        self.judgments: list[Judgment] = []
+
+    def trace(self, session: str, arm: str, *, after_s: float = 0, score: float | str | None = 1.0, **more):
+        """One answer. `score` "none": not judged at all; None: the judge abstained."""
+        candidate = arm == "candidate"
+        trace_id = f"{self.rollout}-{len(self.traces):06d}"
+        fields = {
+            "trace_id": trace_id,
+            "started_at": START + timedelta(seconds=after_s),
+            "route": "support",
+            "variant": "snap-1" if candidate else "stable",
+            "snapshot": "snap-1" if candidate else None,
+            "rollout": self.rollout,
+            "propensity": 0.1 if candidate else 0.9,
+            "client": "app",
+            "session": session,
+            "subject": None,
+            "upstream": "local" if candidate else "frontier",
+            "model": "snap-1" if candidate else "big",
+            "endpoint": "/v1/chat/completions",
+            "stream": False,
+            "status": 200,
+            "outcome": "ok",
+            "finish_reason": "stop",
+            "attempts": "[]",
+            "latency_ms": 250.0,
+            "ttft_ms": None,
+            "tokens_in": 1,
+            "tokens_cached": None,
+            "tokens_out": 1,
+            "usage": None,
+            "cost_usd": 0.001,
+            "request": None,
+            "response": None,
+            "tags": {},
+            "table_hash": "t",
+            "traceparent": None,
+        }
+        self.traces.append(Trace(**{**fields, **more}))
+        if score != "none":
+            self.judge(trace_id, score)
+        return trace_id
+
+    def judge(self, trace_id, score, *, version="v1", judge="resolved", at=NOW):
+        self.judgments.append(
+            Judgment(trace_id=trace_id, judge=judge, version=version, score=score, reason="", judged_at=at)
+        )
+
+    def read(self, *, now=NOW, share=0.1):
+        self.store.insert("traces", self.traces, token=f"t-{self.rollout}")
+        self.store.insert("judgments", self.judgments, token=f"j-{self.rollout}")
+        return read_evidence(self.store, self.rollout, self.policy, share=share, paused=False, now=now)
+
+
+def rows(sample: Sample) -> set[tuple]:
+    return set(
+        zip(
+            sample.candidate.tolist(),
+            sample.share.tolist(),
+            sample.x.tolist(),
+            sample.count.tolist(),
+            strict=True,
+        )
+    )
+
+
+def test_a_unit_is_one_outcome_the_mean_over_its_answers(store):
+    world = World(store, "ro-mean")
+    world.trace("a", "candidate", score=1.0, latency_ms=250.0)
+    world.trace("a", "candidate", score=0.5, latency_ms=750.0, after_s=30)
+    world.trace("b", "stable", score=0.25)
+    found = world.read()
+
+    assert rows(found.samples["quality"]) == {(True, 0.1, 0.75, 1), (False, 0.1, 0.25, 1)}
+    assert rows(found.samples["latency"]) == {(True, 0.1, 0.2, 1), (False, 0.1, 0.1, 1)}
+    assert rows(found.samples["cost"]) == {(True, 0.1, 0.5, 1), (False, 0.1, 0.25, 1)}
+    assert found.units == (1, 1)
+
+
+@pytest.mark.parametrize("outcome", ["upstream_error", "timeout", "truncated"])
+def test_a_failed_answer_is_worthless_and_infinitely_slow(store, outcome):
+    world = World(store, f"ro-{outcome}")
+    world.trace("a", "candidate", score="none", outcome=outcome, status=502, latency_ms=1.0, cost_usd=None)
+    found = world.read()
+
+    assert rows(found.samples["quality"]) == {(True, 0.1, 0.0, 1)}
+    assert rows(found.samples["latency"]) == {(True, 0.1, 1.0, 1)}
+    assert rows(found.samples["success"]) == {(True, 0.1, 0.0, 1)}
+    assert found.first_answers[0].broken
+
+
+def test_an_answer_by_a_fallback_counts_for_the_arm_that_was_drawn_and_as_its_failure(store):
+    world = World(store, "ro-fallback")
+    world.trace("a", "candidate", upstream="frontier", model="big", score=1.0)
+    found = world.read()
+
+    assert rows(found.samples["quality"]) == {(True, 0.1, 1.0, 1)}
+    assert rows(found.samples["success"]) == {(True, 0.1, 0.0, 1)}
+    assert found.first_answers[0].broken
+
+
+def test_pinned_cancelled_and_refused_requests_are_no_outcomes(store):
+    world = World(store, "ro-gone")
+    world.trace("pinned", "candidate", propensity=None)
+    world.trace("left", "candidate", outcome="client_cancelled", status=499)
+    world.trace("refused", "stable", outcome="rejected", status=400)
+    found = world.read()
+
+    assert {name: rows(sample) for name, sample in found.samples.items() if sample.count.size} == {}
+    assert found.units == (1, 1)  # whose client left was assigned all the same; whose arm was chosen was not
+    assert found.recent_answers == []
+
+
+def test_an_abstention_is_missing_and_never_zero(store):
+    world = World(store, "ro-abstain")
+    world.trace("a", "candidate", score=None)
+    world.trace("b", "candidate", score="none")
+    world.trace("c", "candidate", score=None)
+    world.trace("c", "candidate", score=1.0)
+    found = world.read()
+
+    assert rows(found.samples["quality"]) == {(True, 0.1, 1.0, 1)}
+    assert found.units == (3, 0)
+    assert [(s.candidate, s.stable) for s in found.covered] == [(1, 0)]
+
+
+def test_only_the_frozen_judge_counts_and_its_last_word_on_a_trace(store):
+    world = World(store, "ro-versions")
+    trace = world.trace("a", "candidate", score="none")
+    world.judge(trace, 0.0, at=NOW - timedelta(minutes=9))
+    world.judge(trace, 1.0, at=NOW - timedelta(minutes=5))
+    world.judge(trace, 0.5, version="v2", at=NOW - timedelta(minutes=1))
+    world.judge(trace, 0.5, judge="other")
+    found = world.read()
+
+    assert rows(found.samples["quality"]) == {(True, 0.1, 1.0, 1)}
+    assert found.judge_version == "v2"
+    assert decide(found, world.policy).kind == "inconclusive"
+
+
+def test_a_unit_counts_once_its_window_has_closed(store):
+    world = World(store, "ro-mature")
+    world.trace("a", "candidate", after_s=0)
+    world.trace("a", "candidate", after_s=599, score=0.0)
+    world.trace("a", "candidate", after_s=601, score=0.0)  # outside of its window for good
+    closes = START + timedelta(seconds=600 + 60)
+    early, late = world.read(now=closes - timedelta(seconds=1)), world.read(now=closes)
+
+    assert (early.units, early.maturing) == ((0, 0), 1)
+    assert (late.units, late.maturing) == ((1, 0), 0)
+    assert rows(late.samples["quality"]) == {(True, 0.1, 0.5, 1)}
+
+
+def test_a_request_without_a_session_waits_for_no_window(store):
+    world = World(store, "ro-alone")
+    world.trace("ro-alone-000000", "candidate")
+
+    assert world.read(now=START + timedelta(seconds=61)).units == (1, 0)
+
+
+def test_what_comes_after_a_change_of_shares_enters_neither_arm(store):
+    world = World(store, "ro-ramp")
+    world.trace("stays", "candidate")
+    world.trace("stays", "candidate", after_s=60, propensity=0.5, score=0.0)
+    world.trace("moves", "stable")
+    world.trace("moves", "candidate", after_s=60, propensity=0.5, score=0.0)
+    world.trace("new", "candidate", after_s=60, propensity=0.5)
+    found = world.read(share=0.5)
+
+    assert rows(found.samples["quality"]) == {(True, 0.1, 1.0, 1), (False, 0.1, 1.0, 1), (True, 0.5, 1.0, 1)}
+    assert found.step_units == 1
+
+
+def test_sessions_of_one_name_from_two_clients_are_two_units(store):
+    world = World(store, "ro-clients")
+    world.trace("a", "candidate", client="web")
+    world.trace("a", "stable", client="mobile")
+
+    assert world.read().units == (1, 1)
+
+
+def test_a_known_cost_and_an_unknown_one_make_an_unknown_sum(store):
+    world = World(store, "ro-cost")
+    world.trace("a", "candidate", cost_usd=None)
+    world.trace("a", "candidate")
+    world.trace("b", "candidate")
+    world.trace("b", "candidate", outcome="upstream_error", status=500, cost_usd=None, score="none")
+
+    assert rows(world.read().samples["cost"]) == {(True, 0.1, 0.25, 1)}
+
+
+def test_the_same_traces_read_again_give_the_same_e_values_as_unit_by_unit(store):
+    world = World(store, "ro-replay", frozen(window_s=1, settle_s=1))
+    rng = random.Random(3)
+    arms, shares, scores = [], [], []
+    for i in range(400):
+        share = 0.1 if i < 200 else 0.5
+        candidate = rng.random() < share
+        score = float(rng.random() < (0.9 if candidate else 0.8))
+        world.trace(
+            f"s{i}",
+            "candidate" if candidate else "stable",
+            after_s=i,
+            score=score,
+            propensity=share if candidate else 1 - share,
+        )
+        arms, shares, scores = [*arms, candidate], [*shares, share], [*scores, score]
+    question = Question(direction=1, center=0.8, null=-0.1)
+    by_hand = log_e_difference(Sample.of(arms, shares, scores), question)
+    first, again = world.read(), world.read()
+
+    assert log_e_difference(first.samples["quality"], question) == pytest.approx(by_hand, abs=1e-9)
+    assert decide(first, world.policy) == decide(again, world.policy)
+    assert first.figures["candidate"].answers == sum(arms)
+
+
+def test_the_baseline_is_what_stable_did_before_and_is_refused_where_that_is_little(store):
+    world = World(store, "ro-base")
+    for i in range(30):
+        world.trace(
+            f"s{i}",
+            "stable",
+            rollout=None,
+            route="old",
+            score=float(i % 5 > 0),
+            latency_ms=100.0 * (1 + i % 3),
+        )
+    world.read()
+    ask = {"route": "old", "sticky_by": "session", "judge": "resolved", "judge_version": "v1", "now": NOW}
+    baseline = measure_baseline(store, variant="stable", **ask)
+
+    assert baseline.quality == pytest.approx(0.8)
+    assert baseline.units == 30
+    assert baseline.latency_ms == pytest.approx(200)
+    assert baseline.latency_cap_ms == pytest.approx(600)
+    assert baseline.cost_usd == pytest.approx(0.001)
+    assert baseline.cost_cap_usd == pytest.approx(0.002)
+    with pytest.raises(LearnerRefusedError, match="has answered 0 sessions"):
+        measure_baseline(store, variant="unheard", **ask)
+
+
+def test_the_policy_decides_by_requests_where_a_route_sticks_by_request(store):
+    policy = msgspec.structs.replace(frozen(window_s=600, settle_s=1), sticky_by="request")
+    world = World(store, "ro-request", policy)
+    world.trace("a", "candidate")
+    world.trace("a", "stable")
+
+    assert world.read().units == (1, 1)
