@@ -45,6 +45,8 @@ class Listen(Strict, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8080
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024  # of one request
+    drain_s: Seconds = 10  # running requests may take this long to finish after SIGTERM
 
 
 class AdminListen(Strict, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -19,6 +20,7 @@ from gateway.upstream.errors import (
 MAX_HEAD_BYTES = 64 * 1024  # status line and headers of one response
 HIGH_WATER_BYTES = 256 * 1024  # of body that nobody has taken yet: reading pauses
 _NEVER = float("inf")
+_JOINED_BYTES = 64 * 1024  # a larger body is not copied to be sent in one piece
 
 
 class Connection(asyncio.Protocol):
@@ -37,9 +39,11 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.served = 0  # exchanges completed: above 0, the server may have closed it meanwhile
         self.on_complete: Callable[[Connection], None] | None = None
+        self.on_lost: Callable[[Connection], None] | None = None
         self.on_expired: Callable[[], None] | None = None  # told when a deadline passes and nobody waits
         self._loop = loop
         self._phase: Phase = "connect"
+        self._patience_s = 0.0
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set before it is used
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -57,21 +61,26 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._wanted = 0
         self._head_bytes = 0
-        self._framed = False
+        self.framed = False  # the body's end is told by a length or by chunks, not by the connection's end
         self._paused = False
 
     # --- the caller's side
 
-    def send(self, request: bytes, total_at: float) -> None:
-        """Start an exchange; `total_at` bounds it whatever the phase."""
+    def send(self, head: bytes, body: bytes, total_at: float) -> None:
+        """Start an exchange; `total_at` (monotonic) bounds it whatever the phase."""
         if self.served:
             self._reset()
         self.total_at = total_at
-        self._transport.write(request)
+        if len(body) > _JOINED_BYTES:
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head + body)
 
     def arm(self, phase: Phase, seconds: float) -> None:
         """Deadline of what is awaited next."""
-        at = self._loop.time() + seconds
+        self._patience_s = seconds
+        at = time.monotonic() + seconds
         if at < self.total_at:
             self._phase, self.expires_at = phase, at
         else:
@@ -106,7 +115,8 @@ class Connection(asyncio.Protocol):
         self.buffered = 0
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            if not self.closed:
+                self._transport.resume_reading()
         return data
 
     def abort(self) -> None:
@@ -157,9 +167,11 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._parser = None  # it refers back to us
+        if self.on_lost is not None:
+            self.on_lost(self)
         if self.complete:
             return
-        if self.headed and not self._framed and exc is None:
+        if self.headed and not self.framed and exc is None:
             self._finish()  # the body's end is the connection's end
         elif self.error is None:
             self.error = DisconnectedError(
@@ -184,6 +196,8 @@ class Connection(asyncio.Protocol):
         if self.headed:
             if self.complete or self.buffered >= self._wanted:
                 self._wake()
+            elif self._phase == "idle":
+                self.arm("idle", self._patience_s)  # a body that is waited for as a whole is coming on
             if self.buffered > max(HIGH_WATER_BYTES, self._wanted) and not self.complete:
                 self._paused = True
                 self._transport.pause_reading()
@@ -205,7 +219,7 @@ class Connection(asyncio.Protocol):
             if name == b"content-length" or (
                 name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked")
             ):
-                self._framed = True
+                self.framed = True
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

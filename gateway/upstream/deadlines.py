@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Protocol
 
 SWEEP_S = 0.1  # how late a deadline may be noticed
 
 
 class Watched(Protocol):
-    """Something that waits. `expires_at` is in the event loop's time and may change at any moment."""
+    """Something that waits. `expires_at` is monotonic time and may change at any moment."""
 
     expires_at: float
 
@@ -33,8 +34,9 @@ class Sweeper:
         self._watched.discard(item)
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         for item in [item for item in self._watched if item.expires_at <= now]:
             item.expire()
-        self._timer = loop.call_later(SWEEP_S, self._sweep) if self._watched else None
+        self._timer = None
+        if self._watched:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from random import Random
 
@@ -23,12 +24,13 @@ _NEVER = float("inf")
 class Server:
     """One server: `idle` connections, newest last, and how many requests are `outstanding` at it."""
 
-    __slots__ = ("address", "idle", "outstanding")
+    __slots__ = ("address", "heads", "idle", "outstanding")
 
     def __init__(self, url: str) -> None:
         self.address = Address(url)
         self.idle: list[Connection] = []
         self.outstanding = 0
+        self.heads: dict[str, bytes] = {}
 
 
 class _Turn:
@@ -66,7 +68,6 @@ class UpstreamPool:
         self.name = upstream.name
         self.sweeper = sweeper
         self.random = random or Random()  # noqa: S311 -- spreads load, keeps no secret
-        self.authorization = b"" if key is None else f"authorization: Bearer {key}\r\n".encode()
         self.prices = {
             price.model: PriceTerms(input=price.input, output=price.output, cached_input=price.cached_input)
             for price in upstream.prices
@@ -91,8 +92,7 @@ class UpstreamPool:
         self._retired = True
         for server in self._servers:
             while server.idle:
-                self.sweeper.forget(server.idle[-1])
-                server.idle.pop().abort()
+                self.discard(server.idle.pop())
 
     @property
     def waiting(self) -> int:
@@ -158,13 +158,22 @@ class UpstreamPool:
         one, other = self.random.sample(servers, 2)
         return one if one.outstanding <= other.outstanding else other
 
+    def request_head(self, server: Server, path: str) -> bytes:
+        """The lines that every POST to *path* of *server* begins with; our key is among them."""
+        head = server.heads.get(path)
+        if head is None:
+            key = "" if self._key is None else f"authorization: Bearer {self._key}\r\n"
+            constant = f"{key}accept-encoding: identity\r\n".encode()
+            head = server.heads[path] = server.address.request_line("POST", path) + constant
+        return head
+
     def reuse(self, server: Server) -> Connection | None:
         """The connection that was used last, or None. The caller owns it until `release` or `discard`."""
         while server.idle:
             connection = server.idle.pop()
             if not connection.closed:
+                connection.on_lost = None
                 return connection
-            self.sweeper.forget(connection)
         return None
 
     async def connect(self, server: Server, total_at: float) -> Connection:
@@ -172,9 +181,10 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         address = server.address
         connection = Connection(self.name, address.url, loop)
-        deadline = loop.time() + self.upstream.timeouts.connect_s
+        connect_s = self.upstream.timeouts.connect_s
+        left_s = total_at - time.monotonic()
         try:
-            async with asyncio.timeout_at(min(deadline, total_at)):
+            async with asyncio.timeout(min(connect_s, left_s)):
                 await loop.create_connection(
                     lambda: connection,
                     address.hostname,
@@ -183,7 +193,7 @@ class UpstreamPool:
                     server_hostname=address.hostname if address.tls else None,
                 )
         except TimeoutError as error:
-            raise DeadlineError("connect" if deadline <= total_at else "total", self.name) from error
+            raise DeadlineError("connect" if connect_s <= left_s else "total", self.name) from error
         except OSError as error:
             # ssl.SSLError and socket.gaierror are OSErrors too.
             raise ConnectError(
@@ -197,6 +207,7 @@ class UpstreamPool:
 
         One whose body's end is still to come is kept once it came, within TAIL_S.
         """
+        connection.on_expired = None
         if connection.closed or self._retired:
             self.discard(connection)
         elif not connection.complete:
@@ -205,7 +216,7 @@ class UpstreamPool:
             connection.arm("idle", TAIL_S)
         elif connection.reusable:
             connection.on_complete = None
-            connection.on_expired = None
+            connection.on_lost = lambda lost: self._lost(server, lost)
             connection.total_at = _NEVER
             connection.arm("idle", MAX_IDLE_S)
             server.idle.append(connection)
@@ -214,8 +225,15 @@ class UpstreamPool:
 
     def discard(self, connection: Connection) -> None:
         """Close a connection at once, whatever it is doing."""
+        connection.on_complete = connection.on_expired = None
         self.sweeper.forget(connection)
         connection.abort()
+
+    def _lost(self, server: Server, connection: Connection) -> None:
+        """A connection ended while it was idle."""
+        self.sweeper.forget(connection)
+        if connection in server.idle:
+            server.idle.remove(connection)
 
 
 def _reason(error: OSError) -> str:

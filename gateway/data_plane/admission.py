@@ -1,0 +1,81 @@
+"""May this request come in? Key, type and size are looked at before the body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+from gateway.config.check import is_loopback
+from gateway.data_plane import errors
+from gateway.data_plane.auth import ANYONE, Client
+from gateway.data_plane.client_side import Receive
+from gateway.data_plane.headers import OwnHeaders
+from gateway.data_plane.protocol import GatewayProtocol
+from gateway.state import Live
+
+BODY_S = 30.0  # for a request's body to arrive
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was whole: there is nobody to answer."""
+
+
+def identify(live: Live, own: OwnHeaders) -> Client:
+    """Whose request it is.
+
+    Raises ApiError: 401 without a valid key, 403 without scope `infer`, 403 for a web page where no key
+    is asked for, which could otherwise spend its visitor's money.
+    """
+    if live.keys is None:
+        if own.origin is not None and not _is_local(own.origin):
+            raise errors.not_permitted("Without auth.keys only this machine may call, not a web page.")
+        return ANYONE
+    client = live.keys.identify(own.authorization)
+    if client is None:
+        raise errors.invalid_key()
+    if not client.may("infer"):
+        raise errors.not_permitted("Inference needs a key with scope `infer`.")
+    return client
+
+
+def check_head(own: OwnHeaders, max_bytes: int) -> None:
+    """Raise ApiError (413, 415) for a body that need not be read to be refused."""
+    kind = own.content_type.partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not kind.endswith(b"+json"):
+        raise errors.wrong_content_type()
+    if own.content_encoding and own.content_encoding.lower() != b"identity":
+        raise errors.wrong_content_type()
+    if own.content_length is not None and own.content_length > max_bytes:
+        raise errors.too_large(max_bytes)
+
+
+async def receive_body(receive: Receive, protocol: GatewayProtocol | None, max_bytes: int) -> bytes:
+    """The whole body. Raises ApiError (408, 413), ClientGoneError."""
+    if protocol is not None and not protocol.awaits_body:
+        return await _receive(receive, max_bytes)
+    try:
+        # A timer of its own, because almost every body is there when its head is.
+        async with asyncio.timeout(BODY_S):
+            return await _receive(receive, max_bytes)
+    except TimeoutError as error:
+        raise errors.body_timeout(BODY_S) from error
+
+
+def _is_local(origin: bytes) -> bool:
+    return is_loopback(urlsplit(origin.decode("latin-1")).hostname or "")
+
+
+async def _receive(receive: Receive, max_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body: bytes = message.get("body", b"")
+        size += len(body)
+        if size > max_bytes:
+            raise errors.too_large(max_bytes)
+        pieces.append(body)
+        if not message.get("more_body", False):
+            return body if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,129 @@
+"""One try at one upstream server: its place, its connection, its deadlines, its line in the trace."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from gateway.data_plane.call import Call
+from gateway.data_plane.errors import Headers
+from gateway.data_plane.plan import Target
+from gateway.traces.types import Attempt
+from gateway.upstream.connection import Connection
+from gateway.upstream.errors import DisconnectedError, UpstreamError
+from gateway.upstream.pool import Server, UpstreamPool
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole response of an upstream that the client has not been given."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attempt gave no answer. The client has been sent nothing yet.
+
+    `may_retry`: the same upstream may be asked again. `may_move`: a fallback may be asked.
+    """
+
+    reason: str
+    may_retry: bool
+    may_move: bool
+    error: UpstreamError | None = None
+    response: Response | None = None
+    retry_after_s: float | None = None
+
+
+class OpenAttempt:
+    """An attempt while it runs, and the owner of its connection.
+
+    `end` gives back place and connection and writes the attempt's line; only the first call counts.
+    """
+
+    def __init__(self, call: Call, pool: UpstreamPool, target: Target, server: Server) -> None:
+        self.call = call
+        self.pool = pool
+        self.target = target
+        self.server = server
+        self.total_at = call.trace.arrived + pool.upstream.timeouts.total_s
+        self._started = time.monotonic()
+        self._ended = False
+        self._connection: Connection | None = None
+        self._machine = pool.machine(self._started)
+        self._entered = self._machine.enter(self._started) if self._machine is not None else 0.0
+        server.outstanding += 1
+        trace = call.trace
+        trace.restart()
+        trace.upstream = target.upstream
+        trace.model = target.model
+        trace.price = pool.prices.get(target.model)
+
+    def end(self, status: int | None, error: str | None = None) -> None:
+        """It gave its answer, or failed for the reason *error*. What came in and was not taken is kept."""
+        if self._ended:
+            return
+        self._ended = True
+        now = time.monotonic()
+        trace = self.call.trace
+        connection = self._connection
+        if connection is not None:
+            if connection.buffered:
+                trace.keep(connection.take())
+            if error is None or connection.complete:
+                self.pool.release(self.server, connection)
+            else:
+                self.pool.discard(connection)
+        self.server.outstanding -= 1
+        self.pool.leave()
+        trace.upstream_s += now - self._started
+        if self._machine is not None:
+            cost = self._machine.leave(self._entered, now)
+            trace.machine_cost_usd = (trace.machine_cost_usd or 0.0) + cost
+        trace.attempts.append(
+            Attempt(
+                upstream=self.pool.name,
+                server=self.server.address.url,
+                model=self.target.model,
+                started_ms=(self._started - trace.arrived) * 1000,
+                ended_ms=(now - trace.arrived) * 1000,
+                status=status,
+                error=error,
+            )
+        )
+        if error is not None:
+            trace.state.metrics.attempt_failed(self.pool.name, error)
+
+    async def ask(self) -> Connection:
+        """Send the request and wait for the response's head.
+
+        A kept-alive connection that the server had closed meanwhile, without a byte in answer, is replaced
+        by a new one, once. Raises UpstreamError.
+        """
+        connection = self._connection = self.pool.reuse(self.server)
+        if connection is not None:
+            try:
+                return await self._ask(connection)
+            except DisconnectedError:
+                if connection.received:
+                    raise
+                self.pool.discard(connection)
+        connection = self._connection = await self.pool.connect(self.server, self.total_at)
+        return await self._ask(connection)
+
+    async def _ask(self, connection: Connection) -> Connection:
+        call = self.call
+        body = call.body_for(self.target.model)
+        head = b"".join(
+            (
+                self.pool.request_head(self.server, call.endpoint.upstream_path),
+                call.passed,
+                b"content-length: %d\r\n\r\n" % len(body),
+            )
+        )
+        connection.send(head, body, self.total_at)
+        connection.arm("headers", self.pool.upstream.timeouts.headers_s)
+        await connection.head()
+        return connection

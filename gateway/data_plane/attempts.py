@@ -1,0 +1,106 @@
+"""Tries a request's targets until one answers: retries with pauses, then fallbacks, all bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.data_plane.attempt import Failure, OpenAttempt, Response
+from gateway.data_plane.call import Call
+from gateway.data_plane.errors import upstream_failed
+from gateway.data_plane.plan import Target
+from gateway.data_plane.relay import relay, send_response
+from gateway.traces.types import Outcome
+from gateway.upstream.errors import (
+    ConnectError,
+    DeadlineError,
+    DisconnectedError,
+    QueueFullError,
+    UpstreamError,
+)
+from gateway.upstream.pool import Server, UpstreamPool
+from gateway.upstream.retries import pause_s
+
+
+async def answer(call: Call) -> None:
+    """Have one of the call's targets answer its client.
+
+    When none does, the client gets the last response that an upstream gave, as it came, else our own error.
+    """
+    failure: Failure | None = None
+    response: Response | None = None
+    for target in call.trace.plan.targets:
+        failure = await _try_target(call, target)
+        if failure is None:
+            return
+        response = failure.response or response
+        if not failure.may_move:
+            break
+    assert failure is not None, "a plan has at least one target"
+    if response is not None:
+        await send_response(call, response, "upstream_error", failure.reason)
+        return
+    error = failure.error or UpstreamError("no upstream gave an answer")
+    await call.refuse(upstream_failed(error), _outcome(error), failure.reason)
+
+
+async def _try_target(call: Call, target: Target) -> Failure | None:
+    """Ask one upstream, again where that may help. None: the client has been answered."""
+    pool = call.trace.live.pools[target.upstream]
+    retries = pool.upstream.retries
+    total_at = call.trace.arrived + pool.upstream.timeouts.total_s
+    pool.retry_budget.deposit()
+    avoid: Server | None = None
+    retry = 0
+    while True:
+        server, failure = await _try_once(call, pool, target, avoid)
+        if failure is None or not failure.may_retry or retry >= retries.max:
+            return failure
+        retry += 1
+        pause = pause_s(retry, failure.retry_after_s, pool.random)
+        if pause is None or time.monotonic() + pause >= total_at or not pool.retry_budget.withdraw():
+            return failure
+        call.trace.paused_s += pause
+        await asyncio.sleep(pause)
+        avoid = server
+
+
+async def _try_once(
+    call: Call, pool: UpstreamPool, target: Target, avoid: Server | None
+) -> tuple[Server | None, Failure | None]:
+    if not pool.try_enter():
+        waits_from = time.monotonic()
+        try:
+            await pool.wait_turn(call.trace.arrived + pool.upstream.timeouts.total_s)
+        except UpstreamError as error:
+            call.trace.state.metrics.attempt_failed(pool.name, error.reason)
+            return None, _failure(error)
+        finally:
+            call.trace.paused_s += time.monotonic() - waits_from
+    attempt = OpenAttempt(call, pool, target, pool.pick(avoid))
+    status: int | None = None
+    try:
+        connection = await attempt.ask()
+        status = connection.status
+        failure = await relay(attempt, connection)
+        if failure is not None:
+            attempt.end(status, failure.reason)
+    except UpstreamError as error:
+        failure = _failure(error)
+        attempt.end(status, error.reason)
+    finally:
+        attempt.end(status, "cancelled")
+    return attempt.server, failure
+
+
+def _failure(error: UpstreamError) -> Failure:
+    """What may be done about *error*: the time that a deadline took is gone, so it moves on at once."""
+    phase = error.phase if isinstance(error, DeadlineError) else None
+    may_retry = isinstance(error, ConnectError | DisconnectedError) or phase == "connect"
+    return Failure(reason=error.reason, may_retry=may_retry, may_move=phase != "total", error=error)
+
+
+def _outcome(error: UpstreamError) -> Outcome:
+    if isinstance(error, QueueFullError):
+        return "rejected"
+    return "timeout" if isinstance(error, DeadlineError) else "upstream_error"

@@ -1,0 +1,120 @@
+"""What the gateway reads of a request's body, and the few bytes it changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.data_plane.errors import invalid_request
+from gateway.data_plane.headers import MAX_KEY_BYTES
+from gateway.data_plane.json_splice import insert_first, replace_value
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Metadata(msgspec.Struct):
+    session_id: str | None = None
+
+
+class _Fields(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    metadata: _Metadata | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+    n: int | None = None
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a body decides its way. `choices` is how many answers were asked for (`n`)."""
+
+    model: str
+    stream: bool
+    asks_usage: bool
+    has_stream_options: bool
+    session: str | None
+    subject: str | None
+    choices: int
+
+
+_ASK_USAGE = b'"stream_options":{"include_usage":true}'
+_decode = msgspec.json.Decoder(_Fields).decode
+
+
+def read_body(body: bytes) -> RequestView:
+    """Read *body*. Raises ApiError (400) where it is no JSON object or names no model.
+
+    Other fields of an unexpected type are the upstream's to judge; they count as absent here.
+    """
+    try:
+        fields = _decode(body)
+    except msgspec.ValidationError:
+        fields = _read_leniently(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_request(f"the request body is not valid JSON: {error}") from error
+    options = fields.stream_options
+    return RequestView(
+        model=fields.model,
+        stream=fields.stream is True,
+        asks_usage=options is not None and options.include_usage is True,
+        has_stream_options=options is not None,
+        session=_key(fields.metadata.session_id if fields.metadata is not None else None),
+        subject=_key(fields.safety_identifier or fields.user),
+        choices=fields.n if fields.n is not None and fields.n > 0 else 1,
+    )
+
+
+def upstream_body(body: bytes, view: RequestView, model: str, *, count_usage: bool) -> bytes:
+    """*body* as it goes upstream: under the name *model* there, and asked for usage where *count_usage*."""
+    if model != view.model:
+        body = replace_value(body, "model", msgspec.json.encode(model))
+    if not count_usage:
+        return body
+    if not view.has_stream_options and b'"stream_options"' not in body:
+        return insert_first(body, _ASK_USAGE)
+    try:
+        options = msgspec.json.decode(body, type=_AnyOptions).stream_options
+    except msgspec.ValidationError:
+        return body  # an upstream will refuse these options, and its words are better than ours
+    if options is msgspec.UNSET:
+        return insert_first(body, _ASK_USAGE)
+    return replace_value(
+        body, "stream_options", msgspec.json.encode({**(options or {}), "include_usage": True})
+    )
+
+
+class _AnyOptions(msgspec.Struct):
+    stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+def _read_leniently(body: bytes) -> _Fields:
+    """The same fields where some have a type that we did not expect. Raises ApiError (400)."""
+    data = msgspec.json.decode(body)
+    if not isinstance(data, dict):
+        raise invalid_request("the request body must be a JSON object")
+    model = data.get("model")
+    if not isinstance(model, str):
+        raise invalid_request("the request body must name a model", param="model")
+    options, metadata, n = data.get("stream_options"), data.get("metadata"), data.get("n")
+    usage = options.get("include_usage") if isinstance(options, dict) else None
+    return _Fields(
+        model=model,
+        stream=data.get("stream") is True,
+        stream_options=_StreamOptions(usage is True) if isinstance(options, dict) else None,
+        metadata=_Metadata(_text(metadata.get("session_id"))) if isinstance(metadata, dict) else None,
+        safety_identifier=_text(data.get("safety_identifier")),
+        user=_text(data.get("user")),
+        n=n if isinstance(n, int) else None,
+    )
+
+
+def _key(value: str | None) -> str | None:
+    return value[:MAX_KEY_BYTES] if value else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

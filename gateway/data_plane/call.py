@@ -1,0 +1,79 @@
+"""One request that is being answered: what came in, where it goes, and its trace."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.data_plane.body import RequestView, upstream_body
+from gateway.data_plane.capture import OpenTrace
+from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.errors import ApiError, Headers
+from gateway.data_plane.headers import header_value
+from gateway.traces.types import Outcome
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One path of ours. `streams_usage`: its streams can be asked for usage with `stream_options`."""
+
+    path: str
+    upstream_path: str
+    streams_usage: bool = False
+
+
+class Call:
+    """Everything that the attempts of one request share. `passed`: head lines that go upstream."""
+
+    def __init__(
+        self, client_side: ClientSide, trace: OpenTrace, endpoint: Endpoint, view: RequestView, passed: bytes
+    ) -> None:
+        self.client_side = client_side
+        self.trace = trace
+        self.endpoint = endpoint
+        self.view = view
+        self.passed = passed
+        # Tokens are to be counted whether the client asked for them or not.
+        self.adds_usage = view.stream and endpoint.streams_usage and not view.asks_usage
+        self.expired = False
+        self._bodies: dict[str, bytes] = {}
+
+    def body_for(self, model: str) -> bytes:
+        """The request's body under the name that an upstream knows."""
+        body = self._bodies.get(model)
+        if body is None:
+            body = upstream_body(self.trace.request, self.view, model, count_usage=self.adds_usage)
+            self._bodies[model] = body
+        return body
+
+    def expire(self) -> None:
+        """The total deadline passed while the client was slow to take what it asked for: break it off."""
+        self.expired = True
+        self.client_side.abort()
+
+    async def refuse(self, error: ApiError, outcome: Outcome, reason: str) -> None:
+        """Answer with an error of our own."""
+        await refuse(self.client_side, self.trace, error, outcome, reason)
+
+    def own_headers(self) -> Headers:
+        """Our response headers."""
+        return own_headers(self.trace)
+
+
+async def refuse(
+    client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: Outcome, reason: str
+) -> None:
+    """Answer with an error of our own, which becomes the response of the trace."""
+    body = error.body()
+    trace.status = error.status
+    trace.restart()
+    trace.keep(body)
+    trace.finish(outcome, reason)
+    await client_side.refuse(error, body, own_headers(trace) if trace.admitted else [])
+
+
+def own_headers(trace: OpenTrace) -> Headers:
+    """`x-tracetune-trace-id`, and `-route` and `-variant` where a route served the request."""
+    headers = [(b"x-tracetune-trace-id", trace.identity.trace_id.encode())]
+    if trace.plan.route:
+        headers.append((b"x-tracetune-route", header_value(trace.plan.route)))
+        headers.append((b"x-tracetune-variant", header_value(trace.plan.variant)))
+    return headers

@@ -1,0 +1,119 @@
+"""A trace while its request runs. `finish` writes it down once, before the last byte leaves (law 2)."""
+
+from __future__ import annotations
+
+import time
+
+from gateway.data_plane.auth import ANYONE
+from gateway.data_plane.headers import OwnHeaders
+from gateway.data_plane.plan import Identity, Plan
+from gateway.state import Live, State
+from gateway.traces.types import Attempt, CapturedTrace, Outcome, PriceTerms
+
+MAX_KEPT_BYTES = 32 * 1024 * 1024  # of one response; of a larger one only the metadata is captured
+CLIENT_LEFT = 499  # the status of a request whose client left before it was given one
+
+NO_PLAN = Plan(
+    route="", variant="", snapshot=None, rollout=None, propensity=None, capture="metadata", targets=[]
+)
+
+
+class OpenTrace:
+    """Collects what becomes a CapturedTrace. Times are monotonic, in seconds."""
+
+    def __init__(self, state: State, live: Live, endpoint: str, arrived: float) -> None:
+        self.state = state
+        self.live = live
+        self.client = ANYONE
+        self.endpoint = endpoint
+        self.arrived = arrived
+        self.started_ns = time.time_ns()
+        self.identity = Identity(trace_id="", session="", subject=None)
+        self.own = OwnHeaders()
+        self.plan = NO_PLAN
+        self.request = b""
+        self.stream = False
+        self.status = 0
+        self.ttft_s: float | None = None
+        self.attempts: list[Attempt] = []
+        self.response: list[bytes] = []
+        self.upstream = ""
+        self.model = ""
+        self.price: PriceTerms | None = None
+        self.machine_cost_usd: float | None = None
+        self.content_encoding: str | None = None
+        self.upstream_s = 0.0
+        self.paused_s = 0.0  # in queues and between attempts
+        self.admitted = False  # only then it is a trace; before, it is a number in the metrics
+        self.finished = False
+        self._kept_bytes = 0
+
+    def keep(self, data: bytes) -> None:
+        """Add what the upstream sent."""
+        self._kept_bytes += len(data)
+        if self._kept_bytes <= MAX_KEPT_BYTES:
+            self.response.append(data)
+
+    def restart(self) -> None:
+        """Another attempt begins: what the former one sent was not an answer."""
+        self.response = []
+        self.content_encoding = None
+        self._kept_bytes = 0
+
+    def first_content(self) -> None:
+        """The first byte of content is on its way to the client."""
+        self.ttft_s = time.monotonic() - self.arrived
+
+    def finish(self, outcome: Outcome, error: str | None = None) -> None:
+        """Append the trace to shared memory and count it. Only the first call counts; never raises."""
+        if self.finished:
+            return
+        self.finished = True
+        latency_s = time.monotonic() - self.arrived
+        plan = self.plan
+        if self.admitted and plan.capture != "none":
+            kept = self._kept_bytes <= MAX_KEPT_BYTES
+            captured = self._captured(outcome, error, latency_s, kept=kept)
+            self.state.writer.append(captured, self.request, self.response if kept else ())
+        self.state.metrics.request_finished(
+            plan.route,
+            plan.variant,
+            outcome,
+            upstream_s=self.upstream_s,
+            overhead_s=max(0.0, latency_s - self.upstream_s - self.paused_s),
+            ttft_s=self.ttft_s,
+        )
+
+    def _captured(
+        self, outcome: Outcome, error: str | None, latency_s: float, *, kept: bool
+    ) -> CapturedTrace:
+        plan, identity, own = self.plan, self.identity, self.own
+        return CapturedTrace(
+            trace_id=identity.trace_id,
+            started_at_us=self.started_ns // 1000,
+            route=plan.route,
+            variant=plan.variant,
+            snapshot=plan.snapshot,
+            rollout=plan.rollout,
+            propensity=plan.propensity,
+            client=self.client.name,
+            session=identity.session,
+            subject=identity.subject,
+            upstream=self.upstream,
+            model=self.model,
+            endpoint=self.endpoint,
+            stream=self.stream,
+            status=self.status or CLIENT_LEFT,
+            outcome=outcome,
+            latency_ms=latency_s * 1000,
+            ttft_ms=None if self.ttft_s is None else self.ttft_s * 1000,
+            attempts=self.attempts,
+            tags=own.tags,
+            table_hash=self.live.table.hash,
+            traceparent=own.traceparent,
+            capture=plan.capture if kept else "metadata",
+            price=self.price,
+            machine_cost_usd=self.machine_cost_usd,
+            content_encoding=self.content_encoding,
+            error=error,
+        )

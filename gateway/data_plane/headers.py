@@ -1,0 +1,137 @@
+"""Which headers cross the gateway. Everything passes but what is named here."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.data_plane.errors import Headers
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Credentials are the client's towards us, cookies belong to our origin; the rest we set ourselves.
+_NOT_UPSTREAM = HOP_BY_HOP | {
+    b"accept-encoding",
+    b"api-key",
+    b"authorization",
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"x-api-key",
+}
+# An upstream's cookies would come back to us and end here, its alt-svc names another host than ours.
+_NOT_DOWNSTREAM = HOP_BY_HOP | {b"alt-svc", b"set-cookie"}
+_READ = frozenset(
+    {
+        b"authorization",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"origin",
+        b"traceparent",
+    }
+)
+_PLAIN_CONNECTION = frozenset({b"", b"keep-alive", b"close"})
+_OURS = b"x-tracetune-"
+_TAG = b"x-tracetune-tag-"
+MAX_TAGS = 32
+MAX_TAG_BYTES = 256  # of a name and of a value; a longer one is cut
+MAX_KEY_BYTES = 512  # of a session or a subject; a longer one is cut
+_SAFE_IN_HEADER = "".join(chr(code) for code in range(0x21, 0x7F))
+
+
+class OwnHeaders(msgspec.Struct, kw_only=True):
+    """What a request says to the gateway itself."""
+
+    authorization: bytes | None = None
+    session: str | None = None
+    subject: str | None = None
+    variant: str | None = None
+    traceparent: str | None = None
+    origin: bytes | None = None
+    tags: dict[str, str] = {}
+    content_type: bytes = b""
+    content_encoding: bytes = b""
+    content_length: int | None = None
+
+
+def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
+    """What *headers* say to us, and the head lines that go upstream, each ended by CRLF."""
+    passed: list[bytes] = []
+    ours: Headers = []
+    seen: dict[bytes, bytes] = {}
+    for header in headers:
+        name, value = header
+        if name.startswith(_OURS):
+            ours.append(header)
+            continue
+        if name in _READ:
+            seen[name] = value
+        if name not in _NOT_UPSTREAM:
+            passed += (name, b": ", value, b"\r\n")
+    connection = seen.get(b"connection", b"").lower()
+    if connection not in _PLAIN_CONNECTION:
+        passed = _without(passed, [token.strip() for token in connection.split(b",")])
+    length = seen.get(b"content-length", b"")
+    traceparent = seen.get(b"traceparent")
+    own = OwnHeaders(
+        authorization=seen.get(b"authorization"),
+        content_type=seen.get(b"content-type", b""),
+        content_encoding=seen.get(b"content-encoding", b""),
+        content_length=int(length) if length.isdigit() else None,
+        origin=seen.get(b"origin"),
+        traceparent=traceparent.decode("latin-1")[:MAX_KEY_BYTES] if traceparent is not None else None,
+    )
+    for name, value in ours:
+        _read_ours(own, name, value)
+    return own, b"".join(passed)
+
+
+def _without(passed: list[bytes], names: list[bytes]) -> list[bytes]:
+    """The head lines, four pieces each, but for those of *names*."""
+    lines = [passed[index : index + 4] for index in range(0, len(passed), 4)]
+    return [piece for line in lines if line[0] not in names for piece in line]
+
+
+def downstream(headers: Headers, own: Headers, *, keep_length: bool) -> Headers:
+    """An upstream's response headers as the client gets them, with our *own* added."""
+    kept = [
+        header
+        for header in headers
+        if header[0] not in _NOT_DOWNSTREAM
+        and not header[0].startswith(_OURS)
+        and (keep_length or header[0] != b"content-length")
+    ]
+    return kept + own
+
+
+def header_value(text: str) -> bytes:
+    """*text* as a header value; what is not printable ASCII is percent-encoded."""
+    return quote(text, safe=_SAFE_IN_HEADER).encode("ascii")
+
+
+def _read_ours(own: OwnHeaders, name: bytes, value: bytes) -> None:
+    if name.startswith(_TAG):
+        if len(own.tags) < MAX_TAGS:
+            key = name[len(_TAG) :][:MAX_TAG_BYTES].decode("latin-1")
+            own.tags = {**own.tags, key: value[:MAX_TAG_BYTES].decode("utf-8", "replace")}
+    elif name == b"x-tracetune-session":
+        own.session = value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
+    elif name == b"x-tracetune-user":
+        own.subject = value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
+    elif name == b"x-tracetune-variant":
+        own.variant = value.decode("utf-8", "replace") or None

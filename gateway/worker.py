@@ -1,0 +1,143 @@
+"""One gateway process: `python -m gateway.worker --config FILE [--fd N] [--index I]`.
+
+Serves on a listening socket inherited as file descriptor N, else binds its own. SIGTERM and SIGINT: accept no
+more, let running requests finish within `listen.drain_s`, close.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from gateway.config.load import DEFAULT_CONFIG, load_config
+from gateway.config.types import Config
+from gateway.control.app import create_control_app
+from gateway.data_plane.app import DataPlane
+from gateway.data_plane.protocol import GatewayProtocol
+from gateway.errors import TracetuneError
+from gateway.metrics import WorkerMetrics
+from gateway.paths import paths_of
+from gateway.salt import load_salt
+from gateway.state import State
+from gateway.supervisor.listener import bind
+from gateway.traces.segments import SegmentWriter, writer_name
+from gateway.watch import load_table
+
+log = logging.getLogger("tracetune.gateway")
+
+KEEP_ALIVE_S = 75  # how long a client's idle connection is kept; longer than common clients keep theirs
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, except that a signal leads to a clean end with exit status 0."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Accept no more and let what runs finish."""
+        self._state.draining = True
+        self.should_exit = True
+
+
+def create_state(config_path: Path, config: Config, index: int) -> State:
+    """Everything a worker holds. Raises ConfigError, OperationError."""
+    paths = paths_of(config)
+    name = writer_name(index)
+    return State(
+        config_path=config_path,
+        config=config,
+        table=load_table(config),
+        salt=load_salt(paths.state),
+        writer=SegmentWriter(
+            paths.segments,
+            name,
+            max_bytes=config.capture.memory_bytes,
+            at_bound=config.capture.at_bound,
+        ),
+        metrics=WorkerMetrics(paths.segments / "metrics", name),
+        index=index,
+    )
+
+
+def create_server(state: State) -> Server:
+    """The server of one worker; `await serve(sockets=[…])` runs it."""
+    config = uvicorn.Config(
+        DataPlane(state, create_control_app(state)),  # type: ignore[arg-type]  # its own, looser ASGI types
+        http=GatewayProtocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=state.live.config.listen.drain_s,  # type: ignore[arg-type]  # takes floats too
+    )
+    return Server(config, state)
+
+
+def serve(state: State, listener: socket.socket) -> None:
+    """Serve until a signal comes and what was running then has finished, or `listen.drain_s` has passed."""
+    host, port = listener.getsockname()[:2]
+    log.info("worker %d serves on %s port %d", state.index, host, port)
+    try:
+        uvloop.run(create_server(state).serve(sockets=[listener]))
+    finally:
+        state.close()
+    log.info("worker %d stopped", state.index)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one worker; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.worker", description=__doc__)
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    parser.add_argument("--fd", type=int, help="file descriptor of an inherited listening socket")
+    parser.add_argument("--index", type=int, default=0, help="number of this worker, from 0")
+    options = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        config_path = options.config.resolve()
+        config = load_config(config_path)
+        state = create_state(config_path, config, options.index)
+        listener = bind(config) if options.fd is None else socket.socket(fileno=options.fd)
+    except TracetuneError as error:
+        sys.stderr.write(f"tracetune: {error}\n")
+        return error.exit_code
+    os.umask(0o077)
+    serve(state, listener)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
