@@ -100,8 +100,10 @@ class Sandbox:
                 return
             if self._process is None:
                 self.start()
-                sent, asked_at = 0, time.monotonic()
+                sent = 0
             assert self._process is not None
+            if sent == 0:
+                asked_at = time.monotonic()  # drawing tasks may have taken a while: not the judge's time
             for task in islice(self._waiting, sent, None):
                 self._process.send(task)
             sent = len(self._waiting)

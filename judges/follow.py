@@ -1,0 +1,183 @@
+"""One judge that follows the store: new traces first, then whatever else it has not judged, forever.
+
+A thread of its own with a connection of its own, so that a judge that hangs delays no other. It keeps nothing
+that it could not ask for again: killed at any point, the next one goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from gateway.errors import TracetuneError
+from gateway.traces.store import Store
+from judges.errors import JudgeError, JudgeFileError
+from judges.load import read_source
+from judges.passes import Tally, judge_traces
+from judges.pending import Arrivals, JudgeVersion, Since, Window, arrivals, pending, store_clock, windows
+from judges.sandbox import JudgeSettings, Sandbox
+
+POLL_S = 0.5
+PASS_S = 2.0  # after which new traces and a new version are looked for again
+PAGE_TRACES = 1000
+OVERLAP_S = 60.0  # rows may become visible this much out of the order in which they arrived
+SWEEP_EVERY_S = 600.0  # over all traces; new ones and late feedback are followed without it
+REPORT_EVERY_S = 60.0
+FIRST_BACK_OFF_S = 0.5
+LAST_BACK_OFF_S = 15.0
+RETRY_FILE_S = 30.0  # a file that could not be used is tried again then, or as soon as it changes
+
+_NEVER_LOOKED = object()
+_log = logging.getLogger("tracetune.judges")
+
+
+class JudgeFollower:
+    """Judges until *stop* is set: `run` returns soon after, and leaves nothing running."""
+
+    def __init__(self, settings: JudgeSettings, connect: Callable[[], Store], stop: threading.Event) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._stop = stop
+        self._store: Store | None = None
+        self._sandbox: Sandbox | None = None
+        self._judge = JudgeVersion(judge=settings.name, version="")
+        self._file_state: object = _NEVER_LOOKED
+        self._retry_at = 0.0
+        self._since: datetime | None = None  # of the store's clock; everything that arrived before is swept
+        self._seen: Arrivals | None = None  # when the last look at what arrived found nothing left to do
+        self._windows: list[Window] = []
+        self._sweep_at = 0.0
+        self._tally = Tally()
+        self._reported_at = time.monotonic()
+
+    def run(self) -> None:
+        """Raises only what is a bug of ours."""
+        back_off_s = FIRST_BACK_OFF_S
+        told = ""
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._turn()
+                    back_off_s = FIRST_BACK_OFF_S
+                    told = told if self._sandbox is None else ""
+                except TracetuneError as error:
+                    if str(error) != told:
+                        told = str(error)
+                        _log.error("judge %s: %s", self._settings.name, told)
+                    self._stop.wait(self._recover(error, back_off_s))
+                    back_off_s = min(2 * back_off_s, LAST_BACK_OFF_S)
+        finally:
+            self._drop_sandbox()
+            self._drop_store()
+
+    def _turn(self) -> None:
+        """Do the most urgent thing there is, for PASS_S at most; wait POLL_S where there is none."""
+        sandbox = self._current_sandbox()
+        if sandbox is None:
+            self._stop.wait(POLL_S)
+            return
+        store = self._store = self._store or self._connect()
+        if self._follow(store, sandbox) or self._sweep(store, sandbox):
+            self._report()
+            return
+        self._stop.wait(POLL_S)
+
+    def _follow(self, store: Store, sandbox: Sandbox) -> bool:
+        """Judge what has arrived lately; False where nothing is left of it."""
+        if self._since is None:
+            self._since = store_clock(store) - timedelta(seconds=OVERLAP_S)
+        seen = arrivals(store, self._since)
+        if self._seen and (seen.traces, seen.feedback) == (self._seen.traces, self._seen.feedback):
+            return False
+        trace_ids = pending(store, self._judge, Since(self._since), limit=PAGE_TRACES)
+        if trace_ids:
+            self._pass(store, sandbox, trace_ids)
+            return True
+        self._seen = seen
+        if seen.now - self._since > timedelta(seconds=2 * OVERLAP_S):
+            self._since, self._seen = seen.now - timedelta(seconds=OVERLAP_S), None
+        return False
+
+    def _sweep(self, store: Store, sandbox: Sandbox) -> bool:
+        """Judge what is left of all time, the latest first; False where nothing is."""
+        if not self._windows and time.monotonic() >= self._sweep_at:
+            self._windows = list(reversed(windows(store, self._judge)))
+            self._sweep_at = time.monotonic() + SWEEP_EVERY_S
+        if not self._windows:
+            return False
+        trace_ids = pending(store, self._judge, self._windows[-1], limit=PAGE_TRACES)
+        if trace_ids:
+            self._pass(store, sandbox, trace_ids)
+        else:
+            self._windows.pop()
+        return True
+
+    def _pass(self, store: Store, sandbox: Sandbox, trace_ids: list[str]) -> None:
+        self._tally += judge_traces(
+            store, sandbox, self._judge, trace_ids, stop=self._stop.is_set, within_s=PASS_S
+        )
+
+    def _current_sandbox(self) -> Sandbox | None:
+        """The worker of the file as it is now; None while a file that cannot be used stays as it is."""
+        settings = self._settings
+        state = _state(settings.file)
+        if state == self._file_state and (self._sandbox is not None or time.monotonic() < self._retry_at):
+            return self._sandbox
+        self._file_state = state
+        source = read_source(settings.file, settings.function)
+        if self._sandbox is not None and source.version == self._judge.version:
+            return self._sandbox
+        self._drop_sandbox()
+        sandbox = Sandbox(source, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
+        sandbox.start()
+        self._sandbox = sandbox
+        self._judge = JudgeVersion(
+            judge=settings.name, version=source.version, routes=tuple(settings.routes or ())
+        )
+        self._since, self._seen, self._windows, self._sweep_at = None, None, [], 0.0
+        _log.info("judge %s: version %s", settings.name, source.version)
+        return sandbox
+
+    def _recover(self, error: TracetuneError, back_off_s: float) -> float:
+        """Let go of what is at fault; how long to wait before the next turn."""
+        if isinstance(error, JudgeError):
+            self._drop_sandbox()
+            self._retry_at = time.monotonic() + (RETRY_FILE_S if isinstance(error, JudgeFileError) else 0)
+            return POLL_S if isinstance(error, JudgeFileError) else back_off_s
+        self._drop_store()
+        # What arrives late after an outage may have started long ago: look at everything once more.
+        self._windows, self._seen, self._sweep_at = [], None, 0.0
+        return back_off_s
+
+    def _drop_sandbox(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
+
+    def _drop_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _report(self) -> None:
+        if self._tally.total and time.monotonic() - self._reported_at >= REPORT_EVERY_S:
+            _log.info(
+                "judge %s: %d judged, %d abstained since the last report",
+                self._settings.name,
+                self._tally.judged,
+                self._tally.abstained,
+            )
+            self._tally = Tally()
+            self._reported_at = time.monotonic()
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

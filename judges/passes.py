@@ -1,0 +1,85 @@
+"""One pass of a judge over some traces: out of the store, through the worker, and the judgments back."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from gateway.traces.store import Store
+from gateway.traces.types import Judgment
+from judges.evaluate import judgment_of
+from judges.pending import JudgeVersion
+from judges.rows import load_tasks
+from judges.sandbox import Sandbox
+from judges.wire import Task
+
+FLUSH_S = (
+    1.0  # a judgment is stored this long after it was given, or after the next one where that takes longer
+)
+FLUSH_ROWS = 1000
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """What a pass came to. `judged` counts scores only."""
+
+    judged: int = 0
+    abstained: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.judged + other.judged, self.abstained + other.abstained)
+
+    @property
+    def total(self) -> int:
+        return self.judged + self.abstained
+
+
+def judge_traces(
+    store: Store,
+    sandbox: Sandbox,
+    judge: JudgeVersion,
+    trace_ids: Sequence[str],
+    *,
+    stop: Callable[[], bool],
+    within_s: float = float("inf"),
+    stored: Callable[[Tally], None] = lambda _: None,
+) -> Tally:
+    """Judge *trace_ids* and store the judgments; *stored* is told after each insert.
+
+    Takes up no more traces after *within_s*; leaves at once when *stop* says so, with what was judged by then
+    stored. Raises StoreError and JudgeError: what is not stored then is still pending.
+    """
+    sandbox.start()
+    until = time.monotonic() + within_s
+    under_way: deque[Task] = deque()
+
+    def tasks() -> Iterator[Task]:
+        for task in load_tasks(store, trace_ids, sessions="session" in sandbox.parameters):
+            if time.monotonic() > until:
+                return
+            under_way.append(task)
+            yield task
+
+    done = Tally()
+    rows: list[Judgment] = []
+    flushed_at = time.monotonic()
+    for answer in sandbox.judge(tasks(), stop):
+        task = under_way.popleft()
+        seen = len(task.feedback)
+        rows.append(judgment_of(judge.judge, judge.version, task.trace.trace_id, seen, answer))
+        if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
+            done += _store(store, rows, stored)
+            rows, flushed_at = [], time.monotonic()
+    return done + _store(store, rows, stored)
+
+
+def _store(store: Store, rows: list[Judgment], stored: Callable[[Tally], None]) -> Tally:
+    # The token makes one insert safe to repeat. A second verdict on the same traces is another insert.
+    store.insert("judgments", rows, token=uuid.uuid4().hex)
+    judged = sum(row.score is not None for row in rows)
+    tally = Tally(judged, len(rows) - judged)
+    stored(tally)
+    return tally

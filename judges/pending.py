@@ -1,0 +1,178 @@
+"""Which traces a judge has still to judge: asked of the store, never remembered.
+
+A trace is pending for (judge, version) while there is no judgment of it, or while it has more feedback than
+the judgment saw. Nothing else is state: whoever is killed at any point asks again and goes on.
+
+Only answers can be judged: outcome ok, both bodies captured, a chat completion. Feedback belongs to a trace
+when it comes from the client of the trace and names the trace, or names its session alone and came after the
+trace had started. An app with several turns to a session should therefore name the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from gateway.traces.store import Store
+
+MAX_FEEDBACK = 100  # rows of feedback a judge is shown of one trace, the latest; more do not make it pending
+WINDOW_TRACES = 20_000  # traces that one question over the past looks at, if one hour has not more
+ANSWERED_SQL = (
+    "outcome = 'ok' AND endpoint = '/v1/chat/completions' AND request IS NOT NULL AND response IS NOT NULL"
+)
+_JUDGEABLE = f"{ANSWERED_SQL} AND (empty({{routes:Array(String)}}) OR route IN {{routes:Array(String)}})"
+# Each question begins with `scope`, a list of trace ids.
+FEEDBACK_SQL = """
+    SELECT t.trace_id AS trace_id, f.feedback_id AS feedback_id, f.session AS session, f.client AS client,
+           f.kind AS kind, f.value AS value, f.text AS text, f.created_at AS created_at
+    FROM (SELECT trace_id, client FROM traces WHERE trace_id IN scope) AS t
+    INNER JOIN (SELECT * FROM feedback WHERE trace_id IN scope) AS f
+    ON f.trace_id = t.trace_id AND f.client = t.client
+    UNION ALL
+    SELECT t.trace_id, f.feedback_id, f.session, f.client, f.kind, f.value, f.text, f.created_at
+    FROM (SELECT trace_id, client, session, started_at FROM traces WHERE trace_id IN scope) AS t
+    INNER JOIN (
+        SELECT * FROM feedback
+        WHERE trace_id IS NULL AND session IN (SELECT session FROM traces WHERE trace_id IN scope)
+    ) AS f
+    ON f.session = t.session AND f.client = t.client
+    WHERE f.created_at >= t.started_at
+"""
+_PENDING_SQL = f"""
+    FROM (SELECT trace_id, started_at FROM traces WHERE trace_id IN scope AND {_JUDGEABLE}) AS t
+    LEFT JOIN (
+        SELECT trace_id, feedback_seen, true AS judged FROM judgments
+        WHERE trace_id IN scope AND judge = {{judge:String}} AND version = {{version:String}}
+    ) AS j ON j.trace_id = t.trace_id
+    LEFT JOIN (
+        SELECT trace_id, least(uniqExact(feedback_id), {MAX_FEEDBACK}) AS said
+        FROM ({FEEDBACK_SQL}) GROUP BY trace_id
+    ) AS f ON f.trace_id = t.trace_id
+    WHERE NOT j.judged OR f.said > j.feedback_seen
+"""  # noqa: S608 -- built of constants; values travel as parameters
+_NO_NULLS = " SETTINGS join_use_nulls = 0"
+
+
+class JudgeVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose judgments: a judge by its name, the version of its file, and the routes it judges (none: all)."""
+
+    judge: str
+    version: str
+    routes: tuple[str, ...] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        return {"judge": self.judge, "version": self.version, "routes": list(self.routes)}
+
+
+class Arrivals(msgspec.Struct, frozen=True):
+    """What has arrived since a moment, and the store's own clock now."""
+
+    traces: int
+    feedback: int
+    now: datetime
+
+
+class Since(msgspec.Struct, frozen=True):
+    """Scope: traces that arrived, or got feedback, at or after a moment of the store's clock."""
+
+    moment: datetime
+
+    def sql(self) -> str:
+        return """
+            SELECT trace_id FROM traces WHERE stored_at >= {since:DateTime64(3, 'UTC')}
+            UNION DISTINCT
+            SELECT assumeNotNull(trace_id) FROM feedback
+            WHERE trace_id IS NOT NULL AND stored_at >= {since:DateTime64(3, 'UTC')}
+            UNION DISTINCT
+            SELECT trace_id FROM traces WHERE session IN (
+                SELECT session FROM feedback
+                WHERE trace_id IS NULL AND stored_at >= {since:DateTime64(3, 'UTC')}
+            )"""
+
+    def parameters(self) -> dict[str, Any]:
+        return {"since": self.moment}
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Scope: traces that started in [start, end)."""
+
+    start: datetime
+    end: datetime
+
+    def sql(self) -> str:
+        return """
+            SELECT trace_id FROM traces
+            WHERE started_at >= {start:DateTime64(6, 'UTC')} AND started_at < {end:DateTime64(6, 'UTC')}"""
+
+    def parameters(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end}
+
+
+Scope = Since | Window
+
+
+def arrivals(store: Store, since: datetime) -> Arrivals:
+    """Cheap: whether there is anything to ask about. Raises StoreError, as everything here does."""
+    (row,) = store.query(
+        """SELECT (SELECT count() FROM traces WHERE stored_at >= {since:DateTime64(3, 'UTC')}) AS traces,
+                  (SELECT count() FROM feedback WHERE stored_at >= {since:DateTime64(3, 'UTC')}) AS feedback,
+                  now64(3, 'UTC') AS now""",
+        {"since": since},
+    )
+    return msgspec.convert(row, Arrivals)
+
+
+def store_clock(store: Store) -> datetime:
+    """What time it is for the store."""
+    (row,) = store.query("SELECT now64(3, 'UTC') AS now")
+    now: datetime = row["now"]
+    return now
+
+
+def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[str]:
+    """Ids of at most *limit* pending traces in *scope*, oldest first."""
+    rows = store.query(
+        f"WITH scope AS ({scope.sql()}) SELECT t.trace_id AS trace_id {_PENDING_SQL} "
+        f"ORDER BY t.started_at, t.trace_id LIMIT {int(limit)}{_NO_NULLS}",
+        judge.parameters() | scope.parameters(),
+    )
+    return [row["trace_id"] for row in rows]
+
+
+def count_pending(store: Store, judge: JudgeVersion, scope: Scope) -> int:
+    """How many traces in *scope* are pending."""
+    (row,) = store.query(
+        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {_PENDING_SQL}{_NO_NULLS}",
+        judge.parameters() | scope.parameters(),
+    )
+    return int(row["n"])
+
+
+def windows(store: Store, judge: JudgeVersion) -> list[Window]:
+    """All time that has traces to judge, cut into windows, the latest first."""
+    rows = store.query(
+        f"SELECT toStartOfHour(started_at, 'UTC') AS hour, count() AS n FROM traces WHERE {_JUDGEABLE} "  # noqa: S608
+        "GROUP BY hour ORDER BY hour DESC",
+        judge.parameters(),
+    )
+    return merge_hours([(row["hour"], int(row["n"])) for row in rows], limit=WINDOW_TRACES)
+
+
+def merge_hours(hours: Sequence[tuple[datetime, int]], *, limit: int) -> list[Window]:
+    """Windows that cover each of *hours* (start and traces, latest first) once, of at most *limit* traces.
+
+    An hour with more than *limit* is a window of its own.
+    """
+    merged: list[Window] = []
+    held = 0
+    for start, count in hours:
+        if merged and held + count <= limit:
+            merged[-1] = Window(start, merged[-1].end)
+            held += count
+        else:
+            merged.append(Window(start, start + timedelta(hours=1)))
+            held = count
+    return merged

@@ -1,0 +1,104 @@
+"""Brings traces out of the store as tasks for a judge, in batches bounded by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.traces.store import Store
+from gateway.traces.types import Feedback, Trace
+from judges.pending import ANSWERED_SQL, FEEDBACK_SQL, MAX_FEEDBACK
+from judges.wire import Task
+
+BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
+BATCH_TRACES = 500
+SESSION_BATCH_TRACES = 20  # where each brings its session along
+MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
+_COLUMNS = ", ".join(Trace.__struct_fields__)
+
+
+def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Iterator[Task]:
+    """A task for each of *trace_ids* that the store has, in that order; with its session where asked for.
+
+    Raises StoreError.
+    """
+    for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions else BATCH_TRACES):
+        rows = {
+            row.trace_id: row for row in _traces(store, "trace_id IN {ids:Array(String)}", {"ids": batch})
+        }
+        feedback = _feedback(store, batch)
+        earlier = _sessions(store, list(rows.values())) if sessions else {}
+        for trace_id in batch:
+            if trace_id in rows:
+                yield Task(
+                    trace=rows[trace_id],
+                    feedback=feedback.get(trace_id, []),
+                    session=earlier.get(trace_id, []),
+                )
+
+
+def _batches(store: Store, trace_ids: Sequence[str], limit: int) -> Iterator[list[str]]:
+    sizes = {
+        row["trace_id"]: int(row["bytes"])
+        for row in store.query(
+            "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "
+            "FROM traces WHERE trace_id IN {ids:Array(String)}",
+            {"ids": list(trace_ids)},
+        )
+    }
+    yield from cut([(trace_id, sizes.get(trace_id, 0)) for trace_id in trace_ids], limit=limit)
+
+
+def cut(sized: Sequence[tuple[str, int]], *, limit: int) -> Iterator[list[str]]:
+    """*sized* (id and bytes) in order, as batches of at most *limit* ids within BATCH_BYTES."""
+    batch: list[str] = []
+    held = 0
+    for trace_id, size in sized:
+        if batch and (held + size > BATCH_BYTES or len(batch) == limit):
+            yield batch
+            batch, held = [], 0
+        batch.append(trace_id)
+        held += size
+    if batch:
+        yield batch
+
+
+def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
+    rows = store.query(f"SELECT {_COLUMNS} FROM traces WHERE {where}", parameters)  # noqa: S608 -- constants
+    return [msgspec.convert(row, Trace, strict=False) for row in rows]
+
+
+def _feedback(store: Store, trace_ids: list[str]) -> dict[str, list[Feedback]]:
+    rows = store.query(
+        f"WITH scope AS (SELECT arrayJoin({{ids:Array(String)}}) AS trace_id) SELECT * FROM ({FEEDBACK_SQL}) "  # noqa: S608
+        f"ORDER BY created_at DESC, feedback_id DESC LIMIT {MAX_FEEDBACK} BY trace_id",
+        {"ids": trace_ids},
+    )
+    found: dict[str, list[Feedback]] = {}
+    for row in rows:
+        found.setdefault(row["trace_id"], []).append(msgspec.convert(row, Feedback, strict=False))
+    return found
+
+
+def _sessions(store: Store, traces: list[Trace]) -> dict[str, list[Trace]]:
+    """For each of *traces* the answered traces of its session before it, oldest first."""
+    rows = _traces(
+        store,
+        "(client, session) IN (SELECT client, session FROM traces WHERE trace_id IN {ids:Array(String)}) "  # noqa: S608
+        f"AND {ANSWERED_SQL} ORDER BY started_at DESC, trace_id DESC "
+        f"LIMIT {MAX_SESSION_TRACES} BY client, session",
+        {"ids": [trace.trace_id for trace in traces]},
+    )
+    turns: dict[tuple[str, str], list[Trace]] = {}
+    for row in reversed(rows):
+        turns.setdefault((row.client, row.session), []).append(row)
+    return {
+        trace.trace_id: [
+            turn
+            for turn in turns.get((trace.client, trace.session), [])
+            if (turn.started_at, turn.trace_id) < (trace.started_at, trace.trace_id)
+        ]
+        for trace in traces
+    }

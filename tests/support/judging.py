@@ -1,0 +1,103 @@
+"""What tests of judges need: rows in the store, what the store says was judged, a running runner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gateway.traces.store import Store
+from gateway.traces.types import Feedback, Trace
+from tests.support.store import a_trace
+
+YES = "def good(trace):\n    return True\n"
+KEPT = (
+    "import judges\n"
+    "def good(trace):\n"
+    "    if trace.kept is None:\n"
+    "        return judges.abstain('nobody said')\n"
+    "    return trace.answer == trace.kept\n"
+)
+
+
+def feedback_on(trace: Trace, text: str, **changes: Any) -> Feedback:
+    values: dict[str, Any] = {
+        "feedback_id": os.urandom(8).hex(),
+        "trace_id": trace.trace_id,
+        "session": None,
+        "client": trace.client,
+        "kind": "kept",
+        "value": None,
+        "text": text,
+        "created_at": datetime.now(UTC),
+    }
+    return Feedback(**values | changes)
+
+
+def add(store: Store, *rows: Trace | Feedback) -> None:
+    for table, kind in (("traces", Trace), ("feedback", Feedback)):
+        of_kind = [row for row in rows if isinstance(row, kind)]
+        store.insert(table, of_kind, token=os.urandom(8).hex())
+
+
+def some_traces(count: int, **changes: Any) -> list[Trace]:
+    return [a_trace(session=os.urandom(4).hex(), **changes) for _ in range(count)]
+
+
+def judged(store: Store, judge: str = "good") -> dict[str, float | str]:
+    """What the store says of each trace: the score, or the reason."""
+    rows = store.query("SELECT trace_id, score, reason FROM judgments WHERE judge = {j:String}", {"j": judge})
+    found = {row["trace_id"]: row["reason"] if row["score"] is None else row["score"] for row in rows}
+    assert len(found) == len(rows), "a trace is judged once per judge and version"
+    return found
+
+
+def wait_for(true: Callable[[], bool], within_s: float = 30) -> None:
+    until = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < until, "not in time"
+        time.sleep(0.05)
+
+
+class RunnerProcess:
+    """`python -m judges.runner` on a configuration file, with its log lines."""
+
+    def __init__(self, config_path: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "judges.runner", "--config", str(config_path)],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def said(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(10)
+        finally:
+            self.kill()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                self.lines.append(line.rstrip("\n"))
