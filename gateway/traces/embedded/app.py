@@ -16,7 +16,6 @@ from gateway.traces.embedded.protocol import (
     Decoder,
     Request,
     authorized,
-    decoder,
     error_response,
     late_error,
     parse_form,
@@ -56,7 +55,7 @@ class StoreApp:
         try:
             self._check_token(headers)
             request = parse_request(scope["query_string"], headers, method=scope["method"])
-            body = _Body(receive, decoder(headers.get(b"content-encoding", b"")))
+            body = _Body(receive, Decoder(headers.get(b"content-encoding", b"")))
             content_type = headers.get(b"content-type", b"")
             if content_type.startswith(b"multipart/form-data"):
                 request = with_fields(request, parse_form(await body.rest(), content_type))
@@ -147,9 +146,9 @@ class StoreApp:
 class _Body:
     """The decoded body, chunk by chunk; `unread` puts bytes back in front."""
 
-    def __init__(self, receive: Receive, decode: Decoder) -> None:
+    def __init__(self, receive: Receive, decoder: Decoder) -> None:
         self._receive = receive
-        self._decode = decode
+        self._decoder = decoder
         self._front = b""
         self._more = True
 
@@ -170,7 +169,7 @@ class _Body:
             if message["type"] == "http.disconnect":
                 raise _ClientGoneError
             self._more = message.get("more_body", False)
-            if chunk := self._decode(message.get("body", b"")):
+            if chunk := self._decoder.decode(message.get("body", b""), last=not self._more):
                 return chunk
         return b""
 

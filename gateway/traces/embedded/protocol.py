@@ -8,7 +8,7 @@ import email.parser
 import email.policy
 import hmac
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -36,8 +36,6 @@ _STATUS_BY_CODE = {
     202: 503,
 }
 _MEMORY_LIMIT_EXCEEDED = 241
-
-Decoder = Callable[[bytes], bytes]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,28 +107,36 @@ def authorized(headers: Mapping[bytes, bytes], token: str) -> bool:
     return any(hmac.compare_digest(value.encode(), token.encode()) for value in given)
 
 
-def decoder(content_encoding: bytes) -> Decoder:
-    """What decodes the chunks of a body, in order. Raises ClickHouseError for an unknown encoding."""
-    name = content_encoding.decode("latin-1").strip().lower()
-    if name in {"", "identity"}:
-        return lambda chunk: chunk
-    decompress: Any
-    if name == "lz4":
-        decompress = lz4.frame.LZ4FrameDecompressor().decompress
-    elif name in {"gzip", "deflate"}:
-        decompress = zlib.decompressobj(wbits=47).decompress  # 47: either header is recognised
-    else:
-        text = f"Code: 48. DB::Exception: Content-Encoding {name!r}: unsupported. (NOT_IMPLEMENTED)"
-        raise ClickHouseError(48, text)
+class Decoder:
+    """Decodes the chunks of a body in order, and knows whether the last one was the last."""
 
-    def decode(chunk: bytes) -> bytes:
+    def __init__(self, content_encoding: bytes) -> None:
+        """Raises ClickHouseError for an encoding that is not known here."""
+        self._name = content_encoding.decode("latin-1").strip().lower()
+        self._stream: Any = None  # Any: zlib and lz4 agree in shape only
+        if self._name == "lz4":
+            self._stream = lz4.frame.LZ4FrameDecompressor()
+        elif self._name in {"gzip", "deflate"}:
+            self._stream = zlib.decompressobj(wbits=47)  # 47: either header is recognised
+        elif self._name not in {"", "identity"}:
+            text = f"Code: 48. DB::Exception: Content-Encoding {self._name!r}: unsupported. (NOT_IMPLEMENTED)"
+            raise ClickHouseError(48, text)
+
+    def decode(self, chunk: bytes, *, last: bool) -> bytes:
+        """Raises ClickHouseError where *chunk* is not in the encoding, or the *last* one ends too early."""
+        if self._stream is None:
+            return chunk
         try:
-            return bytes(decompress(chunk))
-        except (RuntimeError, zlib.error) as error:
-            text = f"Code: 354. DB::Exception: The body is not valid {name}. (CANNOT_DECOMPRESS)"
-            raise ClickHouseError(354, text) from error
+            data = bytes(self._stream.decompress(chunk)) if chunk else b""
+        except (RuntimeError, EOFError, zlib.error) as error:
+            raise self._invalid() from error
+        if last and not self._stream.eof:
+            raise self._invalid()
+        return data
 
-    return decode
+    def _invalid(self) -> ClickHouseError:
+        text = f"Code: 354. DB::Exception: The body is not valid {self._name}. (CANNOT_DECOMPRESS)"
+        return ClickHouseError(354, text)
 
 
 def error_response(error: ClickHouseError, version: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
