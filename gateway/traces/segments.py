@@ -104,7 +104,10 @@ class SegmentWriter:
 
     def append(self, captured: Captured, request: bytes = b"", response: Sequence[bytes] = ()) -> bool:
         """Append one record. False: it was dropped and counted. Never raises for what the system refuses."""
-        meta = self._encode(captured)
+        try:
+            meta = self._encode(captured)
+        except UnicodeEncodeError:  # half of a character in a header or an id
+            return self._drop("invalid_text")
         answer = sum(map(len, response))
         flags = 0
         size = HEADER.size + len(meta) + len(request) + answer + len(MARK)

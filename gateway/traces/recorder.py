@@ -1,0 +1,247 @@
+"""`python -m gateway.traces.recorder --config FILE`: takes captured records from shared memory to the spool.
+
+Each record is written to the spool together with where it came from, and its segment is freed only then.
+Killed at any moment, the recorder finds in its open spool file and its ledger what it had already written.
+So every record gets to the spool once, whatever dies; what cannot be kept is counted by reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from gateway.config import Config, load_config
+from gateway.errors import OperationError
+from gateway.paths import paths_of
+from gateway.traces.ledger import Ledger, load_ledger
+from gateway.traces.redact import Redactor, redaction_key
+from gateway.traces.rows import RowBuilder, without_bodies
+from gateway.traces.segments import Batch, Record, SegmentReader
+from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
+from gateway.traces.stage import Report, Reporter, only_one, run_stage
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+RETRY_S = 1.0  # after the disk or the bound refused
+GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small spool makes smaller ones
+HOUSEKEEPING_S = 1.0
+
+
+class Recorder:
+    """One recorder on one data directory. `step` does what there is to do; it never blocks for long."""
+
+    def __init__(self, config: Config) -> None:
+        paths = paths_of(config)
+        self._reader = SegmentReader(paths.segments)
+        self._spool = Spool(paths.spool, fsync=config.capture.fsync, max_bytes=config.capture.max_bytes)
+        self._group_bytes = min(GROUP_BYTES, config.capture.max_bytes // 16)
+        self._record_bytes = config.capture.max_bytes // 4  # a larger row is kept without its bodies
+        self._drop_oldest = config.capture.at_bound == "drop_oldest"
+        self._ledger_path = paths.spool / "recorder.json"
+        self._ledger = Ledger()
+        self._reporter = Reporter(paths.state / "recorder.json")
+        redact = config.privacy.redact == "builtin"
+        self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+        self._error: str | None = None
+        self._housekeeping_at = 0.0
+        self._recover()
+
+    def step(self) -> bool:
+        """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
+        try:
+            for path in self._reader.segments():
+                self._take(path)
+            self._housekeep()
+            if self._spool.due():
+                self._seal()
+        except (OSError, SpoolBoundError) as error:
+            self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
+            self._report(force=False)
+            return False
+        self._say(None)
+        self._report(force=False)
+        return True
+
+    def close(self) -> None:
+        """Take what is left, seal and report."""
+        if self.step() and self._spool.holds_rows:
+            self._seal()
+        self._report(force=True)
+
+    def _recover(self) -> None:
+        try:
+            self._ledger = load_ledger(self._ledger_path)
+        except msgspec.DecodeError:
+            log.warning("ledger %s is damaged; rows still in memory may be stored twice", self._ledger_path)
+        for path, contents in self._spool.recover():
+            self._ledger.absorb(contents)
+            if contents.torn_bytes:
+                self._ledger.torn += 1
+                log.warning("cut %d torn bytes off spool file %s", contents.torn_bytes, path.name)
+            self._ledger.save(self._ledger_path)
+            seal_file(path)
+
+    def _take(self, path: Path) -> None:
+        end, count = self._ledger.position(path.name)
+        batch = self._reader.read(path, end)
+        if batch is None:
+            return
+        group: list[bytes] = []
+        size = 0
+        for record in batch.records:
+            end, count = record.end, count + 1
+            payload = self._payload(path.name, record, count)
+            if payload is not None:
+                group.append(payload)
+                size += len(payload)
+            if size >= self._group_bytes:
+                self._write(path.name, group, end, count)
+                group, size = [], 0
+        if batch.records:
+            self._write(path.name, group, end, count)
+        if batch.finished:
+            self._free(path, batch)
+
+    def _payload(self, segment: str, record: Record, count: int) -> bytes | None:
+        """The spool's form of *record*; None, counted, for one that cannot be kept at all."""
+        if record.captured is not None:
+            # Whatever one body does to us, its row is kept, and the rest of the segment in any case.
+            for attempt in (record, without_bodies(record)):
+                try:
+                    row = self._rows.build(attempt)
+                    payload = encode_record(segment, record.end, count, row.table, row.values)
+                except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
+                    log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
+                    continue
+                if len(payload) <= self._record_bytes:
+                    return payload
+        self._ledger.quarantined += 1
+        log.warning("a record of %d bytes in %s cannot be kept", len(record.meta), segment)
+        return None
+
+    def _write(self, segment: str, group: list[bytes], end: int, count: int) -> None:
+        if group:
+            try:
+                self._spool.append(group)
+            except SpoolBoundError:
+                if not self._drop_oldest:
+                    raise
+                self._make_room(sum(map(len, group)))
+                self._spool.append(group)
+        self._ledger.positions[segment] = (end, count)
+        self._ledger.written += len(group)
+        if self._spool.due():
+            self._seal()
+        self._report(force=False)
+
+    def _make_room(self, size: int) -> None:
+        """Drop the oldest sealed files that the shipper does not have in hand, counted, until *size* fits."""
+        for path in self._spool.sealed():
+            if size <= 0:
+                break
+            size -= self._spool.drop(path, self._account_dropped)
+
+    def _account_dropped(self, count: int) -> None:
+        self._ledger.drop("spool_bound", count)
+        self._ledger.save(self._ledger_path)
+        log.warning("dropped %d rows: the spool is full; raise capture.max_bytes", count)
+
+    def _free(self, path: Path, batch: Batch) -> None:
+        if batch.torn_bytes:
+            self._ledger.torn += 1
+            self._ledger.save(self._ledger_path)
+            log.warning("cut %d torn bytes off segment %s", batch.torn_bytes, path.name)
+        if self._reader.free(path):
+            self._ledger.positions.pop(path.name, None)
+
+    def _seal(self) -> None:
+        self._ledger.save(self._ledger_path)  # before the shipper can delete what says the same
+        self._spool.seal()
+
+    def _housekeep(self) -> None:
+        """Count what writers evicted, and forget positions in segments that are gone."""
+        if time.monotonic() < self._housekeeping_at:
+            return
+        self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
+        present = {path.name for path in self._reader.segments()}
+        tombstones = self._reader.tombstones()  # after the segments: an eviction leaves one of the two
+        self._ledger.forget_except(present | {segment for _, segment, _ in tombstones})
+        for _, segment, held in tombstones:
+            end, count = self._ledger.position(segment)
+            self._ledger.drop("memory_bound", held - count)
+            self._ledger.positions[segment] = (end, held)  # told twice, it counts once
+        if tombstones:
+            self._ledger.save(self._ledger_path)
+        for path, _, _ in tombstones:
+            path.unlink(missing_ok=True)
+
+    def _say(self, error: str | None) -> None:
+        if error is not None and error != self._error:
+            log.warning("%s; traces wait in shared memory", error)
+        elif error is None and self._error is not None:
+            log.info("the spool takes rows again")
+        self._error = error
+
+    def _report(self, *, force: bool) -> None:
+        if not (force or self._reporter.due()):
+            return
+        backlog, oldest_age_s = self._backlog()
+        self._reporter.publish(
+            Report(
+                written=self._ledger.written,
+                dropped=self._ledger.dropped,
+                torn=self._ledger.torn,
+                quarantined=self._ledger.quarantined,
+                backlog_bytes=backlog,
+                oldest_age_s=oldest_age_s,
+                errors=self._error,
+            )
+        )
+
+    def _backlog(self) -> tuple[int, float | None]:
+        """Bytes in memory that were not taken yet, and the age of the oldest segment that has some."""
+        waiting = []
+        for path in self._reader.segments():
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            left = status.st_size - self._ledger.position(path.name)[0]
+            if left > 0:
+                waiting.append((status.st_mtime, left))
+        if not waiting:
+            return 0, None
+        return sum(left for _, left in waiting), max(0.0, time.time() - min(waiting)[0])
+
+
+def _place(error: BaseException) -> str:
+    """File and line where *error* came from: no text of anybody, unlike its message."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+
+
+def main(config_path: Path, stop: threading.Event) -> None:
+    """Record until *stop* is set. Raises ConfigError, OperationError."""
+    config = load_config(config_path)
+    spool = paths_of(config).spool
+    with only_one(spool / "recorder.lock", "recorder"):
+        try:
+            recorder = Recorder(config)
+        except OSError as error:
+            raise OperationError(f"spool {spool} cannot be used: {error.strerror}") from error
+        log.info("ready")
+        while not stop.is_set():
+            stop.wait(POLL_S if recorder.step() else RETRY_S)
+        recorder.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("gateway.traces.recorder", main))

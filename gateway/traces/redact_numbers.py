@@ -1,0 +1,162 @@
+"""Redaction rules for card and phone numbers: digits that mean somebody, told from digits that do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gateway.traces.redact_rules import PHONE_WORDS, Found, compile_pattern, joined_after, joined_before
+
+# How cards are written: in one piece, or in the groups printed on them.
+_CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (8, 8), (4, 4, 4, 1))
+_CALLING_CODES = re.compile(
+    r"1|7|20|27|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
+    r"|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[789]\d|8[057]\d|9[679]\d"
+)
+_DATE = re.compile(rb"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d{2}(?!\d)")
+_MIN_INTERNATIONAL, _MAX_INTERNATIONAL = 8, 15  # digits, E.164
+_MIN_NATIONAL, _MAX_NATIONAL = 9, 13
+_MIN_IN_CONTEXT = 7
+_SEP = r"[ .\-/()]{0,3}"
+
+
+def find_cards(data: bytes) -> Iterator[Found]:
+    """Card numbers of known networks whose Luhn digit holds; what follows them (expiry, CVV) may be near."""
+    for match in _CARD.finditer(data):
+        groups = [
+            (m.start() + match.start(), m.end() + match.start()) for m in _DIGITS.finditer(match.group())
+        ]
+        first = 1 if joined_before(data, groups[0][0]) else 0
+        last = len(groups) - (1 if joined_after(data, groups[-1][1]) else 0)
+        at = first
+        while at < last:
+            count = _card_at(data, groups, at, last)
+            if count:
+                start, end = groups[at][0], groups[at + count - 1][1]
+                yield Found(start, end, "CARD", _digits(data[start:end]))
+            at += count or 1
+
+
+def _card_at(data: bytes, groups: list[tuple[int, int]], at: int, last: int) -> int:
+    """How many groups from *at* on make a card number; 0 for none."""
+    for count in range(min(5, last - at), 0, -1):
+        window = groups[at : at + count]
+        lengths = tuple(end - start for start, end in window)
+        fraction = count == 1 and _continues(data, window[0][0])
+        if (count == 1 and not fraction) or lengths in _CARD_GROUPS:
+            digits = _digits(data[window[0][0] : window[-1][1]])
+            if is_card(digits):
+                return count
+    return 0
+
+
+def is_card(digits: str) -> bool:
+    """Whether *digits* has a known network's prefix and length, and Luhn's check digit."""
+    length, four = len(digits), int(digits[:4] or 0)
+    two = four // 100
+    known = (
+        (digits[:1] == "4" and length in (13, 16, 19))
+        or ((51 <= two <= 55 or 2221 <= four <= 2720) and length == 16)
+        or (two in (34, 37) and length == 15)
+        or (two in (30, 36, 38, 39) and 14 <= length <= 19)
+        or (two in (35, 60, 62, 64, 65) and 16 <= length <= 19)
+        or (two in (50, 56, 57, 58, 63, 67) and 13 <= length <= 19)
+    )
+    return known and luhn_holds(digits)
+
+
+def luhn_holds(digits: str) -> bool:
+    """ISO/IEC 7812: every second digit from the right doubled, the digit sum divides by ten."""
+    total = sum(map(int, digits[-1::-2]))
+    total += sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return total % 10 == 0
+
+
+def find_phones(data: bytes) -> Iterator[Found]:
+    """Phone numbers: international, North American, national with a leading 0, or where the text says so."""
+    for match in _INTERNATIONAL.finditer(data):
+        yield from _international(data, *match.span())
+    for match in _NORTH_AMERICAN.finditer(data):
+        start, end = match.span()
+        if not _continues(data, start) and not _goes_on(data, end):
+            yield _phone(data, start, end)
+    for match in _NATIONAL.finditer(data):
+        start, end = match.span()
+        digits = len(_digits(data[start:end]))
+        grouped = digits < end - start
+        if (
+            grouped
+            and _MIN_NATIONAL <= digits <= _MAX_NATIONAL
+            and not _continues(data, start)
+            and not _goes_on(data, end)
+            and not _DATE.match(data, start)
+        ):
+            yield _phone(data, start, end)
+    for match in _IN_CONTEXT.finditer(data):
+        start, end = match.span(1)
+        if not _goes_on(data, end) and not _DATE.match(data, start):
+            yield _phone(data, start, end)
+
+
+def _international(data: bytes, start: int, end: int) -> Iterator[Found]:
+    digits = _digits(data[start:end])
+    plus = data[start : start + 1] == b"+"
+    national = digits if plus else digits[2:]
+    if data[end : end + 1].isdigit():  # longer than any number: what follows a gap is another one
+        end = max((m.end() for m in re.finditer(rb"\d(?=\D)", data[start:end])), default=0) + start
+        national = _digits(data[start:end]).removeprefix("" if plus else "00")
+    if national[:1] == "1" and len(national) > 11:  # North America: always ten digits
+        end, national = _end_of_digits(data, start, 11 + (0 if plus else 2)), national[:11]
+    code = _CALLING_CODES.match(national)
+    separated = len(_digits(data[start:end])) < end - start - plus
+    if (
+        code is not None
+        and _MIN_INTERNATIONAL <= len(national) <= _MAX_INTERNATIONAL
+        and (national[0] != "1" or len(national) == 11)
+        and not joined_before(data, start)
+        and not joined_after(data, end)
+        and (plus or separated)  # 00 in front of plain digits pads an id as often as it dials
+    ):
+        yield _phone(data, start, end)
+
+
+def _end_of_digits(data: bytes, start: int, count: int) -> int:
+    at = start
+    while count:
+        count -= data[at : at + 1].isdigit()
+        at += 1
+    return at
+
+
+def _continues(data: bytes, start: int) -> bool:
+    """Whether a number that starts at *start* is the rest of a longer one: 1,234 or 2024-01."""
+    return joined_before(data, start) or (
+        data[start - 1 : start] in (b".", b",", b"-", b"/") and data[max(0, start - 2) : start - 1].isdigit()
+    )
+
+
+def _goes_on(data: bytes, end: int) -> bool:
+    after = data[end : end + 2]
+    return joined_after(data, end) or (after[:1] in (b"-", b".", b"/") and after[1:].isdigit())
+
+
+def _phone(data: bytes, start: int, end: int) -> Found:
+    return Found(start, end, "PHONE", _digits(data[start:end]))
+
+
+def _digits(data: bytes) -> str:
+    return "".join(chr(char) for char in data if 48 <= char <= 57)
+
+
+_DIGITS = re.compile(rb"\d+")
+_CARD = compile_pattern(r"[0-9](?:[ .\-]{0,3}[0-9]){12,}")
+_INTERNATIONAL = compile_pattern(rf"(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}")
+_NORTH_AMERICAN = compile_pattern(
+    r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}"
+)
+_NATIONAL = compile_pattern(r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}")
+_IN_CONTEXT = compile_pattern(
+    rf"(?:^|[^A-Za-z]|(?i:tele|smart))(?i:{PHONE_WORDS})"
+    r"(?i:efon|nummer|number|s|_no| no| nr| at| on| is|[_.:#=\"'\\ ]){0,5}"
+    rf"([+(]{{0,2}}[0-9](?:{_SEP}[0-9]){{6,14}})"
+)

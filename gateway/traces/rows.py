@@ -1,0 +1,169 @@
+"""Turns what a worker captured into the rows of the store: assembled, counted, priced, redacted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.traces.assemble import assemble
+from gateway.traces.content import decode_content, is_event_stream
+from gateway.traces.cost import cost_usd
+from gateway.traces.jsontext import MARKER, json_text, parse_json
+from gateway.traces.redact import Redactor
+from gateway.traces.segments import Record
+from gateway.traces.types import (
+    CapturedFeedback,
+    CapturedRolloutEvent,
+    CapturedTrace,
+    Feedback,
+    RolloutEvent,
+    Trace,
+)
+from gateway.traces.usage import finish_reason, read_usage
+
+MAX_RECENT_TRACES = 50_000  # whose session is remembered, so that feedback gets the same placeholders
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.json.Encoder().encode
+
+
+class Row(NamedTuple):
+    """One row and the table it belongs to."""
+
+    table: str
+    values: Trace | Feedback | RolloutEvent
+
+
+class RowBuilder:
+    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none)."""
+
+    def __init__(self, redactor: Redactor | None) -> None:
+        self._redactor = redactor
+        self._scopes: dict[str, str] = {}
+
+    def build(self, record: Record) -> Row:
+        """The row of *record*, whose meta must be readable."""
+        captured = record.captured
+        if isinstance(captured, CapturedTrace):
+            return Row("traces", self._trace(captured, record))
+        if isinstance(captured, CapturedFeedback):
+            return Row("feedback", self._feedback(captured))
+        assert isinstance(captured, CapturedRolloutEvent)
+        return Row("rollouts", _rollout_event(captured))
+
+    def _trace(self, captured: CapturedTrace, record: Record) -> Trace:
+        scope = self._remember(captured)
+        full = captured.capture == "full"
+        answer = _answer(captured, record.response)
+        usage = read_usage(answer)
+        return Trace(
+            trace_id=captured.trace_id,
+            started_at=_at(captured.started_at_us),
+            route=captured.route,
+            variant=captured.variant,
+            snapshot=captured.snapshot,
+            rollout=captured.rollout,
+            propensity=captured.propensity,
+            client=captured.client,
+            session=captured.session,
+            subject=captured.subject,
+            upstream=captured.upstream,
+            model=captured.model,
+            endpoint=captured.endpoint,
+            stream=captured.stream,
+            status=captured.status,
+            outcome=captured.outcome,
+            finish_reason=finish_reason(answer),
+            attempts=_encode(captured.attempts).decode(),
+            latency_ms=captured.latency_ms,
+            ttft_ms=captured.ttft_ms,
+            tokens_in=usage.tokens_in,
+            tokens_cached=usage.tokens_cached,
+            tokens_out=usage.tokens_out,
+            usage=None if usage.raw is None else self._json(usage.raw, scope),
+            cost_usd=cost_usd(captured.price, usage, captured.machine_cost_usd),
+            request=self._json(_request(record), scope) if full else None,
+            response=self._json(_with_error(answer, captured, record), scope) if full else None,
+            tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
+            table_hash=captured.table_hash,
+            traceparent=captured.traceparent,
+        )
+
+    def _feedback(self, captured: CapturedFeedback) -> Feedback:
+        own = f"{captured.client}\0{captured.session or captured.trace_id}"
+        scope = self._scopes.get(captured.trace_id or "", own)
+        return Feedback(
+            feedback_id=captured.feedback_id,
+            trace_id=captured.trace_id,
+            session=captured.session,
+            client=captured.client,
+            kind=self._text(captured.kind, scope),
+            value=captured.value,
+            text=None if captured.text is None else self._text(captured.text, scope),
+            created_at=_at(captured.created_at_us),
+        )
+
+    def _remember(self, captured: CapturedTrace) -> str:
+        scope = f"{captured.client}\0{captured.session}"
+        self._scopes[captured.trace_id] = scope
+        if len(self._scopes) > MAX_RECENT_TRACES:
+            del self._scopes[next(iter(self._scopes))]
+        return scope
+
+    def _json(self, value: Any, scope: str) -> str | None:
+        if value is None:
+            return None
+        return json_text(value if self._redactor is None else self._redactor.value(value, scope))
+
+    def _text(self, text: str, scope: str) -> str:
+        return text if self._redactor is None else self._redactor.text(text, scope)
+
+
+def without_bodies(record: Record) -> Record:
+    """*record* with its metadata alone: what can still be kept of one whose bodies cannot be handled."""
+    return msgspec.structs.replace(record, request=b"", response=b"", bodies_left_out=True)
+
+
+def _request(record: Record) -> Any:
+    if record.bodies_left_out:
+        return {MARKER: {"left_out": True}}
+    return parse_json(record.request) if record.request else None
+
+
+def _answer(captured: CapturedTrace, response: bytes) -> Any:
+    """The decoded answer, a stream assembled; None when there was none."""
+    if not response:
+        return None
+    data = decode_content(response, captured.content_encoding)
+    if data is None:
+        return {MARKER: {"undecoded": captured.content_encoding, "bytes": len(response)}}
+    return assemble(data) if is_event_stream(data, streamed=captured.stream) else parse_json(data)
+
+
+def _with_error(answer: Any, captured: CapturedTrace, record: Record) -> Any:
+    """*answer*, or in its absence what is known about why there is none."""
+    if record.bodies_left_out:
+        return {MARKER: {"left_out": True}}
+    if answer is None and captured.error is not None:
+        return {MARKER: {"error": captured.error}}
+    return answer
+
+
+def _rollout_event(captured: CapturedRolloutEvent) -> RolloutEvent:
+    return RolloutEvent(
+        rollout=captured.rollout,
+        route=captured.route,
+        version=captured.version,
+        event=captured.event,
+        snapshot=captured.snapshot,
+        at=_at(captured.at_us),
+        who=captured.who,
+        why=captured.why,
+        evidence=_encode(captured.evidence).decode(),
+    )
+
+
+def _at(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
