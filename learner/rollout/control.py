@@ -57,6 +57,8 @@ class Control(Protocol):
 
     def act(self, rollout: str, action: str, body: dict[str, Any]) -> dict[str, Any]: ...
 
+    def roll_back(self, body: dict[str, Any]) -> dict[str, Any]: ...
+
 
 def running(control: Control, route: str | None = None) -> list[RouteRollout]:
     """Every route (or one) with its rollout."""
