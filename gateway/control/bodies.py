@@ -1,0 +1,160 @@
+"""What the control API takes and answers, as frozen types. An unknown field is an error that names it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from gateway.config.types import Fallback, Fraction, Name, Strict
+from gateway.control.stages import StageReport
+from gateway.table import TableRollout, TableVariant
+
+Why = Annotated[str, Meta(min_length=1, max_length=2000)]
+Outcome = Literal["accepted", "edited", "rejected"]
+KINDS = frozenset({"rating", "outcome", "kept", "comment"})
+
+
+class StartBody(Strict, frozen=True, kw_only=True):
+    """Put `snapshot` on trial on `route`, served by `upstream`, at `share` of the units.
+
+    `policy` is kept and handed back unchanged while the rollout runs. `version`, when given, must be the
+    route's.
+    """
+
+    route: Name
+    snapshot: Name
+    upstream: Name
+    share: Fraction
+    why: Why
+    policy: dict[str, Any] = msgspec.field(default_factory=dict)
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    version: int | None = None
+    who: Name | None = None
+
+
+class ActBody(Strict, frozen=True, kw_only=True):
+    """A decision about a rollout. `version` must be the route's; `share` belongs to `weight` alone."""
+
+    version: int
+    why: Why
+    who: Name | None = None
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    share: Fraction | None = None
+
+
+class RollbackBody(Strict, frozen=True, kw_only=True):
+    """Back to the variants from before the route's last rollout, whether it runs or was promoted."""
+
+    route: Name
+    version: int
+    why: Why
+    who: Name | None = None
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision was taken; `version` is what the next one must quote."""
+
+    rollout: str
+    route: str
+    version: int
+
+
+class RouteView(msgspec.Struct, frozen=True, kw_only=True):
+    """A route in force."""
+
+    model: str
+    version: int
+    sticky_by: str
+    variants: list[TableVariant]
+    fallbacks: list[Fallback]
+    rollout: TableRollout | None
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
+    """The table in force."""
+
+    table_hash: str
+    routes: list[RouteView]
+
+
+class RunningRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout with what was frozen at its start."""
+
+    rollout: str
+    snapshot: str
+    candidate: str
+    share: float
+    stage: int
+    paused: bool
+    policy: dict[str, Any]
+    started_at: datetime
+
+
+class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
+    """A route's rollout, None while there is none, and the version that a decision must quote."""
+
+    route: str
+    version: int
+    rollout: RunningRollout | None
+
+
+class Rollouts(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry per route."""
+
+    rollouts: list[RolloutView]
+
+
+class FeedbackBody(Strict, frozen=True, kw_only=True):
+    """What a person or the app said about a trace or a session, in one or more ways.
+
+    `kept` is the answer as finally kept, text or JSON. `name` and `value` are the app's own signal.
+    """
+
+    trace_id: UUID | None = None
+    session: Annotated[str, Meta(min_length=1)] | None = None
+    rating: Fraction | None = None
+    outcome: Outcome | None = None
+    kept: Any = None
+    comment: str | None = None
+    name: Name | None = None
+    value: float | bool | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.trace_id is None and self.session is None:
+            raise ValueError("feedback needs trace_id or session, to say what it is about")
+        if (self.name is None) != (self.value is None):
+            raise ValueError("name and value belong together: a signal needs both")
+        if self.name in KINDS:
+            raise ValueError(f"name {self.name!r} is a field of its own; send {{{self.name!r}: …}}")
+        if all(said is None for said in (self.rating, self.outcome, self.kept, self.comment, self.name)):
+            raise ValueError("feedback needs one of rating, outcome, kept, comment, or name with value")
+
+
+class FeedbackTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """Feedback is kept. Several things said at once become the rows `feedback_id`, `feedback_id`-2 and on."""
+
+    feedback_id: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether this worker can serve. A store or a capture stage that is down does not make it unready."""
+
+    ready: bool
+    why: str
+    worker: int
+    table_hash: str
+    in_flight: int
+    store: Literal["ok", "behind", "unknown"]
+    capture: dict[str, StageReport]
+    dropped: dict[str, int]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The process lives."""
+
+    status: Literal["ok"] = "ok"

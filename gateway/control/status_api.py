@@ -1,0 +1,95 @@
+"""`/healthz`, `/readyz`, `/metrics` and `/api/explain`: how this gateway is doing, and what it would do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from litestar import Response, get
+
+from gateway.control.access import requires
+from gateway.control.bodies import Health, Readiness
+from gateway.control.metrics_page import render
+from gateway.control.plane import ControlPlane
+from gateway.control.rollout_api import ApiRequest
+from gateway.control.stages import StageReport, read_stages
+from gateway.data_plane.errors import ApiError
+from gateway.errors import OperationError
+from gateway.explain import Explanation, explain
+from gateway.metrics import metrics_directory
+
+BEHIND_AFTER_S = 30.0  # a record that has waited this long says that the store does not take them
+
+
+@get("/healthz", summary="The process lives", tags=["status"])
+async def healthz() -> Health:
+    """Always 200 while the process answers at all."""
+    return Health()
+
+
+@get("/readyz", summary="It can serve", tags=["status"])
+async def readyz(plane: ControlPlane) -> Response[Readiness]:
+    """503 only while this worker cannot serve; the body says how capture and the store are doing."""
+    state = plane.state
+    stages = await asyncio.to_thread(read_stages, state.paths.state)
+    serves = bool(state.live.table.routes or state.live.table.default_upstream)
+    why = "stopping" if state.draining else "serving" if serves else "the table has no routes"
+    readiness = Readiness(
+        ready=serves and not state.draining,
+        why=why,
+        worker=state.index,
+        table_hash=state.live.table.hash,
+        in_flight=state.in_flight,
+        store=_store(stages["shipper"]),
+        capture=stages,
+        dropped=dict(state.writer.dropped),
+    )
+    return Response(readiness, status_code=200 if readiness.ready else 503)
+
+
+@get(
+    "/metrics", guards=[requires("admin")], summary="Counters of all workers, for Prometheus", tags=["status"]
+)
+async def metrics(plane: ControlPlane, request: ApiRequest) -> Response[bytes]:
+    """For Prometheus: all workers together, the dead ones included; recorder and shipper; the shares."""
+    state = plane.state
+    stages = await asyncio.to_thread(read_stages, state.paths.state)
+    page, content_type = await asyncio.to_thread(
+        render,
+        metrics_directory(state.paths),
+        stages,
+        state.live.table,
+        request.headers.get("accept", ""),
+    )
+    return Response(page, media_type=content_type)
+
+
+@get("/api/explain", guards=[requires("admin")], summary="Where a request would go, and why", tags=["routes"])
+async def explain_request(
+    plane: ControlPlane,
+    model: str,
+    session: str | None = None,
+    subject: str | None = None,
+    client: str = "",
+) -> Explanation:
+    """The variant that takes a request of *client*'s session or subject, and everything that follows."""
+    live = plane.state.live
+    try:
+        return explain(
+            live.config,
+            live.table,
+            plane.state.salt,
+            model=model,
+            session=session,
+            subject=subject,
+            client=client,
+        )
+    except OperationError as error:
+        raise ApiError(404, "invalid_request_error", "model_not_found", str(error), param="model") from error
+
+
+def _store(shipper: StageReport) -> Literal["ok", "behind", "unknown"]:
+    if not shipper.alive:
+        return "unknown"
+    late = shipper.oldest_age_s is not None and shipper.oldest_age_s > BEHIND_AFTER_S
+    return "behind" if late or shipper.errors else "ok"

@@ -1,0 +1,201 @@
+"""Keeps a worker's table equal to the configuration file and the overlay, both of which change under it.
+
+A valid change is swapped in whole; an invalid one is one line in the log, and what is in force stays. Every
+worker looks for itself, so a control write at one reaches the others with the file, and nothing has to be
+told to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gateway.config.load import load_config
+from gateway.config.secrets import Secrets, read_secrets
+from gateway.config.types import Config
+from gateway.errors import ConfigError, OperationError
+from gateway.metrics import WorkerMetrics
+from gateway.overlay import Overlay, OverlayEntry, overrides, reconcile, with_entry
+from gateway.overlay_file import OverlayFile, Stamp, stamp_of
+from gateway.paths import paths_of
+from gateway.state import State
+from gateway.table import Table, build_table
+from gateway.traces.types import CapturedRolloutEvent
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2  # twice this is the longest a change waits: a file must be seen unchanged once
+
+# What a process takes from the file only when it starts.
+_FIXED = ("listen", "admin_listen", "store", "capture")
+
+
+class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
+    """`state/table.json`: the table last in force, for `explain` while no gateway runs."""
+
+    saved_at_us: int
+    table: Table
+
+
+def load_table(config: Config) -> Table:
+    """The table a worker starts on: *config* with the overlay that holds for it. Raises OperationError."""
+    overlay = OverlayFile(paths_of(config).state).read()
+    return build_table(config, overrides(overlay, config))
+
+
+class Watch:
+    """Watches for one worker. Everything but `run`, `refresh` and `decide` is private to it."""
+
+    def __init__(self, state: State) -> None:
+        self.overlay = OverlayFile(state.paths.state)
+        self._state = state
+        # A worker whose metrics are of another kind is watched over all the same.
+        self._metrics = state.metrics if isinstance(state.metrics, WorkerMetrics) else None
+        self._turn = asyncio.Lock()
+        self._secrets: Secrets | None = None  # of the configuration last taken from the file
+        self._config_stamp: Stamp | None = None
+        self._config_pending: Stamp | None = stamp_of(state.config_path)
+        self._overlay_stamp: Stamp | None = None
+        self._complaint = ""
+
+    async def run(self) -> None:
+        """Look every POLL_S until cancelled."""
+        while True:
+            try:
+                await self.refresh()
+                if self._metrics is not None:
+                    self._metrics.capture_dropped(self._state.writer.dropped)
+                self._complaint = ""
+            except OperationError as error:
+                self._complain(str(error))
+            except Exception:
+                # A watch that died would leave this worker on an old table for good: say so, and look again.
+                log.exception("the watch of the configuration and the overlay failed")
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        """Take what changed on disk into force, if anything did. Raises OperationError."""
+        async with self._turn:
+            if self._secrets is None or await asyncio.to_thread(self._config_settled):
+                await self._reload()
+            elif await asyncio.to_thread(self.overlay.stamp) != self._overlay_stamp:
+                await self._take_overlay(self._state.live.config, self._secrets)
+
+    async def decide(self, change: Callable[[Overlay], OverlayEntry]) -> OverlayEntry:
+        """Write the entry that *change* makes of the overlay, record its events and put it in force here.
+
+        Raises OperationError, and whatever *change* raises; the other workers follow within twice POLL_S.
+        """
+        decided: list[OverlayEntry] = []
+
+        def apply(overlay: Overlay) -> Overlay:
+            decided.append(change(overlay))
+            return with_entry(overlay, decided[0])
+
+        await asyncio.to_thread(self.overlay.update, apply)
+        self._record(decided[0].events)
+        await self.refresh()
+        return decided[0]
+
+    def _config_settled(self) -> bool:
+        """Whether the file differs from the one in force and is no longer being written."""
+        stamp = stamp_of(self._state.config_path)
+        settled = stamp is not None and stamp == self._config_pending
+        self._config_pending = stamp
+        return settled and stamp != self._config_stamp
+
+    async def _reload(self) -> None:
+        stamp, first = self._config_pending, self._secrets is None
+        try:
+            config, secrets = await asyncio.to_thread(self._read_config)
+        except ConfigError as error:
+            self._config_stamp = stamp
+            self._count("invalid")
+            log.error("%s; the former configuration stays in force", error)  # noqa: TRY400 -- one line
+            if not first:
+                return
+            # Edited to something invalid while the worker started: what it started on is in force.
+            config = self._state.live.config
+            secrets = read_secrets(config, self._state.environ)
+        events = await self._take_config(config, secrets)
+        self._config_stamp = stamp
+        if not first:
+            self._count("ok")
+            log.info("configuration reloaded: table %s", self._state.live.table.hash)
+        self._record(events)
+
+    async def _take_config(self, config: Config, secrets: Secrets) -> list[CapturedRolloutEvent]:
+        """Put *config* in force; returns the events to record: of what it ended, or at the start the last."""
+        ended: list[CapturedRolloutEvent] = []
+
+        def change(overlay: Overlay) -> Overlay:
+            after, events = reconcile(overlay, config, time.time_ns() // 1000)
+            ended.extend(events)
+            return after
+
+        _say_what_needs_a_restart(self._state.live.config, config)
+        overlay = await asyncio.to_thread(self.overlay.update, change)
+        for event in ended:
+            log.info("route %s: %s, because %s", event.route, event.event, event.why)
+        if self._secrets is None:
+            ended = [event for entry in overlay.routes.values() for event in entry.events]
+        await self._take_overlay(config, secrets)
+        return ended
+
+    async def _take_overlay(self, config: Config, secrets: Secrets) -> None:
+        stamp = await asyncio.to_thread(
+            self.overlay.stamp
+        )  # before reading: a write in between is seen again
+        overlay = await asyncio.to_thread(self.overlay.read)
+        table = build_table(config, overrides(overlay, config))
+        self._state.swap(config, table, secrets)
+        self._secrets, self._overlay_stamp = secrets, stamp
+        if self._state.index == 0:
+            await asyncio.to_thread(self._save_table, table)
+
+    def _read_config(self) -> tuple[Config, Secrets]:
+        config = load_config(self._state.config_path)
+        return config, read_secrets(config, self._state.environ)
+
+    def _record(self, events: Iterable[CapturedRolloutEvent]) -> None:
+        for event in events:
+            self._state.writer.append(event)
+
+    def _save_table(self, table: Table) -> None:
+        path = table_path(self._state.paths.state)
+        temporary = path.with_name(f"table.json.{os.getpid()}.tmp")
+        saved = SavedTable(saved_at_us=time.time_ns() // 1000, table=table)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary.write_bytes(msgspec.json.encode(saved))
+            temporary.replace(path)
+        except OSError as error:
+            self._complain(f"{path}: the table cannot be saved for `tracetune explain`: {error}")
+
+    def _count(self, result: Literal["ok", "invalid"]) -> None:
+        if self._metrics is not None:
+            self._metrics.config_reloaded(result)
+
+    def _complain(self, message: str) -> None:
+        """Log *message* unless it is what was logged last: the next look fails alike."""
+        if message != self._complaint:
+            self._complaint = message
+            log.error("%s", message)
+
+
+def table_path(state: Path) -> Path:
+    """Where the table last in force is saved."""
+    return state / "table.json"
+
+
+def _say_what_needs_a_restart(former: Config, config: Config) -> None:
+    changed = [name for name in _FIXED if getattr(former, name) != getattr(config, name)]
+    if changed:
+        log.warning("%s changed in the configuration: that takes effect at a restart", ", ".join(changed))
