@@ -1,0 +1,268 @@
+"""Is the candidate better? Base, stable and candidate on the same held-out prompts, judged alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from gateway.config import Config, JudgeConfig, LearnerConfig
+from judges.evaluate import evaluate_answers
+from judges.load import read_source
+from judges.trace import judged_trace
+from learner.files import read_json, read_jsonl, write_json
+from learner.generate import Answer, Arm, Job
+from learner.paired import Comparison, Interval, compare, mean_interval
+from learner.read import judge_of
+from learner.types import Example, HoldoutRow, Manifest, TrainPlan
+
+ALL = "all"
+CUT_SHORT = "cut short by learner.evaluate.max_new_tokens"
+MAX_EXAMPLES = 5  # wins and losses shown
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How one arm's answer to one prompt was judged. `score` None: the judge abstained, for `reason`."""
+
+    score: float | None
+    reason: str
+    answer: str
+    tokens_out: int | None
+
+
+class ArmReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm on one slice. Unknown is None. `cut_short` answers did not end by themselves and score 0."""
+
+    arm: str
+    slice: str
+    score: Interval
+    abstained: int
+    cut_short: int
+    tokens_out: float | None  # mean
+
+
+class PairReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The candidate against another arm on one slice: prompts that both have a score for."""
+
+    against: str
+    slice: str
+    result: Comparison
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt that two arms answered differently well."""
+
+    trace_id: str
+    slice: str
+    candidate: str
+    other: str
+    score: float
+    other_score: float
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """`evaluation.json`."""
+
+    dataset: str
+    judge: str
+    judge_version: str
+    few_shot: int
+    arms: list[ArmReport]
+    pairs: list[PairReport]
+    wins: list[Shown]  # against stable
+    losses: list[Shown]
+    evaluated_at: datetime
+
+    def pair(self, against: str, slice_name: str = ALL) -> Comparison | None:
+        """The comparison with *against* on a slice, if it was made."""
+        for entry in self.pairs:
+            if (entry.against, entry.slice) == (against, slice_name):
+                return entry.result
+        return None
+
+
+def generation_job(entry: LearnerConfig, run: Path, plan: TrainPlan) -> Job:
+    """What `learner.generate` is to answer: the holdout, by the base (with examples) and by the candidate."""
+    holdout = read_jsonl(plan.dataset_dir / "holdout.jsonl", HoldoutRow)
+    examples = few_shot(read_jsonl(plan.dataset_dir / "train.jsonl", Example), entry.evaluate.few_shot)
+    prompts = {row.trace.trace_id: row.prompt for row in holdout}
+    return Job(
+        base_model=plan.base_model,
+        arms=[
+            Arm(
+                name="base",
+                adapter=None,
+                prompts={key: with_examples(prompt, examples) for key, prompt in prompts.items()},
+            ),
+            Arm(name="candidate", adapter=run / "adapter", prompts=prompts),
+        ],
+        max_new_tokens=entry.evaluate.max_new_tokens,
+        batch_size=entry.evaluate.batch_size,
+        threads=plan.recipe.threads,
+    )
+
+
+def few_shot(examples: Sequence[Example], count: int) -> list[Example]:
+    """*count* examples spread evenly over the answers in sorted order, so that they differ."""
+    ordered = sorted(examples, key=lambda example: (example.completion[0]["content"], example.traces[0]))
+    count = min(count, len(ordered))
+    return [ordered[(2 * index + 1) * len(ordered) // (2 * count)] for index in range(count)]
+
+
+def with_examples(prompt: Sequence[dict[str, str]], examples: Sequence[Example]) -> list[dict[str, str]]:
+    """*prompt* with solved examples after its system prompt, as turns of the conversation."""
+    system = [message for message in prompt if message["role"] == "system"]
+    rest = [message for message in prompt if message["role"] != "system"]
+    turns = [turn for example in examples for turn in (example.prompt[-1], *example.completion)]
+    return [*system, *turns, *rest]
+
+
+def compare_answers(
+    config: Config, entry: LearnerConfig, run: Path, plan: TrainPlan, stable: str
+) -> Evaluation:
+    """Judge the generated answers of *run* and compare; writes evaluation.json. *stable* names a variant.
+
+    Raises LearnerError when answers are missing, JudgeFileError when the judge's file cannot be used.
+    """
+    path = run / "evaluation.json"
+    if path.is_file():
+        return read_json(path, Evaluation)
+    holdout = read_jsonl(plan.dataset_dir / "holdout.jsonl", HoldoutRow)
+    manifest = read_json(plan.dataset_dir / "manifest.json", Manifest)
+    answers = {"stable": _logged(holdout, stable)}
+    for name in ("base", "candidate"):
+        answers[name] = {
+            answer.trace_id: answer for answer in read_jsonl(run / f"answers-{name}.jsonl", Answer)
+        }
+    judge = judge_of(config, entry)
+    evaluation = report(
+        holdout,
+        {arm: _judged(judge, holdout, given) for arm, given in answers.items()},
+        dataset=manifest.dataset,
+        judge=judge.name,
+        version=read_source(judge.file, judge.function).version,
+        few_shot=entry.evaluate.few_shot,
+    )
+    write_json(path, evaluation)
+    return evaluation
+
+
+def report(
+    holdout: Sequence[HoldoutRow],
+    verdicts: Mapping[str, Mapping[str, Verdict]],
+    *,
+    dataset: str,
+    judge: str,
+    version: str,
+    few_shot: int,
+) -> Evaluation:
+    """The evaluation from the verdicts of each arm by trace id. Pure but for the clock."""
+    slices = {row.trace.trace_id: row.slice for row in holdout}
+    names = [ALL, *sorted(set(slices.values()))] if len(set(slices.values())) > 1 else [ALL]
+    ids = {name: [key for key, of in slices.items() if name in {ALL, of}] for name in names}
+    wins, losses = _shown(slices, verdicts["candidate"], verdicts["stable"])
+    return Evaluation(
+        dataset=dataset,
+        judge=judge,
+        judge_version=version,
+        few_shot=few_shot,
+        arms=[_arm(arm, name, verdicts[arm], ids[name]) for name in names for arm in verdicts],
+        pairs=[
+            PairReport(
+                against=other, slice=name, result=_paired(verdicts["candidate"], verdicts[other], ids[name])
+            )
+            for name in names
+            for other in ("base", "stable")
+        ],
+        wins=wins,
+        losses=losses,
+        evaluated_at=datetime.now(UTC),
+    )
+
+
+def _logged(holdout: Sequence[HoldoutRow], stable: str) -> dict[str, Answer]:
+    """What stable answered to these prompts when they were traffic."""
+    return {
+        row.trace.trace_id: Answer(
+            trace_id=row.trace.trace_id,
+            text=judged_trace(row.trace).answer,
+            stopped=True,  # a dataset takes no other
+            tokens_in=row.trace.tokens_in,
+            tokens_out=row.trace.tokens_out,
+            seconds=row.trace.latency_ms / 1000,
+        )
+        for row in holdout
+        if row.trace.variant == stable
+    }
+
+
+def _judged(
+    judge: JudgeConfig, holdout: Sequence[HoldoutRow], answers: Mapping[str, Answer]
+) -> dict[str, Verdict]:
+    """Verdicts on *answers* by the judge as it is now. An answer that was cut short is a failure: score 0."""
+    rows = [row for row in holdout if row.trace.trace_id in answers]
+    traces = [
+        judged_trace(row.trace, row.feedback).with_answer(answers[row.trace.trace_id].text) for row in rows
+    ]
+    verdicts: dict[str, Verdict] = {}
+    for judgment in evaluate_answers(judge, traces):
+        answer = answers[judgment.trace_id]
+        verdicts[judgment.trace_id] = Verdict(
+            score=judgment.score if answer.stopped else 0.0,
+            reason=judgment.reason if answer.stopped else CUT_SHORT,
+            answer=answer.text,
+            tokens_out=answer.tokens_out,
+        )
+    return verdicts
+
+
+def _arm(arm: str, slice_name: str, verdicts: Mapping[str, Verdict], ids: Sequence[str]) -> ArmReport:
+    found = [verdicts[key] for key in ids if key in verdicts]
+    tokens = [verdict.tokens_out for verdict in found if verdict.tokens_out is not None]
+    return ArmReport(
+        arm=arm,
+        slice=slice_name,
+        score=mean_interval([verdict.score for verdict in found if verdict.score is not None]),
+        abstained=sum(verdict.score is None for verdict in found),
+        cut_short=sum(verdict.reason == CUT_SHORT for verdict in found),
+        tokens_out=sum(tokens) / len(tokens) if tokens else None,
+    )
+
+
+def _paired(candidate: Mapping[str, Verdict], other: Mapping[str, Verdict], ids: Sequence[str]) -> Comparison:
+    scores = [
+        (mine, theirs)
+        for key in ids
+        if key in candidate
+        and key in other
+        and (mine := candidate[key].score) is not None
+        and (theirs := other[key].score) is not None
+    ]
+    return compare([mine for mine, _ in scores], [theirs for _, theirs in scores])
+
+
+def _shown(
+    slices: Mapping[str, str], candidate: Mapping[str, Verdict], stable: Mapping[str, Verdict]
+) -> tuple[list[Shown], list[Shown]]:
+    """The first prompts on which the candidate was judged better than stable, and worse."""
+    wins: list[Shown] = []
+    losses: list[Shown] = []
+    for key, slice_name in slices.items():
+        if key not in candidate or key not in stable:
+            continue
+        mine, theirs = candidate[key], stable[key]
+        if mine.score is None or theirs.score is None or mine.score == theirs.score:
+            continue
+        (wins if mine.score > theirs.score else losses).append(
+            Shown(
+                trace_id=key,
+                slice=slice_name,
+                candidate=mine.answer,
+                other=theirs.answer,
+                score=mine.score,
+                other_score=theirs.score,
+            )
+        )
+    return wins[:MAX_EXAMPLES], losses[:MAX_EXAMPLES]

@@ -1,0 +1,105 @@
+"""What each route that learns has, and what it waits for. Needs the store, never torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.config import Config
+from gateway.paths import paths_of
+from learner.files import read_json
+from learner.read import count_judged
+from learner.registry import list_snapshots
+from learner.runs import Run, list_runs
+from learner.settings import learner_of
+from learner.states import EVENTS_SQL, Event, State, snapshot_states
+from learner.types import Progress
+
+if TYPE_CHECKING:
+    from gateway.traces.store import Store
+
+
+class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot of the route and what it is there now."""
+
+    snapshot: str
+    state: State
+
+
+class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One learning route. `line` is the sentence for people, `next` the command that moves it on, if any."""
+
+    route: str
+    judge: str
+    judged: int
+    needed: int
+    run: Run | None  # the newest
+    progress: Progress | None  # of a run that is not at its end
+    snapshots: list[SnapshotState]
+    line: str
+    next: str | None
+
+
+# By state: what to say of the newest snapshot in it, and the command that looks further.
+_WORDS: dict[State, tuple[str, str | None]] = {
+    "canary": ("takes a canary share", "tracetune rollout status --route {route}"),
+    "stable": ("is stable", None),
+    "candidate": ("waits for a rollout", "tracetune rollout start --route {route} --snapshot {snapshot}"),
+}
+
+
+def route_status(config: Config, store: Store) -> list[RouteStatus]:
+    """The status of every route that learns, in the order of the configuration."""
+    return [_status(config, entry.route, store) for entry in config.learner]
+
+
+def _status(config: Config, route: str, store: Store) -> RouteStatus:
+    entry = learner_of(config, route)
+    paths = paths_of(config)
+    runs = list_runs(paths.runs, route)
+    run = runs[-1] if runs else None
+    progress = None
+    if run is not None and run.stage in {"train", "evaluate"}:
+        path = paths.runs / run.run / "progress.json"
+        progress = read_json(path, Progress) if path.is_file() else None
+    ids = [manifest.snapshot for manifest in list_snapshots(paths.snapshots, route)]
+    events = [msgspec.convert(row, Event) for row in store.query(EVENTS_SQL)]
+    states = snapshot_states(ids, [event for event in events if event.route == route])
+    judged = count_judged(config, entry, store)
+    snapshots = [SnapshotState(snapshot=name, state=states[name]) for name in ids]
+    line, following = _in_words(route, judged, entry.dataset.min_traces, run, progress, snapshots)
+    return RouteStatus(
+        route=route,
+        judge=entry.judge,
+        judged=judged,
+        needed=entry.dataset.min_traces,
+        run=run,
+        progress=progress,
+        snapshots=snapshots,
+        line=line,
+        next=following,
+    )
+
+
+def _in_words(
+    route: str,
+    judged: int,
+    needed: int,
+    run: Run | None,
+    progress: Progress | None,
+    snapshots: list[SnapshotState],
+) -> tuple[str, str | None]:
+    """What the route has or waits for, and the next command where a person could give one."""
+    if run is not None and run.stage != "done":
+        at = f", {progress.stage} {progress.done} of {progress.total}" if progress else ""
+        failed = f"the last run failed: {run.error}"
+        line = failed if run.stage == "failed" else f"learning: {run.stage}{at}"
+        return line, f"tracetune learn run --route {route}"
+    newest = next((entry for entry in reversed(snapshots) if entry.state in _WORDS), None)
+    if newest is not None:
+        words, command = _WORDS[newest.state]
+        return f"{newest.snapshot} {words}", command and command.format(route=route, snapshot=newest.snapshot)
+    if judged < needed:
+        return f"{judged} of {needed} judged traces", None
+    return f"{judged} judged traces, {needed} needed: ready to learn", f"tracetune learn run --route {route}"
