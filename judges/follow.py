@@ -17,7 +17,7 @@ from gateway.errors import TracetuneError
 from gateway.traces.store import Store
 from judges.errors import JudgeError, JudgeFileError
 from judges.load import read_source
-from judges.passes import Tally, judge_traces
+from judges.passes import Tally, judge_traces, sandbox_of, version_of
 from judges.pending import Arrivals, JudgeVersion, Since, Window, arrivals, pending, store_clock, windows
 from judges.sandbox import JudgeSettings, Sandbox
 
@@ -132,12 +132,10 @@ class JudgeFollower:
         if self._sandbox is not None and source.version == self._judge.version:
             return self._sandbox
         self._drop_sandbox()
-        sandbox = Sandbox(source, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
+        sandbox = sandbox_of(settings, source)
         sandbox.start()
         self._sandbox = sandbox
-        self._judge = JudgeVersion(
-            judge=settings.name, version=source.version, routes=tuple(settings.routes or ())
-        )
+        self._judge = version_of(settings, source)
         self._since, self._seen, self._windows, self._sweep_at = None, None, [], 0.0
         _log.info("judge %s: version %s", settings.name, source.version)
         return sandbox

@@ -12,9 +12,10 @@ import msgspec
 from gateway.traces.store import Store
 from gateway.traces.types import Judgment
 from judges.evaluate import judgment_of
+from judges.load import JudgeSource
 from judges.pending import JudgeVersion
 from judges.rows import load_tasks
-from judges.sandbox import Sandbox
+from judges.sandbox import JudgeSettings, Sandbox
 from judges.wire import Task
 
 FLUSH_S = (
@@ -35,6 +36,18 @@ class Tally(msgspec.Struct, frozen=True):
     @property
     def total(self) -> int:
         return self.judged + self.abstained
+
+
+def version_of(settings: JudgeSettings, source: JudgeSource) -> JudgeVersion:
+    """Whose judgments these are."""
+    return JudgeVersion(judge=settings.name, version=source.version, routes=tuple(settings.routes or ()))
+
+
+def sandbox_of(settings: JudgeSettings, source: JudgeSource, *, show_output: bool = False) -> Sandbox:
+    """A sandbox with the bounds of *settings*, not started yet."""
+    return Sandbox(
+        source, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb, show_output=show_output
+    )
 
 
 def judge_traces(

@@ -23,7 +23,7 @@ WINDOW_TRACES = 20_000  # traces that one question over the past looks at, if on
 ANSWERED_SQL = (
     "outcome = 'ok' AND endpoint = '/v1/chat/completions' AND request IS NOT NULL AND response IS NOT NULL"
 )
-_JUDGEABLE = f"{ANSWERED_SQL} AND (empty({{routes:Array(String)}}) OR route IN {{routes:Array(String)}})"
+JUDGEABLE_SQL = f"{ANSWERED_SQL} AND (empty({{routes:Array(String)}}) OR route IN {{routes:Array(String)}})"
 # Each question begins with `scope`, a list of trace ids.
 FEEDBACK_SQL = """
     SELECT t.trace_id AS trace_id, f.feedback_id AS feedback_id, f.session AS session, f.client AS client,
@@ -42,7 +42,7 @@ FEEDBACK_SQL = """
     WHERE f.created_at >= t.started_at
 """
 _PENDING_SQL = f"""
-    FROM (SELECT trace_id, started_at FROM traces WHERE trace_id IN scope AND {_JUDGEABLE}) AS t
+    FROM (SELECT trace_id, started_at FROM traces WHERE trace_id IN scope AND {JUDGEABLE_SQL}) AS t
     LEFT JOIN (
         SELECT trace_id, feedback_seen, true AS judged FROM judgments
         WHERE trace_id IN scope AND judge = {{judge:String}} AND version = {{version:String}}
@@ -154,7 +154,7 @@ def count_pending(store: Store, judge: JudgeVersion, scope: Scope) -> int:
 def windows(store: Store, judge: JudgeVersion) -> list[Window]:
     """All time that has traces to judge, cut into windows, the latest first."""
     rows = store.query(
-        f"SELECT toStartOfHour(started_at, 'UTC') AS hour, count() AS n FROM traces WHERE {_JUDGEABLE} "  # noqa: S608
+        f"SELECT toStartOfHour(started_at, 'UTC') AS hour, count() AS n FROM traces WHERE {JUDGEABLE_SQL} "  # noqa: S608
         "GROUP BY hour ORDER BY hour DESC",
         judge.parameters(),
     )

@@ -37,7 +37,7 @@ def judges_config(embedded_config_path: Path, tmp_path: Path) -> Callable[..., P
             for judge in judges
         ]
         path = tmp_path / "tracetune.yaml"
-        path.write_text(embedded_config_path.read_text() + "judges:\n" + "".join(lines))
+        path.write_text(embedded_config_path.read_text() + ("judges:\n" if lines else "") + "".join(lines))
         return path
 
     return write

@@ -1,0 +1,237 @@
+"""`tracetune judge`: list, try, run. Thin over the functions that do it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gateway.cli.root import config_option, json_option
+from gateway.config import JudgeConfig, load_config
+from gateway.errors import ConfigError, UsageError
+from gateway.traces.store import Store, open_store
+from judges.coverage import Coverage, coverage, latest_traces
+from judges.errors import JudgeError, JudgeFileError
+from judges.load import functions_in, read_source
+from judges.once import count_left, judge_once
+from judges.passes import Tally, sandbox_of, version_of
+from judges.rows import load_tasks
+
+DEFAULT_TRIAL = 20
+MAX_TRIAL = 10_000
+SLOWEST_SHOWN = 3
+
+
+@click.group()
+def judge() -> None:
+    """Say how good answers are: list your judges, try one, run them over the stored traces."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `judge list`; a file that cannot be read has an `error`, no version, no coverage."""
+
+    name: str
+    file: str
+    version: str | None = None
+    coverage: Coverage | None = None
+    error: str | None = None
+
+
+@judge.command(name="list")
+@config_option
+@json_option
+def list_judges(config_path: Path, *, as_json: bool) -> None:
+    """Each judge with its version and how much of the store it has judged."""
+    config = load_config(config_path)
+    with open_store(config) as store:
+        listed = [_listed(store, entry) for entry in config.judges]
+    if as_json:
+        click.echo(msgspec.json.encode(listed))
+        return
+    table = Table("judge", "version", "judged", "abstained", "of", "mean", "file")
+    for entry in listed:
+        found = entry.coverage
+        table.add_row(
+            entry.name,
+            entry.version or "—",
+            *([str(found.judged), str(found.abstained), str(found.traces)] if found else ["—"] * 3),
+            "—" if found is None or found.mean is None else f"{found.mean:.3f}",
+            escape(entry.error or entry.file),
+        )
+    Console().print(table if listed else f"no judges in {config_path}; add one under `judges:`")
+
+
+def _listed(store: Store, entry: JudgeConfig) -> Listed:
+    try:
+        source = read_source(entry.file, entry.function)
+    except JudgeFileError as error:
+        return Listed(name=entry.name, file=entry.path, error=str(error))
+    version = version_of(entry, source)
+    return Listed(
+        name=entry.name, file=entry.path, version=version.version, coverage=coverage(store, version)
+    )
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """What `judge run` came to for one judge; `error` where its file could not be used."""
+
+    judge: str
+    version: str | None
+    judged: int
+    abstained: int
+    error: str | None = None
+
+
+@judge.command()
+@click.argument("names", metavar="[NAME]…", nargs=-1)
+@config_option
+@json_option
+def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
+    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat."""
+    config = load_config(config_path)
+    if not config.judges:
+        raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
+    unknown = set(names) - {entry.name for entry in config.judges}
+    if unknown:
+        known = ", ".join(entry.name for entry in config.judges)
+        raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
+    results: list[Ran] = []
+    failed: JudgeError | None = None
+    with open_store(config) as store, _progress() as progress:
+        for entry in config.judges:
+            if names and entry.name not in names:
+                continue
+            try:
+                results.append(_run(store, entry, progress))
+            except JudgeFileError as error:  # the others are judged nevertheless
+                failed = failed or error
+                results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
+    if as_json:
+        click.echo(msgspec.json.encode(results))
+    else:
+        for result in results:
+            if result.error is None:
+                click.echo(f"{result.judge}: {result.judged} judged, {result.abstained} abstained")
+    if failed is not None:
+        raise failed
+
+
+def _run(store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
+    source = read_source(entry.file, entry.function)
+    version = version_of(entry, source)
+    with sandbox_of(entry, source) as sandbox:
+        sandbox.start()
+        task = progress.add_task(entry.name, total=count_left(store, version))
+        tally = judge_once(
+            store, sandbox, version, stored=lambda stored: progress.advance(task, stored.total)
+        )
+    return Ran(judge=entry.name, version=source.version, judged=tally.judged, abstained=tally.abstained)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict of `judge try`."""
+
+    judge: str
+    trace_id: str
+    score: float | None
+    reason: str
+    ms: float
+    kept: bool  # whether anybody said what was kept
+
+
+@judge.command(name="try")
+@click.argument("target", metavar="FILE[:FUNCTION]")
+@click.option("-n", "count", type=click.IntRange(1, MAX_TRIAL), default=DEFAULT_TRIAL, show_default=True)
+@click.option("--route", "routes", multiple=True, help="Only traces of this route; may be repeated.")
+@click.option("--timeout-s", type=click.FloatRange(min=0.01), default=5.0, show_default=True)
+@config_option
+@json_option
+def try_judge(
+    target: str, count: int, routes: tuple[str, ...], timeout_s: float, config_path: Path, *, as_json: bool
+) -> None:
+    """Run a judge over the latest COUNT traces and show what it says. Nothing is stored."""
+    file, functions = _target(target)
+    config = load_config(config_path)
+    entries = [
+        JudgeConfig(
+            name=function, path=f"{file}:{function}", timeout_s=timeout_s, routes=list(routes) or None
+        )
+        for function in functions
+    ]
+    with open_store(config) as store:
+        tried = [verdict for entry in entries for verdict in _try(store, entry, count)]
+    if as_json:
+        click.echo(msgspec.json.encode(tried))
+        return
+    if not tried:
+        click.echo(f"{target} imports; there are no answered traces in the store yet to try it on")
+    for entry in entries:
+        _show(entry.name, [verdict for verdict in tried if verdict.judge == entry.name])
+
+
+def _target(target: str) -> tuple[Path, list[str]]:
+    """The file and the judges in it that *target* means."""
+    name, _, function = target.rpartition(":")
+    if name.endswith(".py") and function.isidentifier():
+        return Path(name).resolve(), [function]
+    file = Path(target).resolve()
+    return file, functions_in(file)
+
+
+def _try(store: Store, entry: JudgeConfig, count: int) -> list[Tried]:
+    source = read_source(entry.file, entry.function)
+    with sandbox_of(entry, source, show_output=True) as sandbox:
+        sandbox.start()
+        ids = latest_traces(store, version_of(entry, source), limit=count)
+        tasks = list(load_tasks(store, ids, sessions="session" in sandbox.parameters))
+        return [
+            Tried(
+                judge=entry.name,
+                trace_id=task.trace.trace_id,
+                score=answer.score,
+                reason=answer.reason,
+                ms=round(answer.seconds * 1000, 3),
+                kept=any(entry.kind == "kept" for entry in task.feedback),
+            )
+            for task, answer in zip(tasks, sandbox.judge(tasks), strict=True)
+        ]
+
+
+def _show(name: str, tried: list[Tried]) -> None:
+    if not tried:
+        return
+    console = Console()
+    table = Table("trace", "verdict", "kept", "ms", "reason", title=name)
+    for verdict in tried:
+        shown = "abstained" if verdict.score is None else f"{verdict.score:g}"
+        kept = "yes" if verdict.kept else ""
+        table.add_row(verdict.trace_id, shown, kept, f"{verdict.ms:.1f}", escape(verdict.reason))
+    console.print(table)
+    scores = [verdict.score for verdict in tried if verdict.score is not None]
+    tally = Tally(len(scores), len(tried) - len(scores))
+    mean = f", mean {sum(scores) / len(scores):.3f}" if scores else ""
+    console.print(f"{tally.judged} judged{mean}, {tally.abstained} abstained", highlight=False)
+    reasons = Counter(verdict.reason for verdict in tried if verdict.score is None)
+    for reason, times in reasons.most_common():
+        console.print(f"  {times}: {reason}", highlight=False, markup=False)
+    slowest = sorted(tried, key=lambda verdict: -verdict.ms)[:SLOWEST_SHOWN]
+    told = ", ".join(f"{verdict.trace_id} {verdict.ms:.1f} ms" for verdict in slowest)
+    console.print(f"slowest: {told}", highlight=False)

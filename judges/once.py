@@ -1,0 +1,35 @@
+"""Judges everything that is not judged yet, once: what `tracetune judge run` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.traces.store import Store
+from judges.passes import Tally, judge_traces
+from judges.pending import JudgeVersion, count_pending, pending, windows
+from judges.sandbox import Sandbox
+
+PAGE_TRACES = 2000
+
+
+def count_left(store: Store, judge: JudgeVersion) -> int:
+    """How many traces *judge* has not judged. Raises StoreError."""
+    return sum(count_pending(store, judge, window) for window in windows(store, judge))
+
+
+def judge_once(
+    store: Store, sandbox: Sandbox, judge: JudgeVersion, *, stored: Callable[[Tally], None]
+) -> Tally:
+    """Judge what is pending, the oldest first, and store it; *stored* is told after each insert.
+
+    Safe to interrupt and to repeat: what is not stored is still pending. Raises StoreError, JudgeError.
+    """
+    sandbox.start()
+    done = Tally()
+    for window in reversed(windows(store, judge)):
+        while trace_ids := pending(store, judge, window, limit=PAGE_TRACES):
+            tally = judge_traces(store, sandbox, judge, trace_ids, stop=lambda: False, stored=stored)
+            done += tally
+            if not tally.total:
+                break  # they have gone from the store meanwhile
+    return done

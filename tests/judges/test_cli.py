@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.traces.store import Store
+from tests.support.judging import KEPT, YES, add, feedback_on, judged, some_traces
+from tests.support.store import write_config
+
+
+def tracetune(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli.root", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+        timeout=60,
+    )
+
+
+def test_run_judges_once_and_list_shows_what_it_came_to(clean_store: Store, write_judge, judges_config):
+    first, second, third = some_traces(3)
+    add(clean_store, first, second, third, feedback_on(first, "hi"), feedback_on(second, "other"))
+    config = judges_config(write_judge(KEPT), write_judge(YES, name="always"))
+
+    ran = tracetune("judge", "run", "--config", config, "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert [(row["judge"], row["judged"], row["abstained"]) for row in json.loads(ran.stdout)] == [
+        ("good", 2, 1),
+        ("always", 3, 0),
+    ]
+    assert judged(clean_store) == {
+        first.trace_id: 1.0,
+        second.trace_id: 0.0,
+        third.trace_id: "nobody said",
+    }
+
+    again = tracetune("judge", "run", "--config", config)
+    assert again.stdout == "good: 0 judged, 0 abstained\nalways: 0 judged, 0 abstained\n"
+
+    listed = json.loads(tracetune("judge", "list", "--config", config, "--json").stdout)
+    assert [(row["name"], row["coverage"]) for row in listed] == [
+        ("good", {"traces": 3, "judged": 2, "abstained": 1, "mean": 0.5}),
+        ("always", {"traces": 3, "judged": 3, "abstained": 0, "mean": 1.0}),
+    ]
+    shown = tracetune("judge", "list", "--config", config).stdout
+    assert "0.500" in shown
+
+
+def test_a_broken_judge_gives_exit_code_2_and_the_others_are_judged(
+    clean_store: Store, write_judge, judges_config
+):
+    add(clean_store, *some_traces(2))
+    broken = write_judge("def good(trace\n", name="broken")
+    ran = tracetune("judge", "run", "--config", judges_config(broken, write_judge(YES)))
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert f"{broken.file}:1: does not import: SyntaxError" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert len(judged(clean_store)) == 2
+
+
+def test_try_shows_verdicts_and_reasons_and_stores_nothing(clean_store: Store, write_judge, judges_config):
+    traces = some_traces(3)
+    add(clean_store, *traces, feedback_on(traces[2], "hi"))
+    judge = write_judge(KEPT + "def length(trace):\n    print('seen')\n    return len(trace.answer)\n")
+    config = judges_config()
+
+    shown = tracetune("judge", "try", judge.file, "-n", 2, "--config", config)
+    assert shown.returncode == 0, shown.stderr
+    assert "1 judged, mean 1.000, 1 abstained" in shown.stdout
+    assert "1: nobody said" in shown.stdout
+    assert "0 judged, 2 abstained" in shown.stdout
+    assert "slowest: " in shown.stdout
+    assert shown.stderr == "seen\nseen\n"
+
+    tried = json.loads(tracetune("judge", "try", judge.path, "-n", 2, "--config", config, "--json").stdout)
+    assert [(row["judge"], row["trace_id"], row["score"], row["kept"]) for row in tried] == [
+        ("good", traces[2].trace_id, 1.0, True),
+        ("good", traces[1].trace_id, None, False),
+    ]
+    assert judged(clean_store) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("judge", "run"), "no judges are configured; add one under `judges:`"),
+        (("judge", "try", "nowhere.py"), "nowhere.py: no such file"),
+        (("judge", "try", "nowhere.py:good"), "nowhere.py: no such file"),
+        (("judge", "try", "README.md"), "README.md"),
+    ],
+)
+def test_what_a_person_got_wrong_is_one_line_and_exit_code_2(
+    embedded_config_path: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+):
+    done = tracetune(*arguments, "--config", embedded_config_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_judge_is_named_with_those_there_are(write_judge, judges_config):
+    done = tracetune("judge", "run", "other", "--config", judges_config(write_judge(YES)))
+    assert done.returncode == 2
+    assert "no judge is named 'other'; judges: good" in done.stderr
+
+
+def test_without_traces_try_says_so(tmp_path: Path, clean_store: Store, write_judge, judges_config):
+    judge = write_judge(YES)
+    done = tracetune("judge", "try", judge.file, "--config", judges_config())
+    assert done.returncode == 0
+    assert "there are no answered traces in the store yet" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_work_while_nothing_else_runs(tmp_path: Path, write_judge):
+    judge = write_judge(YES)
+    config = write_config(tmp_path / "own", f'judges:\n  - {{name: good, path: "{judge.path}"}}\n')
+    ran = tracetune("judge", "run", "--config", config)
+    assert (ran.returncode, ran.stdout) == (0, "good: 0 judged, 0 abstained\n"), ran.stderr
