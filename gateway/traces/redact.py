@@ -150,8 +150,8 @@ def redaction_key(path: Path) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            fresh = path.with_name(f"{path.name}.{os.getpid()}")
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            fresh = path.with_name(f"{path.name}.{os.urandom(6).hex()}")
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(os.urandom(KEY_BYTES))
             try:

@@ -210,4 +210,4 @@ _EMAIL = compile_pattern(
     r"((?:[\pL\pN][\pL\pN\-]*\.)+(?:\pL{2,24}|xn--[a-z0-9\-]+))"
 )
 _IBAN_START = compile_pattern(r"(?i:[A-Z]{2})[0-9]{2}(?:[ \-]?[A-Za-z0-9]){11}")
-_IMAGE_SCALE = re.compile(rb"[1-9]x\.")
+_IMAGE_SCALE = re.compile(rb"[1-9]x\.(?:png|jpe?g|gif|webp|svg|avif|bmp|ico)$")

@@ -139,6 +139,8 @@ def _answer(captured: CapturedTrace, response: bytes) -> Any:
     data = decode_content(response, captured.content_encoding)
     if data is None:
         return {MARKER: {"undecoded": captured.content_encoding, "bytes": len(response)}}
+    if not data:
+        return None
     return assemble(data) if is_event_stream(data, streamed=captured.stream) else parse_json(data)
 
 
