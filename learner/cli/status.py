@@ -1,0 +1,39 @@
+"""`tracetune status`: what each route has, what it waits for, and the next command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from gateway.cli.root import config_option, json_option
+from gateway.config import load_config
+from gateway.traces.store import open_store
+from learner.cli.show import print_json, print_table
+from learner.overview import overview
+
+
+@click.command()
+@config_option
+@json_option
+def status(config_path: Path, as_json: bool) -> None:
+    """What each route has, what it waits for, and the next command."""
+    config = load_config(config_path)
+    with open_store(config) as store:
+        found = overview(config, store)
+    if as_json:
+        print_json(found)
+        return
+    if found.running:
+        missing = [name for name, pid in found.processes.items() if pid is None]
+        click.echo(f"up: {len(found.processes)} processes{_being_restarted(missing)}")
+    else:
+        click.echo("not running: tracetune up")
+    print_table(
+        ("route", "traces 24 h", "failed", "judged", "has", "next"),
+        [(line.route, line.traces, line.failed, line.judged, line.has, line.next) for line in found.routes],
+    )
+
+
+def _being_restarted(missing: list[str]) -> str:
+    return f", restarting: {', '.join(missing)}" if missing else ""
