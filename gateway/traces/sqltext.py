@@ -6,25 +6,26 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["word", "quoted", "string", "number", "mark"]
+Kind = Literal["comment", "word", "quoted", "string", "number", "mark"]
 
 _TOKEN = re.compile(
     r"""
-    (?P<skip>\s+|--[^\n]*|\#[!\ ][^\n]*|/\*.*?\*/)
+    (?P<skip>\s+)
+  | (?P<comment>--[^\n]*|\#[!\ ][^\n]*|/\*.*?\*/)
   | (?P<string>'(?:[^'\\]|\\.|'')*+'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
   | (?P<quoted>`(?:[^`\\]|\\.|``)*+`|"(?:[^"\\]|\\.|"")*+")
-  | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
+  | (?P<word>[A-Za-z_$][A-Za-z0-9_$]*)
   | (?P<number>[0-9][A-Za-z0-9_.]*)
   | (?P<mark>.)
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_KINDS: tuple[Kind, ...] = ("word", "quoted", "string", "number", "mark")
+_KINDS: tuple[Kind, ...] = ("comment", "word", "quoted", "string", "number", "mark")
 _QUOTES = frozenset("'`\"$")
 
 
 class Token(NamedTuple):
-    """A piece of SQL that is neither space nor comment. A mark is one character, an unclosed quote too."""
+    """A piece of SQL that is not space. A mark is one character, an unclosed quote too."""
 
     kind: Kind
     text: str
@@ -44,7 +45,12 @@ class InsertHead(NamedTuple):
 
 
 def tokens(sql: str) -> Iterator[Token]:
-    """The tokens of *sql*, lazily: what follows the last one asked for is not looked at."""
+    """The tokens of *sql* but for comments, lazily: what follows the last one asked for is not looked at."""
+    return (token for token in tokens_and_comments(sql) if token.kind != "comment")
+
+
+def tokens_and_comments(sql: str) -> Iterator[Token]:
+    """The same, with comments."""
     for match in _TOKEN.finditer(sql):
         for kind in _KINDS:
             text = match.group(kind)

@@ -1,0 +1,137 @@
+"""What a trace looks like on a terminal: rows in, rich renderables out, the text of others neutralised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli.conversation import conversation
+from gateway.cli.terminal import plain, plain_line
+
+BAR_CELLS = 24
+_ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green", "error": "bold red"}
+
+Row = dict[str, Any]
+
+
+def tail_line(row: Row) -> Text:
+    """One trace on one line."""
+    good = row["outcome"] == "ok"
+    return Text.assemble(
+        (f"{row['started_at']:%H:%M:%S} ", "dim"),
+        f"{plain_line(row['trace_id'])} ",
+        (plain_line(f"{row['route'] or row['model']}@{row['variant'] or '-'} "), "bold"),
+        (f"{row['outcome']} {row['status']} ", "green" if good else "red"),
+        f"{_duration(row['latency_ms'])} {_tokens(row)} {_cost(row['cost_usd'])} ",
+        (plain_line(row["question"]), "dim"),
+    )
+
+
+def trace_view(trace: Row, judgments: Sequence[Row], feedback: Sequence[Row]) -> RenderableType:
+    """One trace with all that is known of it."""
+    parts: list[RenderableType] = [_facts(trace), Text()]
+    turns = conversation(trace["request"], trace["response"])
+    for role, text in turns:
+        parts += [
+            Text(plain_line(role), _ROLE_STYLES.get(role, "bold")),
+            Padding(Text(plain(text)), (0, 0, 1, 2)),
+        ]
+    if not turns:
+        parts.append(Text("no bodies were stored: the route captures metadata only\n", "dim"))
+    parts += _section("attempts", _attempts(trace))
+    parts += _section("judgments", [_judgment(row) for row in judgments])
+    parts += _section("feedback", [_feedback(row) for row in feedback])
+    return Group(*parts)
+
+
+def _facts(trace: Row) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("trace", f"{trace['trace_id']}  {trace['started_at']:%Y-%m-%d %H:%M:%S.%f} UTC"),
+        ("route", f"{trace['route'] or '-'} @ {trace['variant'] or '-'}{_rollout(trace)}"),
+        ("served by", f"{trace['upstream']} / {trace['model']}"),
+        (
+            "outcome",
+            f"{trace['outcome']}, {trace['status']}, finish reason {trace['finish_reason'] or 'unknown'}",
+        ),
+        ("took", f"{_duration(trace['latency_ms'])}, first token {_duration(trace['ttft_ms'])}"),
+        ("tokens", f"{_tokens(trace)}, {_known(trace['tokens_cached'])} cached, {_cost(trace['cost_usd'])}"),
+        (
+            "session",
+            f"{trace['session']}  subject {trace['subject'] or '-'}  client {trace['client'] or '-'}",
+        ),
+        ("tags", ", ".join(f"{name}={value}" for name, value in trace["tags"].items()) or "-"),
+    ):
+        table.add_row(Text(name, "dim"), Text(plain_line(value)))
+    return table
+
+
+def _attempts(trace: Row) -> list[RenderableType]:
+    try:
+        attempts = json.loads(trace["attempts"])
+        ends = max([attempt["ended_ms"] for attempt in attempts], default=0) or 1
+        return [_attempt(attempt, ends) for attempt in attempts]
+    except (ValueError, TypeError, KeyError):  # rows of another version
+        return [Text(plain_line(trace["attempts"]))]
+
+
+def _attempt(attempt: Row, ends_ms: float) -> Text:
+    first = min(int(attempt["started_ms"] / ends_ms * BAR_CELLS), BAR_CELLS - 1)
+    last = max(first + 1, round(attempt["ended_ms"] / ends_ms * BAR_CELLS))
+    result = attempt.get("error") or attempt.get("status") or "unknown"
+    return Text.assemble(
+        (
+            f"{' ' * first}{'━' * (last - first)}{' ' * (BAR_CELLS - last)} ",
+            "red" if attempt.get("error") else "green",
+        ),
+        f"{_duration(attempt['started_ms'])} to {_duration(attempt['ended_ms'])}  ",
+        plain_line(f"{attempt['upstream']} / {attempt['model']} at {attempt['server']}: {result}"),
+    )
+
+
+def _judgment(row: Row) -> Text:
+    score = "abstained" if row["score"] is None else f"{row['score']:.3g}"
+    said = f"  {row['reason']}" if row["reason"] else ""
+    return Text.assemble((f"{score:>9}", "bold"), plain(f"  {row['judge']} ({row['version']}){said}"))
+
+
+def _feedback(row: Row) -> Text:
+    value = "" if row["value"] is None else f" {row['value']:.3g}"
+    about = " (on the session)" if row["trace_id"] is None else ""
+    text = f"\n{row['text']}" if row["text"] else ""
+    return Text(plain(f"{row['kind']}{value}{about}  {row['created_at']:%Y-%m-%d %H:%M:%S}{text}"))
+
+
+def _section(title: str, lines: Sequence[RenderableType]) -> list[RenderableType]:
+    shown = lines or [Text("none", "dim")]
+    return [Text(title, "bold"), *(Padding(line, (0, 0, 0, 2)) for line in shown)]
+
+
+def _rollout(trace: Row) -> str:
+    snapshot = f", snapshot {trace['snapshot']}" if trace["snapshot"] else ""
+    share = "pinned" if trace["propensity"] is None else f"chosen with probability {trace['propensity']:g}"
+    return f"{snapshot}, {share}" + (f", rollout {trace['rollout']}" if trace["rollout"] else "")
+
+
+def _duration(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "unknown"
+    return f"{milliseconds:.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.1f} s"
+
+
+def _tokens(row: Row) -> str:
+    return f"{_known(row['tokens_in'])}→{_known(row['tokens_out'])} tokens"
+
+
+def _cost(usd: float | None) -> str:
+    return "$?" if usd is None else f"${usd:.6f}"
+
+
+def _known(value: int | None) -> str:
+    return "?" if value is None else str(value)

@@ -1,0 +1,211 @@
+"""`tracetune traces` as a shell runs it, and what it shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from gateway.cli.conversation import Turn, conversation
+from gateway.cli.terminal import plain, plain_line
+from gateway.cli.trace_view import trace_view
+from gateway.traces.store import Store
+from gateway.traces.types import Feedback, Judgment
+from tests.support.store import a_trace
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 123456, tzinfo=UTC)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["messages", "input", "choices", "message", "content", "role", "text", "tool_calls", "error"]),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+def run_traces(config_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli.root", "traces", *arguments, "--config", str(config_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def test_tail_prints_the_last_traces_oldest_first(embedded_config_path: Path, clean_store: Store) -> None:
+    rows = [a_trace(trace_id=f"t{n}", started_at=NOW + timedelta(seconds=n), cost_usd=None) for n in range(5)]
+    clean_store.insert("traces", [*rows, a_trace(trace_id="other", route="b")], token="t")
+
+    result = run_traces(embedded_config_path, "tail", "-n", "2", "--route", "support-bot")
+    as_json = run_traces(embedded_config_path, "tail", "--json", "--route", "support-bot")
+
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert ["t3" in lines[0], "t4" in lines[1], len(lines)] == [True, True, 2]
+    assert "ok 200 12 ms 10→5 tokens $? hello" in lines[1]
+    assert [json.loads(line)["trace_id"] for line in as_json.stdout.splitlines()] == [
+        "t0",
+        "t1",
+        "t2",
+        "t3",
+        "t4",
+    ]
+
+
+def test_tail_follows_what_arrives_and_prints_it_once(embedded_config_path: Path, clean_store: Store) -> None:
+    clean_store.insert("traces", [a_trace(trace_id=f"old{n}") for n in range(3)], token="old")
+    following = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gateway.cli.root", "traces", "tail", "--follow", "-n", "1", "--json"),
+            *("--config", str(embedded_config_path)),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(40, following.kill)
+    watchdog.start()
+    try:
+        assert following.stdout is not None
+        seen = [json.loads(following.stdout.readline())["trace_id"]]
+        # Late in its own time, but new: arrival is what counts.
+        for n in range(2):
+            late = a_trace(trace_id=f"new{n}", started_at=NOW)
+            clean_store.insert("traces", [late], token=f"new{n}")
+            seen.append(json.loads(following.stdout.readline())["trace_id"])
+        following.send_signal(signal.SIGINT)
+        rest = following.stdout.read()
+    finally:
+        watchdog.cancel()
+        following.kill()
+        following.wait()
+
+    assert seen[0].startswith("old")
+    assert (seen[1:], rest) == (["new0", "new1"], "")
+
+
+def test_show_prints_the_conversation_attempts_judgments_and_feedback(
+    embedded_config_path: Path, clean_store: Store
+) -> None:
+    clean_store.insert("traces", [a_trace(trace_id="t1", tags={"team": "a"})], token="t")
+    judgments = [
+        Judgment(trace_id="t1", judge="valid", version="v1", score=1.0, reason="", judged_at=NOW),
+        Judgment(
+            trace_id="t1", judge="kept", version="v2", score=None, reason="nobody kept it", judged_at=NOW
+        ),
+    ]
+    clean_store.insert("judgments", judgments, token="j")
+    feedback = Feedback(
+        feedback_id="f",
+        trace_id=None,
+        session="s1",
+        client="",
+        kind="kept",
+        value=None,
+        text="as kept",
+        created_at=NOW,
+    )
+    clean_store.insert("feedback", [feedback], token="f")
+
+    result = run_traces(embedded_config_path, "show", "t1")
+    as_json = run_traces(embedded_config_path, "show", "t1", "--json")
+
+    assert result.returncode == 0, result.stderr
+    for expected in ("user\n  hello", "assistant\n  hi", "team=a", "up / m at http://127.0.0.1:9/v1: 200"):
+        assert expected in result.stdout.replace(" \n", "\n").replace("  \n", "\n") or expected in _stripped(
+            result
+        )
+    for expected in (
+        "1  valid (v1)",
+        "abstained  kept (v2)  nobody kept it",
+        "kept (on the session)",
+        "as kept",
+    ):
+        assert expected in result.stdout
+    whole = json.loads(as_json.stdout)
+    assert whole["trace"]["request"]["messages"][0]["content"] == "hello"
+    assert [row["judge"] for row in whole["judgments"]] == ["kept", "valid"]
+    assert whole["feedback"][0]["text"] == "as kept"
+
+
+def _stripped(result: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join(line.rstrip() for line in result.stdout.splitlines())
+
+
+def test_an_unknown_trace_is_one_line_and_exit_1(embedded_config_path: Path, clean_store: Store) -> None:
+    result = run_traces(embedded_config_path, "show", "nowhere")
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "tracetune: no trace 'nowhere' in the store; `tracetune traces tail` lists the last ones\n"
+    )
+
+
+@given(st.text())
+def test_no_text_can_command_a_terminal(text: str) -> None:
+    shown = plain(text)
+
+    assert not any((ord(c) < 0x20 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in shown)
+    assert not set(shown) & set("\u202e\u2066\u200f")
+    assert "\n" not in plain_line(text)
+    assert plain(shown) == shown
+
+
+def test_stored_text_is_shown_and_neither_obeyed_nor_taken_for_markup() -> None:
+    evil = "\x1b[2J\x1b]0;title\x07 [red]not markup[/red] \u202eesrever"
+    body = json.dumps({"messages": [{"role": evil, "content": evil}]})
+    trace = a_trace(request=body, response=evil, route=evil, tags={evil: evil}, attempts=evil, session=evil)
+    row = {name: getattr(trace, name) for name in trace.__struct_fields__}
+    judgment = {"judge": evil, "version": "v", "score": None, "reason": evil}
+    feedback = {"trace_id": None, "kind": evil, "value": 1.0, "text": evil, "created_at": NOW}
+    out = io.StringIO()
+
+    Console(file=out, width=120).print(trace_view(row, [judgment], [feedback]))
+
+    assert not set("\x1b\x07\u202e") & set(out.getvalue())
+    assert "[red]not markup[/red]" in out.getvalue()
+
+
+def test_tools_parts_and_instructions_are_part_of_a_conversation() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"id":7}'}}
+    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    request = {"messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": parts}]}
+    response = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [call]}}]}
+    outputs = {"output": [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}]}
+
+    assert conversation(json.dumps(request), json.dumps(response)) == [
+        Turn("system", "be kind"),
+        Turn("user", "what is this?\n[image_url]"),
+        Turn("assistant", 'look_up({"id":7})'),
+    ]
+    assert conversation(json.dumps({"instructions": "be brief", "input": "hello"}), json.dumps(outputs)) == [
+        Turn("system", "be brief"),
+        Turn("user", "hello"),
+        Turn("assistant", "hi"),
+    ]
+    assert conversation('{"prompt": "once"}', '{"choices": [{"text": " upon"}]}') == [
+        Turn("user", "once"),
+        Turn("assistant", " upon"),
+    ]
+    assert conversation(None, None) == []
+
+
+@given(json_values, json_values)
+def test_no_body_breaks_the_view(request: object, response: object) -> None:
+    turns = conversation(json.dumps(request), json.dumps(response))
+
+    assert turns
+    assert all(isinstance(turn.role, str) and isinstance(turn.text, str) for turn in turns)
