@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import msgspec
+
 from gateway.traces.store import Store
 
 Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -29,18 +30,30 @@ class VariantFigures(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Gain(msgspec.Struct, frozen=True, kw_only=True):
+    """The promoted snapshot against the few-shot base model on one slice of the held-out messages, paired."""
+
+    slice: str
+    n: int
+    base: float
+    candidate: float
+    gain: float
+    low: float
+    high: float
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `--json` prints."""
 
     route: str
     variants: list[VariantFigures]
-    evaluation: dict[str, Any]  # of the promoted snapshot, on held-out messages
-    lineage: dict[str, Any]
+    gains: list[Gain]
+    lineage: dict[str, Any]  # of the promoted snapshot
     requests: int
     app_errors: int
     gateway_added_p95_ms_in_training: float | None
     seconds: dict[str, float]  # by step
-    cost_ratio: float | None  # cost per thousand, stand-in for the frontier model over promoted snapshot
+    cost_ratio: float | None  # cost of an answer, first stable variant over promoted snapshot
 
 
 _VARIANTS = """
@@ -107,6 +120,45 @@ def _figures(row: dict[str, Any], decision: tuple[str, str]) -> VariantFigures:
         decision=decision[0],
         why=decision[1],
     )
+
+
+def gains(store: Store, snapshot: str) -> list[Gain]:
+    """What the snapshot's evaluation says against the base model, by slice, all prompts first."""
+    row = store.query("SELECT evaluation FROM snapshots FINAL WHERE snapshot = {s:String}", {"s": snapshot})[
+        0
+    ]
+    evaluation = msgspec.json.decode(row["evaluation"])
+    means = {(arm["arm"], arm["slice"]): arm["score"]["value"] for arm in evaluation["arms"]}
+    return [
+        Gain(
+            slice=pair["slice"],
+            n=pair["result"]["difference"]["n"],
+            base=means["base", pair["slice"]],
+            candidate=means["candidate", pair["slice"]],
+            gain=pair["result"]["difference"]["value"],
+            low=pair["result"]["difference"]["low"],
+            high=pair["result"]["difference"]["high"],
+        )
+        for pair in evaluation["pairs"]
+        if pair["against"] == "base"
+    ]
+
+
+def lineage(store: Store, snapshot: str) -> dict[str, Any]:
+    """Where the snapshot comes from, as the store has it."""
+    row = store.query(
+        "SELECT s.snapshot AS snapshot, s.base_model AS base_model, s.dataset AS dataset, "
+        "s.parents AS parents, d.examples AS examples, d.holdout AS holdout, d.manifest AS manifest "
+        "FROM snapshots AS s FINAL INNER JOIN datasets AS d FINAL ON s.dataset = d.dataset "
+        "WHERE s.snapshot = {s:String}",
+        {"s": snapshot},
+    )[0]
+    manifest = msgspec.json.decode(row.pop("manifest"))
+    return {
+        **row,
+        "judge": f"{manifest['judge']} {manifest['judge_version']}",
+        "sessions": manifest["sessions"],
+    }
 
 
 def gateway_added_p95_ms(store: Store, route: str, since_us: int, until_us: int) -> float | None:

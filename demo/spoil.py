@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from gateway.traces.store import Store
 from learner.registry import ADAPTER_CONFIG, WEIGHTS, load_snapshot, register
 from learner.types import SnapshotManifest
 
@@ -20,7 +22,7 @@ SEED = 13
 STRENGTH = 4.0  # of the noise, in standard deviations of the weights it replaces
 
 
-def spoil(root: Path, snapshot: str) -> SnapshotManifest:
+def spoil(root: Path, snapshot: str, store: Store) -> SnapshotManifest:
     """Register a spoilt copy of *snapshot* under *root*; its parent is *snapshot*."""
     manifest = load_snapshot(root, snapshot)
     chance = np.random.default_rng(SEED)
@@ -40,6 +42,7 @@ def spoil(root: Path, snapshot: str) -> SnapshotManifest:
             run=None,
             dataset=None,
             parents=[snapshot],
+            created_at=datetime.now(UTC),
             evaluation={"note": "weights replaced by noise on purpose, to show a rollback"},
         )
-        return register(root, folder, draft)
+        return register(root, folder, draft, store)
