@@ -24,7 +24,7 @@ from judges.sandbox import JudgeSettings, Sandbox
 POLL_S = 0.5
 PASS_S = 2.0  # after which new traces and a new version are looked for again
 PAGE_TRACES = 1000
-OVERLAP_S = 60.0  # rows may become visible this much out of the order in which they arrived
+OVERLAP_S = 15.0  # rows may become visible this much out of order; the sweep finds all others
 SWEEP_EVERY_S = 600.0  # over all traces; new ones and late feedback are followed without it
 REPORT_EVERY_S = 60.0
 FIRST_BACK_OFF_S = 0.5

@@ -13,7 +13,7 @@ from judges.pending import ANSWERED_SQL, FEEDBACK_SQL, MAX_FEEDBACK
 from judges.wire import Task
 
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
-BATCH_TRACES = 500
+BATCH_TRACES = 1000
 SESSION_BATCH_TRACES = 20  # where each brings its session along
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
 _COLUMNS = ", ".join(Trace.__struct_fields__)
