@@ -51,47 +51,52 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def explain(
     config: Config,
     table: Table,
-    salt: bytes,
+    salt: bytes | None,
     *,
     model: str,
     session: str | None,
     subject: str | None,
     client: str,
 ) -> Explanation:
-    """Explain a request for *model*. Raises OperationError where nothing serves it."""
+    """Explain a request for *model*. Raises OperationError where nothing serves it.
+
+    *salt* is None where no gateway has run yet, and then no session has a place.
+    """
     name, _, pinned = model.partition("@")
     route = table.routes.get(model) or table.routes.get(name)
     if route is None:
         return _unrouted(config, table, model)
     if pinned and model not in table.routes:
-        variant = route.variant(pinned)
-        if variant is None:
-            known = ", ".join(variant.name for variant in route.variants)
-            raise OperationError(f"route {name!r} has no variant {pinned!r}; variants: {known}")
+        variant = _pinned(route, pinned)
         return _answer(config, table, route, variant, None, None, model, "the variant is pinned by its name")
-    if session is None and (route.sticky_by != "subject" or subject is None) and not _certain(route):
-        return _answer(config, table, route, None, None, None, model, _undecided(route))
+    certain = next((variant for variant in route.variants if variant.weight >= 1), None)
+    if certain is not None:
+        why = f"{certain.name} has all of the traffic"
+        return _answer(config, table, route, certain, certain.weight, None, model, why)
+    by_subject = route.sticky_by == "subject" and subject is not None
+    if salt is None or route.sticky_by == "request" or (session is None and not by_subject):
+        return _answer(config, table, route, None, None, None, model, _undecided(route, salt))
     unit = unit_of(route.sticky_by, client=client, session=session or "", subject=subject, trace_id="")
-    if route.sticky_by == "request" and not _certain(route):
-        return _answer(config, table, route, None, None, None, model, _undecided(route))
     chosen = choose_variant(route, unit, salt)
     position = bucket(salt, route.model, chosen.rollout, unit)
-    kept_by = "subject" if route.sticky_by == "subject" and subject is not None else "session"
-    why = (
-        f"{chosen.variant.name} has all of the traffic"
-        if _certain(route)
-        else f"the {kept_by} falls on {position:.4f}, in the part of {chosen.variant.name}"
-    )
+    kept_by = "subject" if by_subject else "session"
+    why = f"the {kept_by} falls on {position:.4f}, in the part of {chosen.variant.name}"
     return _answer(config, table, route, chosen.variant, chosen.propensity, position, model, why)
 
 
-def _certain(route: TableRoute) -> bool:
-    return any(variant.weight >= 1 for variant in route.variants)
+def _pinned(route: TableRoute, name: str) -> TableVariant:
+    variant = route.variant(name)
+    if variant is None:
+        known = ", ".join(variant.name for variant in route.variants)
+        raise OperationError(f"route {route.model!r} has no variant {name!r}; variants: {known}")
+    return variant
 
 
-def _undecided(route: TableRoute) -> str:
+def _undecided(route: TableRoute, salt: bytes | None) -> str:
     if route.sticky_by == "request":
         return "sticky_by is request: each request is drawn anew"
+    if salt is None:
+        return "no gateway has run here yet, so no session has a place"
     return f"no {route.sticky_by} was given: each request without one is drawn anew"
 
 

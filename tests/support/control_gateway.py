@@ -26,9 +26,10 @@ YAML = """
 listen: {{host: 127.0.0.1, port: {port}, workers: 2}}
 upstreams:
   - name: openai
-    base_url: http://127.0.0.1:9/v1
+    base_url: http://127.0.0.1:9/v1  # nobody listens there
+    retries: {{max: 0}}
     prices: [{{model: big, input: 0.15, output: 0.6}}]
-  - {{name: local, base_url: "http://127.0.0.1:9/v1", price_per_hour: 1.2}}
+  - {{name: local, base_url: "http://127.0.0.1:9/v1", retries: {{max: 0}}, price_per_hour: 1.2}}
 routes:
   - model: bot
     variants: [{{name: stable, upstream: openai, model: big}}]
@@ -53,7 +54,7 @@ class Gateway:
         self.workers: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, index: int) -> None:
-        script = [sys.executable, "tests/support/control_worker.py", "--config", str(self.config_path)]
+        script = [sys.executable, "-m", "gateway.worker", "--config", str(self.config_path)]
         with self.log.open("ab") as log:
             self.workers[index] = subprocess.Popen(
                 [*script, "--fd", str(self.socket.fileno()), "--index", str(index)],
@@ -67,6 +68,12 @@ class Gateway:
         text = self.config_path.read_text()
         assert change(text) != text
         self.config_path.write_text(change(text))
+
+    def infer(self, session: str) -> httpx.Response:
+        """A request that no upstream answers."""
+        body = {"model": "bot", "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"x-tracetune-session": session, "connection": "close"}
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=10)
 
     def hashes(self) -> dict[int, str]:
         """The table hash in force at each worker, asked until every one has answered."""

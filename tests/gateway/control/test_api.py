@@ -149,6 +149,8 @@ def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
     report = {"updated_at": 1.0, "written": 7, "dropped": {"bound": 2}, "torn": 1, "quarantined": 0,
               "backlog_bytes": 10, "oldest_age_s": 0.5, "errors": None}  # fmt: skip
     (one.paths.state / "shipper.json").write_bytes(msgspec.json.encode(report))
+    assert one.infer("s").status_code == 502
+    assert one.infer("s").status_code == 502
     answer = get(one, "/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
@@ -158,13 +160,14 @@ def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
         return next(s.value for s in samples if s.name == sample and labels.items() <= s.labels.items())
 
     arm = {"route": "bot", "variant": "stable"}
-    assert value("tracetune_requests", "tracetune_requests_total", **arm, outcome="ok") == 1
-    assert value("tracetune_upstream_seconds", "tracetune_upstream_seconds_count", **arm) == 2
-    assert value("tracetune_upstream_seconds", "tracetune_upstream_seconds_sum", **arm) == pytest.approx(0.6)
-    assert value("tracetune_upstream_seconds", "tracetune_upstream_seconds_bucket", **arm, le="0.25") == 0
-    assert value("tracetune_upstream_seconds", "tracetune_upstream_seconds_bucket", **arm, le="0.5") == 2
-    assert value("tracetune_ttft_seconds", "tracetune_ttft_seconds_count", **arm) == 2
-    assert value("tracetune_request_seconds", "tracetune_request_seconds_bucket", **arm, le="+Inf") == 2
+    assert value("tracetune_requests", "tracetune_requests_total", **arm, outcome="upstream_error") == 2
+    assert value("tracetune_requests", "tracetune_requests_total", **arm, outcome="ok") == 0
+    for name in ("request", "upstream", "overhead"):
+        family = f"tracetune_{name}_seconds"
+        assert value(family, f"{family}_count", **arm) == 2
+        assert value(family, f"{family}_bucket", **arm, le="+Inf") == 2
+    failed = {"upstream": "openai", "reason": "connect"}
+    assert value("tracetune_attempts_failed", "tracetune_attempts_failed_total", **failed) == 2
     assert value("tracetune_in_flight", "tracetune_in_flight") == 0
     assert value("tracetune_variant_weight", "tracetune_variant_weight", **arm) == 1
     assert value("tracetune_capture_written", "tracetune_capture_written_total", stage="shipper") == 7

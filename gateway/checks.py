@@ -1,0 +1,157 @@
+"""What can be known about a configuration without asking anybody else: secrets, files, folders, memory."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gateway.config.secrets import read_secret
+from gateway.config.types import Config, JudgeConfig, Secret
+from gateway.errors import ConfigError, OperationError
+from gateway.paths import paths_of
+
+MAX_JUDGE_BYTES = 1_000_000  # a judge is some lines of Python; this much is another file
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. `exit_code` is what a failure makes of the command's."""
+
+    what: str
+    state: Literal["ok", "failed", "skipped"]
+    says: str
+    exit_code: int = 0
+
+
+def passed(what: str, says: str) -> Finding:
+    """It is as it should be."""
+    return Finding(what=what, state="ok", says=says)
+
+
+def skipped(what: str, says: str) -> Finding:
+    """It was not looked at, for a reason."""
+    return Finding(what=what, state="skipped", says=says)
+
+
+def failed(what: str, says: str, exit_code: int = OperationError.exit_code) -> Finding:
+    """It will not work as it is; *says* names the remedy."""
+    return Finding(what=what, state="failed", says=says, exit_code=exit_code)
+
+
+def check_local(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Everything on this machine, in the order of the file."""
+    yield from _secrets(config, environ)
+    yield _data(config)
+    yield _memory(config)
+    for judge in config.judges:
+        yield _judge(judge)
+    models = {upstream.managed.model for upstream in config.upstreams if upstream.managed is not None}
+    for directory in sorted(models | {entry.base_model for entry in config.learner}):
+        yield _model(directory)
+
+
+def _secrets(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    wanted: list[tuple[str, Secret | None, str]] = [
+        (f"key of upstream {upstream.name}", upstream.api_key, f"$.upstreams[{index}].api_key")
+        for index, upstream in enumerate(config.upstreams)
+    ]
+    wanted += [
+        (f"key of client {key.name}", key.key, f"$.auth.keys[{index}].key")
+        for index, key in enumerate(config.auth.keys if config.auth else [])
+    ]
+    if not config.store.embedded:
+        wanted.append(("password of the store", config.store.password, "$.store.password"))
+    for what, secret, place in wanted:
+        if secret is None:
+            continue
+        try:
+            read_secret(secret, environ, place)
+        except ConfigError as error:
+            yield failed(what, str(error), error.exit_code)
+        else:
+            yield passed(what, f"in {secret.env}" if secret.env else f"in {secret.file}")
+    if config.auth is not None and not environ.get("TRACETUNE_ADMIN_KEY"):
+        yield skipped("admin key", "TRACETUNE_ADMIN_KEY is not set; client keys with scope admin control")
+
+
+def _data(config: Config) -> Finding:
+    """The data directory, or the nearest folder above it that exists, can be written to and has room."""
+    paths = paths_of(config)
+    existing = next(path for path in (paths.data, *paths.data.parents) if path.exists())
+    if not existing.is_dir():
+        return failed("data directory", f"{existing} is a file; move it, or change store.url")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return failed("data directory", f"{existing} may not be written to; change its owner or store.url")
+    free = shutil.disk_usage(existing).free
+    if free < config.capture.max_bytes:
+        return failed(
+            "data directory",
+            f"{existing} has {_bytes(free)} free, less than the {_bytes(config.capture.max_bytes)} that "
+            "capture.max_bytes lets the spool take; free some, or lower it",
+        )
+    return passed("data directory", f"{paths.data}, {_bytes(free)} free")
+
+
+def _memory(config: Config) -> Finding:
+    root = paths_of(config).segments.parent
+    total = shutil.disk_usage(root).total
+    if total < config.capture.memory_bytes:
+        return failed(
+            "shared memory",
+            f"{root} holds {_bytes(total)}, less than capture.memory_bytes "
+            f"({_bytes(config.capture.memory_bytes)}); enlarge it (docker run --shm-size), or lower that",
+        )
+    return passed("shared memory", f"{root}, {_bytes(total)}")
+
+
+def _judge(judge: JudgeConfig) -> Finding:
+    """The file exists, is Python and defines the function. It is not run."""
+    what = f"judge {judge.name}"
+    try:
+        if judge.file.stat().st_size > MAX_JUDGE_BYTES:
+            return failed(what, f"{judge.file} is larger than {MAX_JUDGE_BYTES} bytes, not a judge", 2)
+        tree = ast.parse(judge.file.read_bytes())
+    except OSError as error:
+        return failed(what, f"{judge.file} cannot be read: {error.strerror}; correct judges[].path", 2)
+    except (SyntaxError, ValueError) as error:
+        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        return failed(what, f"{judge.file}{line}: {reason}", 2)
+    if judge.function not in _names(tree):
+        return failed(what, f"{judge.file} defines no {judge.function}; correct judges[].path", 2)
+    return passed(what, f"{judge.file.name}:{judge.function}")
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """What a module's top level binds, as far as it can be read off."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+    return names
+
+
+def _model(directory: Path) -> Finding:
+    what = f"model {directory.name}"
+    if not directory.is_dir():
+        return failed(what, f"{directory} is not there; download the model, or correct its path")
+    if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.gguf")):
+        return failed(what, f"{directory} holds no weights (*.safetensors or *.gguf): not a model")
+    try:
+        described = msgspec.json.decode((directory / "config.json").read_bytes(), type=dict[str, object])
+    except (OSError, msgspec.DecodeError):
+        return failed(what, f"{directory} has no readable config.json: not a model")
+    return passed(what, f"{directory}, {described.get('model_type', 'unknown type')}")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,155 @@
+"""What a configuration meets when it is tried: upstreams, the store, the ports. Each probe is bounded."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx
+import msgspec
+
+from gateway.checks import Finding, failed, passed, skipped
+from gateway.config.secrets import read_secret
+from gateway.config.types import AdminListen, Config, Listen, Upstream
+from gateway.control.client import sendable
+from gateway.errors import ConfigError, StoreUnreachableError, TracetuneError
+from gateway.traces.store import Store
+
+PROBE_S = 3.0  # for one upstream server to list its models
+MAX_MODELS_BYTES = 4 << 20  # of that list
+_PARALLEL = 16
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+def check_ports(config: Config) -> Iterator[Finding]:
+    """The addresses to listen on are free, or a gateway of ours has them already."""
+    yield _port("listen", config.listen)
+    if config.admin_listen is not None:
+        yield _port("admin_listen", config.admin_listen)
+
+
+def check_reachable(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """The store and every server of every upstream. Takes PROBE_S and a little, however many there are."""
+    probes: list[Callable[[], Finding]] = [lambda: _store(config, environ)]
+    probes += [
+        partial(_upstream, config, upstream, server, f"$.upstreams[{index}].api_key", environ)
+        for index, upstream in enumerate(config.upstreams)
+        for server in upstream.servers
+    ]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        yield from pool.map(lambda probe: probe(), probes)
+
+
+def _port(section: str, listen: Listen | AdminListen) -> Finding:
+    what = f"{section} {listen.host}:{listen.port}"
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.host, listen.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                if _is_ours(listen):
+                    return passed(what, "a tracetune gateway listens there")
+                return failed(what, f"in use by something else; stop it, or set {section}.port")
+            return failed(what, f"cannot be listened on: {error.strerror}; correct {section}.host")
+    return passed(what, "free")
+
+
+def _is_ours(listen: Listen | AdminListen) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 -- called
+    url = f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=PROBE_S, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return b'"table_hash"' in answer.content
+
+
+def _store(config: Config, environ: Mapping[str, str]) -> Finding:
+    try:
+        with Store.connect(config, environ) as store:
+            answered = store.ping()
+    except StoreUnreachableError as error:
+        if config.store.embedded:
+            return skipped("store", "embedded and not running; `tracetune up` starts it")
+        return failed("store", str(error))
+    except TracetuneError as error:
+        return failed("store", str(error), error.exit_code)
+    return passed("store", "answers") if answered else failed("store", "does not answer; look at store.url")
+
+
+def _upstream(
+    config: Config, upstream: Upstream, server: str, place: str, environ: Mapping[str, str]
+) -> Finding:
+    what = f"upstream {upstream.name} {server}"
+    try:
+        key = read_secret(upstream.api_key, environ, place) if upstream.api_key is not None else None
+    except ConfigError:
+        return skipped(what, "its key is missing")
+    if key is not None and not sendable(key):
+        return failed(what, "its key has characters that no header can carry; correct api_key")
+    headers = {"authorization": f"Bearer {key}"} if key is not None else {}
+    try:
+        status, content = _fetch(f"{server}/models", headers)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        if upstream.managed is not None:
+            return skipped(what, "not running; `tracetune up` starts it")
+        reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
+        return failed(what, f"cannot be reached: {reason}; correct base_url, or start it")
+    refusal = _refusal(status)
+    if refusal is not None:
+        return failed(what, refusal)
+    return _models(config, upstream, what, content if status < 400 else b"")
+
+
+def _refusal(status: int) -> str | None:
+    if status in {401, 403}:
+        return f"refuses the key ({status}); correct api_key"
+    return f"answers {status} to GET /models; look at its log" if status >= 500 else None
+
+
+def _models(config: Config, upstream: Upstream, what: str, content: bytes) -> Finding:
+    """Whether the models that a person wrote are listed; snapshots are loaded while the learner runs."""
+    try:
+        listed = {model.id for model in msgspec.json.decode(content, type=_Models).data}
+    except msgspec.DecodeError:
+        return passed(what, "answers, and lists no models")
+    wanted = {
+        variant.model
+        for route in config.routes
+        for variant in route.variants
+        if variant.upstream == upstream.name and variant.model is not None
+    }
+    missing = sorted(wanted - listed)
+    if missing and listed:
+        return failed(what, f"lists no model {missing[0]!r}; correct the variant's model")
+    return passed(what, f"answers, {len(listed)} models")
+
+
+def _fetch(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Status and body, at most MAX_MODELS_BYTES of it. Raises httpx.HTTPError, also after PROBE_S in all."""
+    deadline = time.monotonic() + PROBE_S
+    with (
+        httpx.Client(timeout=PROBE_S, trust_env=False) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
+        content = b""
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > MAX_MODELS_BYTES:
+                break
+            if time.monotonic() > deadline:
+                raise httpx.ReadTimeout("the list of models did not end in time")
+        return response.status_code, content
