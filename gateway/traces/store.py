@@ -95,9 +95,16 @@ class Store:
 
     def create_database(self) -> None:
         """Make the database that the store's URL names, where it does not exist. Raises StoreError."""
-        name = self._target().database.replace("`", "``")
-        sql = f"CREATE DATABASE IF NOT EXISTS `{name}`"
-        self._once(lambda client: client.command(sql, use_database=False), _told)
+        name = "`" + self._target().database.replace("`", "``") + "`"
+        # Asked first: a user may be allowed everything in a database that exists, and not to create one.
+        exists = self._once(
+            lambda client: client.command(f"EXISTS DATABASE {name}", use_database=False), _told
+        )
+        if exists != 1:
+            self._once(
+                lambda client: client.command(f"CREATE DATABASE IF NOT EXISTS {name}", use_database=False),
+                _told,
+            )
 
     def insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]], *, token: str) -> None:
         """Insert *rows*, all with the same fields; the same *token* again adds nothing.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 
 from gateway.config import Config
 from gateway.errors import ConfigError, StoreRefusedError, StoreUnreachableError
+from gateway.paths import paths_of
+from gateway.traces.endpoint import read_endpoint, read_token
+from gateway.traces.migrate import migrate
 from gateway.traces.store import Store, open_store
 from gateway.traces.target import resolve_target
 from gateway.traces.types import DatasetRow, Feedback, Judgment, RolloutEvent, SnapshotRow, Trace
@@ -187,6 +191,36 @@ def test_a_remote_url_names_scheme_user_port_and_database(tmp_path) -> None:
     assert "hunter2" not in repr(target)
     with pytest.raises(ConfigError, match="PW is not set"):
         resolve_target(config, {})
+
+
+def test_a_remote_url_is_connected_to_migrated_and_compressed(
+    embedded_config: Config, tmp_path: Path
+) -> None:
+    directory = paths_of(embedded_config).store
+    endpoint = read_endpoint(directory)
+    assert endpoint is not None
+    url = f"{endpoint.url.replace('http://', 'clickhouse://me@')}/elsewhere"
+    section = {"url": url, "password": {"env": "PW"}}
+    store_section = msgspec.convert(section, type(embedded_config.store))
+    config = msgspec.structs.replace(embedded_config, store=store_section)
+
+    with Store.connect(config, {"PW": read_token(directory)}) as store:
+        assert migrate(store)
+        assert migrate(store) == []
+        store.insert("traces", [a_trace(request="x" * 1_000_000)], token="t")
+        assert store.query("SELECT length(request) AS n FROM elsewhere.traces") == [{"n": 1_000_000}]
+        store.command("DROP DATABASE elsewhere SYNC")
+
+
+def test_the_embedded_store_is_not_asked_for_through_a_proxy(
+    embedded_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    with Store.connect(embedded_config, {}) as store:
+        assert store.query("SELECT 1 AS one") == [{"one": 1}]
 
 
 def test_open_store_uses_the_running_one(embedded_config: Config, clean_store: Store) -> None:
