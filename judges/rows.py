@@ -13,7 +13,7 @@ from judges.pending import ANSWERED_SQL, FEEDBACK_SQL, MAX_FEEDBACK
 from judges.wire import Task
 
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
-BATCH_TRACES = 1000
+BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
 SESSION_BATCH_TRACES = 20  # where each brings its session along
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
 _COLUMNS = ", ".join(Trace.__struct_fields__)
@@ -40,15 +40,15 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
 
 
 def _batches(store: Store, trace_ids: Sequence[str], limit: int) -> Iterator[list[str]]:
-    sizes = {
-        row["trace_id"]: int(row["bytes"])
-        for row in store.query(
+    for start in range(0, len(trace_ids), BATCH_TRACES):
+        asked = list(trace_ids[start : start + BATCH_TRACES])
+        rows = store.query(
             "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "
             "FROM traces WHERE trace_id IN {ids:Array(String)}",
-            {"ids": list(trace_ids)},
+            {"ids": asked},
         )
-    }
-    yield from cut([(trace_id, sizes.get(trace_id, 0)) for trace_id in trace_ids], limit=limit)
+        sizes = {row["trace_id"]: int(row["bytes"]) for row in rows}
+        yield from cut([(trace_id, sizes.get(trace_id, 0)) for trace_id in asked], limit=limit)
 
 
 def cut(sized: Sequence[tuple[str, int]], *, limit: int) -> Iterator[list[str]]:

@@ -10,6 +10,7 @@ import msgspec
 from gateway.config import Config, JudgeConfig, LearnerConfig
 from gateway.traces.types import Feedback, Trace
 from judges.load import read_source
+from judges.pending import FEEDBACK_SQL
 from judges.trace import JudgedTrace, judged_trace
 
 if TYPE_CHECKING:
@@ -37,12 +38,10 @@ SELECT trace_id, score FROM judgments
 WHERE judge = {{judge:String}} AND version = {{version:String}}
   AND trace_id IN (SELECT trace_id FROM traces WHERE {_OF_ROUTE})
 """  # noqa: S608
-# Feedback counts on traces of its own client alone: anybody may send feedback, on any id they have seen.
+# Which feedback belongs to a trace is the judges' rule: what they were shown is what counts here.
 _FEEDBACK = f"""
-SELECT {", ".join(f"f.{name} AS {name}" for name in Feedback.__struct_fields__)}
-FROM feedback AS f INNER JOIN (SELECT trace_id, client FROM traces WHERE {_OF_ROUTE}) AS t
-  ON f.trace_id = t.trace_id AND f.client = t.client
-ORDER BY f.created_at, f.feedback_id
+WITH scope AS (SELECT trace_id FROM traces WHERE {_OF_ROUTE})
+SELECT {", ".join(Feedback.__struct_fields__)} FROM ({FEEDBACK_SQL}) ORDER BY created_at, feedback_id
 """  # noqa: S608
 
 
