@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from gateway.control.app import create_control_app
 from gateway.data_plane.app import DataPlane
 from gateway.data_plane.protocol import GatewayProtocol
 from gateway.errors import TracetuneError
-from gateway.metrics import WorkerMetrics
+from gateway.metrics import WorkerMetrics, metrics_directory
 from gateway.paths import paths_of
 from gateway.salt import load_salt
 from gateway.state import State
@@ -67,7 +67,9 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def create_state(config_path: Path, config: Config, index: int) -> State:
+def create_state(
+    config_path: Path, config: Config, index: int, environ: Mapping[str, str] = os.environ
+) -> State:
     """Everything a worker holds. Raises ConfigError, OperationError."""
     paths = paths_of(config)
     name = writer_name(index)
@@ -82,8 +84,9 @@ def create_state(config_path: Path, config: Config, index: int) -> State:
             max_bytes=config.capture.memory_bytes,
             at_bound=config.capture.at_bound,
         ),
-        metrics=WorkerMetrics(paths.segments / "metrics", name),
+        metrics=WorkerMetrics(metrics_directory(paths), name),
         index=index,
+        environ=environ,
     )
 
 

@@ -83,6 +83,8 @@ class DataPlane:
         finally:
             state.in_flight -= 1
             client_side.unwatch()
+            if trace.expired:
+                trace.finish("timeout", "total_timeout")
             trace.finish("client_cancelled", "client_left")
 
     async def _admit(

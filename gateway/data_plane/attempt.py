@@ -11,7 +11,7 @@ from gateway.data_plane.errors import Headers
 from gateway.data_plane.plan import Target
 from gateway.traces.types import Attempt
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import DisconnectedError, UpstreamError
+from gateway.upstream.errors import ConnectError, DeadlineError, DisconnectedError, UpstreamError
 from gateway.upstream.pool import Server, UpstreamPool
 
 
@@ -35,6 +35,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     error: UpstreamError | None = None
     response: Response | None = None
     retry_after_s: float | None = None
+
+
+def failure_of(error: UpstreamError) -> Failure:
+    """What may be done about *error*: the time that a deadline took is gone, so it moves on at once."""
+    phase = error.phase if isinstance(error, DeadlineError) else None
+    may_retry = isinstance(error, ConnectError | DisconnectedError) or phase == "connect"
+    return Failure(reason=error.reason, may_retry=may_retry, may_move=phase != "total", error=error)
 
 
 class OpenAttempt:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
-from gateway.data_plane.attempt import Failure, OpenAttempt, Response
+from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.call import Call
 from gateway.data_plane.errors import upstream_failed
 from gateway.data_plane.plan import Target
 from gateway.data_plane.relay import relay, send_response
 from gateway.traces.types import Outcome
-from gateway.upstream.errors import (
-    ConnectError,
-    DeadlineError,
-    DisconnectedError,
-    QueueFullError,
-    UpstreamError,
-)
+from gateway.upstream.errors import DeadlineError, QueueFullError, UpstreamError
 from gateway.upstream.pool import Server, UpstreamPool
 from gateway.upstream.retries import pause_s
 
@@ -40,8 +34,8 @@ async def answer(call: Call) -> None:
     if response is not None:
         await send_response(call, response, "upstream_error", failure.reason)
         return
-    error = failure.error or UpstreamError("no upstream gave an answer")
-    await call.refuse(upstream_failed(error), _outcome(error), failure.reason)
+    assert failure.error is not None, "a failure has a response or an error"
+    await call.refuse(upstream_failed(failure.error), _outcome(failure.error), failure.reason)
 
 
 async def _try_target(call: Call, target: Target) -> Failure | None:
@@ -74,7 +68,7 @@ async def _try_once(
             await pool.wait_turn(call.trace.arrived + pool.upstream.timeouts.total_s)
         except UpstreamError as error:
             call.trace.state.metrics.attempt_failed(pool.name, error.reason)
-            return None, _failure(error)
+            return None, failure_of(error)
         finally:
             call.trace.paused_s += time.monotonic() - waits_from
     attempt = OpenAttempt(call, pool, target, pool.pick(avoid))
@@ -86,18 +80,11 @@ async def _try_once(
         if failure is not None:
             attempt.end(status, failure.reason)
     except UpstreamError as error:
-        failure = _failure(error)
+        failure = failure_of(error)
         attempt.end(status, error.reason)
     finally:
         attempt.end(status, "cancelled")
     return attempt.server, failure
-
-
-def _failure(error: UpstreamError) -> Failure:
-    """What may be done about *error*: the time that a deadline took is gone, so it moves on at once."""
-    phase = error.phase if isinstance(error, DeadlineError) else None
-    may_retry = isinstance(error, ConnectError | DisconnectedError) or phase == "connect"
-    return Failure(reason=error.reason, may_retry=may_retry, may_move=phase != "total", error=error)
 
 
 def _outcome(error: UpstreamError) -> Outcome:

@@ -51,9 +51,10 @@ def read_body(body: bytes) -> RequestView:
     Other fields of an unexpected type are the upstream's to judge; they count as absent here.
     """
     try:
-        fields = _decode(body)
-    except msgspec.ValidationError:
-        fields = _read_leniently(body)
+        try:
+            fields = _decode(body)
+        except msgspec.ValidationError:
+            fields = _read_leniently(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_request(f"the request body is not valid JSON: {error}") from error
     options = fields.stream_options

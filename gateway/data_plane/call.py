@@ -33,7 +33,6 @@ class Call:
         self.passed = passed
         # Tokens are to be counted whether the client asked for them or not.
         self.adds_usage = view.stream and endpoint.streams_usage and not view.asks_usage
-        self.expired = False
         self._bodies: dict[str, bytes] = {}
 
     def body_for(self, model: str) -> bytes:
@@ -46,7 +45,7 @@ class Call:
 
     def expire(self) -> None:
         """The total deadline passed while the client was slow to take what it asked for: break it off."""
-        self.expired = True
+        self.trace.expired = True
         self.client_side.abort()
 
     async def refuse(self, error: ApiError, outcome: Outcome, reason: str) -> None:
@@ -64,8 +63,7 @@ async def refuse(
     """Answer with an error of our own, which becomes the response of the trace."""
     body = error.body()
     trace.status = error.status
-    trace.restart()
-    trace.keep(body)
+    trace.settle(body)
     trace.finish(outcome, reason)
     await client_side.refuse(error, body, own_headers(trace) if trace.admitted else [])
 

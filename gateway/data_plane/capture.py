@@ -45,6 +45,7 @@ class OpenTrace:
         self.upstream_s = 0.0
         self.paused_s = 0.0  # in queues and between attempts
         self.admitted = False  # only then it is a trace; before, it is a number in the metrics
+        self.expired = False  # the total deadline passed while the client was taking its answer
         self.finished = False
         self._kept_bytes = 0
 
@@ -59,6 +60,12 @@ class OpenTrace:
         self.response = []
         self.content_encoding = None
         self._kept_bytes = 0
+
+    def settle(self, body: bytes, content_encoding: str | None = None) -> None:
+        """*body* is the response, whatever attempts have sent."""
+        self.restart()
+        self.keep(body)
+        self.content_encoding = content_encoding
 
     def first_content(self) -> None:
         """The first byte of content is on its way to the client."""

@@ -6,10 +6,13 @@ UpstreamError, and another attempt may be made. The trace is written down before
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response
 from gateway.data_plane.call import Call
+from gateway.data_plane.errors import Headers
 from gateway.data_plane.headers import downstream
 from gateway.data_plane.relay_stream import relay_stream
 from gateway.traces.types import Outcome
@@ -22,9 +25,9 @@ _ERROR_LOOKED_FOR = 256  # bytes: an error inside a 200 says so at its beginning
 
 
 class _Answer(msgspec.Struct):
-    error: msgspec.Raw | None = None
-    choices: msgspec.Raw | None = None
-    data: msgspec.Raw | None = None
+    error: Any = None
+    choices: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -32,14 +35,8 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 async def relay(attempt: OpenAttempt, connection: Connection) -> Failure | None:
     """Relay the response whose head *connection* has received. None: the client has been answered."""
-    is_events = False
-    for name, value in connection.headers:
-        if name == b"content-type":
-            is_events = connection.status < 400 and value.startswith(b"text/event-stream")
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            attempt.call.trace.content_encoding = value.decode("latin-1")
-    if is_events:
-        if attempt.call.trace.content_encoding is not None:
+    if connection.status < 400 and _is_events(connection.headers):
+        if _encoding(connection.headers) is not None:
             raise ProtocolError(
                 f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
             )
@@ -53,8 +50,7 @@ async def relay(attempt: OpenAttempt, connection: Connection) -> Failure | None:
 
 async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure | None:
     status, headers, body = connection.status, connection.headers, connection.take()
-    trace = attempt.call.trace
-    trace.keep(body)
+    attempt.call.trace.keep(body)
     response = Response(status=status, headers=headers, body=body)
     if status >= 400:
         return _refused(response)
@@ -83,8 +79,7 @@ async def send_response(call: Call, response: Response, outcome: Outcome, error:
     """Give the client a whole response of an upstream, as it came."""
     trace = call.trace
     trace.status = response.status
-    trace.restart()
-    trace.keep(response.body)
+    trace.settle(response.body, _encoding(response.headers))
     headers = downstream(response.headers, call.own_headers(), keep_length=True)
     trace.finish(outcome, error)
     await call.client_side.start(response.status, headers)
@@ -96,6 +91,7 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
     trace, client_side = call.trace, call.client_side
     idle_s = attempt.pool.upstream.timeouts.idle_s
     status = trace.status = connection.status
+    trace.content_encoding = _encoding(connection.headers)
     connection.on_expired = call.expire
     headers = downstream(connection.headers, call.own_headers(), keep_length=True)
     await client_side.start(status, headers)
@@ -120,12 +116,24 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
     return None
 
 
+def _is_events(headers: Headers) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
+def _encoding(headers: Headers) -> str | None:
+    """How the body is compressed, None where it is not."""
+    for name, value in headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            return value.decode("latin-1")
+    return None
+
+
 def _reports_error(body: bytes) -> bool:
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
-    return answer.error is not None and answer.choices is None and answer.data is None
+    return answer.error is not None and not bytes(answer.choices) and not bytes(answer.data)
 
 
 def _is_json(body: bytes) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.data_plane.attempt import Failure, OpenAttempt, Response
+from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.errors import error_body
 from gateway.data_plane.headers import downstream
 from gateway.data_plane.sse import StreamWatcher
 from gateway.traces.types import Outcome
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import ProtocolError, UpstreamError
+from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
 
 MAX_OPENING_BYTES = 1024 * 1024  # what may come, and is held back, before the first content
 FINISH_GRACE_S = 1.0  # for usage and the end mark once every answer has its finish reason
@@ -108,13 +108,18 @@ class _StreamRelay:
 
     def _failure(self, reason: str) -> Failure:
         """Nothing has been sent: another attempt may answer, else an error of the upstream's own can."""
+        if self._error is not None:
+            return failure_of(self._error)
         watcher = self._watcher
         response = None
         if watcher.ending == "error":
             body = self._unsent + watcher.held
             headers = [header for header in self._connection.headers if header[0] != b"content-length"]
             response = Response(status=self._status, headers=headers, body=body)
-        return Failure(reason=reason, may_retry=True, may_move=True, error=self._error, response=response)
+        error = DisconnectedError(
+            f"upstream {self._attempt.pool.name!r}: its stream ended before any answer ({reason})"
+        )
+        return Failure(reason=reason, may_retry=True, may_move=True, error=error, response=response)
 
 
 def _error_event(reason: str) -> bytes:

@@ -33,8 +33,8 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    usage: Any = None
+    error: Any = None
 
 
 class _OpeningChoice(_Choice):
@@ -44,8 +44,8 @@ class _OpeningChoice(_Choice):
 
 class _OpeningChunk(msgspec.Struct):
     choices: list[_OpeningChoice] | None = None
-    usage: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    usage: Any = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -167,7 +167,7 @@ def _read_unusual(payload: bytes) -> _Chunk:
     """JSON of a shape that we do not know: it counts as content, unless it reports an error."""
     data = msgspec.json.decode(payload)
     reports_error = isinstance(data, dict) and data.get("error") is not None
-    return _Chunk(error=msgspec.Raw(b"{}") if reports_error else None)
+    return _Chunk(error=reports_error or None)
 
 
 def _find_boundary(data: bytes, start: int) -> tuple[int, int] | None:

@@ -1,0 +1,328 @@
+"""Before the first content byte a request may move: again, to another server, to a fallback. Each within bounds."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.upstream.retries import BUDGET_RESERVE
+from tests.support.request_path import RunningGateway, chat, config_for, running_gateway, wait_until
+from tests.support.upstream import (
+    Script,
+    ScriptedUpstream,
+    answers,
+    answers_status,
+    completion,
+    event,
+    hangs,
+    sends,
+    streams,
+)
+
+
+def ask(gateway: RunningGateway, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{gateway.base_url}/chat/completions", json=chat(**fields), timeout=10)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+TRIED_AGAIN = {
+    "408": answers_status(408),
+    "429": answers_status(429, retry_after="0"),
+    "429 without retry-after": answers_status(429),
+    "500": answers_status(500),
+    "503": answers_status(503),
+    "closed at once": sends(b""),
+    "reset": sends(b"", then="reset"),
+    "half a head": sends(b"HTTP/1.1 200 OK\r\ncontent-le"),
+    "half a body": sends(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}"),
+    "half a body until close": sends(b"HTTP/1.1 200 OK\r\n\r\n" + b'{"a": "half'),
+    "an error in a 200": answers_status(200, {"error": {"message": "model crashed"}}),
+}
+
+
+@pytest.mark.parametrize("name", TRIED_AGAIN)
+def test_what_passes_is_tried_again(gateway: RunningGateway, upstream: ScriptedUpstream, name: str):
+    upstream.then(TRIED_AGAIN[name])
+    answer = ask(gateway)
+    trace = gateway.trace()
+
+    assert (answer.status_code, answer.json()) == (200, completion())
+    assert (trace.outcome, len(trace.attempts)) == ("ok", 2)
+    assert trace.attempts[0].error is not None
+    assert trace.attempts[1].error is None
+    assert trace.attempts[1].started_ms >= trace.attempts[0].ended_ms
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_what_would_not_pass_is_not_tried_again(
+    gateway: RunningGateway, upstream: ScriptedUpstream, status: int
+):
+    upstream.default = answers_status(status, None, ("x-request-id", "r"))
+    answer = ask(gateway)
+
+    assert answer.status_code == status
+    assert answer.json() == {"error": {"message": f"scripted {status}", "type": "scripted"}}
+    assert answer.headers["x-request-id"] == "r"
+    assert len(upstream.received) == 1
+
+
+def test_the_last_response_passes_with_its_retry_after(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = answers_status(429, retry_after="60")
+    answer = ask(gateway)
+    trace = gateway.trace()
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert len(upstream.received) == 1, "a minute is more than a request waits"
+    assert (trace.status, trace.outcome, trace.error) == (429, "upstream_error", "status_429")
+
+
+def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.then(answers_status(429, retry_after="1"))
+    ask(gateway)
+    first, second = gateway.trace().attempts
+
+    assert second.started_ms - first.ended_ms >= 1000
+
+
+def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = answers_status(500)
+    with running_gateway(tmp_path, config_for(upstream.base_url, retries={"max": 1})) as gateway:
+        assert ask(gateway).status_code == 500
+
+    assert len(upstream.received) == 2
+
+
+def test_retries_stay_within_their_budget(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = answers_status(500)
+    requests = 30
+    with running_gateway(
+        tmp_path, config_for(upstream.base_url, retries={"max": 1, "budget": 0.1})
+    ) as gateway:
+        for _ in range(requests):
+            ask(gateway)
+
+    assert len(upstream.received) - requests <= BUDGET_RESERVE + 0.1 * requests
+
+
+def test_a_refused_connection_is_a_502_that_names_the_upstream(tmp_path: Path):
+    with running_gateway(tmp_path, config_for(f"http://127.0.0.1:{free_port()}/v1")) as gateway:
+        answer = ask(gateway)
+        trace = gateway.trace()
+
+    assert answer.status_code == 502
+    assert "'up'" in answer.json()["error"]["message"]
+    assert answer.headers["x-tracetune-trace-id"] == trace.trace_id
+    assert [attempt.error for attempt in trace.attempts] == ["connect"] * 3
+    assert trace.outcome == "upstream_error"
+
+
+def test_an_unknown_name_and_an_untrusted_certificate_are_connect_errors(tmp_path: Path):
+    config = config_for("http://no-such-host.invalid/v1", retries={"max": 0})
+    with running_gateway(tmp_path, config) as gateway:
+        assert ask(gateway).status_code == 502
+        assert gateway.trace().attempts[0].error == "connect"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (hangs(), 504, "headers_timeout"),
+        (sends(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", then="hang"), 504, "idle_timeout"),
+        (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, "protocol"),
+        (sends(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000, then="hang"), 502, "protocol"),
+        (sends(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), 502, "protocol"),
+        (sends(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}"), 502, "protocol"),
+    ],
+    ids=["silent", "stops in the body", "not http", "endless head", "upgrade", "two lengths"],
+)
+def test_what_takes_time_or_is_not_http_is_not_tried_again(
+    gateway: RunningGateway, upstream: ScriptedUpstream, script: Script, status: int, code: str
+):
+    upstream.default = script
+    answer = ask(gateway)
+    trace = gateway.trace()
+
+    assert answer.status_code == status
+    assert [attempt.error for attempt in trace.attempts] == [code]
+    assert trace.outcome == ("timeout" if status == 504 else "upstream_error")
+
+
+def test_a_body_that_keeps_coming_is_not_idle(gateway: RunningGateway, upstream: ScriptedUpstream):
+    async def script(received, reply) -> None:
+        await reply.head(200, ("content-length", "20"))
+        for _ in range(10):
+            await reply.raw(b"  ")
+            await reply.pause(0.15)
+
+    upstream.default = script
+
+    assert ask(gateway).status_code == 200
+    assert gateway.trace().latency_ms > 1000
+
+
+def test_stale_connections_are_replaced_without_an_attempt(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    for count in range(1, 4):
+        assert ask(gateway).status_code == 200
+        upstream.drop_connections()
+        assert len(gateway.traces(count)[-1].attempts) == 1
+
+
+def test_a_connection_that_dies_as_it_is_used_again_is_replaced_once(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    ask(gateway)
+    upstream.then(sends(b""))
+    answer = ask(gateway)
+
+    assert answer.status_code == 200
+    assert (len(upstream.received), upstream.connections) == (3, 2)
+    assert len(gateway.traces(2)[1].attempts) == 1
+
+
+# --- several upstreams
+
+
+def two_upstreams(one: str, other: str, **first: Any) -> dict[str, Any]:
+    return {
+        "upstreams": [
+            {"name": "one", "base_url": one, "retries": {"max": 0}, **first},
+            {"name": "other", "base_url": other, "retries": {"max": 0}, "api_key": {"env": "OTHER_KEY"}},
+        ],
+        "routes": [
+            {
+                "model": "bot",
+                "variants": [{"name": "stable", "upstream": "one", "snapshot": "bot-7f3a"}],
+                "fallbacks": [{"upstream": "other", "model": "big"}],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+def test_a_fallback_answers_where_the_variant_cannot(upstream: ScriptedUpstream, tmp_path: Path, status: int):
+    upstream.default = answers_status(status)
+    with ScriptedUpstream() as other:
+        config = two_upstreams(upstream.base_url, other.base_url)
+        with running_gateway(tmp_path, config, {"OTHER_KEY": "k2"}) as gateway:
+            answer = ask(gateway)
+            trace = gateway.trace()
+
+        assert answer.json() == completion()
+        assert answer.headers["x-tracetune-variant"] == "stable"
+        assert (trace.variant, trace.upstream, trace.model) == ("stable", "other", "big")
+        assert [attempt.upstream for attempt in trace.attempts] == ["one", "other"]
+        assert other.received[0].json()["model"] == "big"
+        assert other.received[0].header("authorization") == "Bearer k2"
+        assert upstream.received[0].json()["model"] == "bot-7f3a"
+
+
+def test_a_bad_request_does_not_move(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = answers_status(400)
+    with ScriptedUpstream() as other:
+        config = two_upstreams(upstream.base_url, other.base_url)
+        with running_gateway(tmp_path, config, {"OTHER_KEY": "k2"}) as gateway:
+            assert ask(gateway).status_code == 400
+
+        assert other.received == []
+
+
+def test_when_all_fail_the_client_gets_the_last_response_there_was(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(429, retry_after="7")
+    config = two_upstreams(upstream.base_url, f"http://127.0.0.1:{free_port()}/v1")
+    with running_gateway(tmp_path, config, {"OTHER_KEY": "k2"}) as gateway:
+        answer = ask(gateway)
+        record = gateway.records()[0]
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+    assert record.response == answer.content
+
+
+def test_an_empty_stream_moves_to_the_fallback(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = sends(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+    with ScriptedUpstream() as other:
+        other.default = streams(["from the other"])
+        config = two_upstreams(upstream.base_url, other.base_url)
+        with running_gateway(tmp_path, config, {"OTHER_KEY": "k2"}) as gateway:
+            answer = ask(gateway, stream=True)
+
+    assert b"from the other" in answer.content
+    assert answer.content.endswith(event(b"[DONE]"))
+
+
+def test_several_servers_share_the_load_and_a_dead_one_is_avoided(upstream: ScriptedUpstream, tmp_path: Path):
+    dead = f"http://127.0.0.1:{free_port()}/v1"
+    with ScriptedUpstream() as other:
+        config = config_for([upstream.base_url, other.base_url, dead], retries={"max": 1, "budget": 1.0})
+        with running_gateway(tmp_path, config) as gateway:
+            statuses = {ask(gateway).status_code for _ in range(40)}
+
+        assert statuses == {200}
+        assert upstream.received
+        assert other.received
+
+
+# --- concurrency limits
+
+
+def test_a_full_queue_answers_429_at_once(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = hangs()
+    config = config_for(upstream.base_url, limits={"concurrent": 1, "queue": 1})
+    with running_gateway(tmp_path, config) as gateway:
+        waiting = [threading.Thread(target=ask_and_forget, args=(gateway,)) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        pool = gateway.state.live.pools["up"]
+        wait_until(lambda: (pool.in_flight, pool.waiting) == (1, 1))
+        started = time.monotonic()
+        answer = ask(gateway)
+
+        assert time.monotonic() - started < 1
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert answer.json()["error"]["code"] == "queue_full"
+        assert "limits" in answer.json()["error"]["message"]
+        assert gateway.trace().outcome == "rejected"
+        assert len(upstream.received) == 1
+
+
+def ask_and_forget(gateway: RunningGateway) -> None:
+    try:
+        httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), timeout=2)
+    except httpx.TimeoutException:
+        return
+
+
+def test_whoever_waits_gets_its_turn(upstream: ScriptedUpstream, tmp_path: Path):
+    config = config_for(upstream.base_url, limits={"concurrent": 1, "queue": 10})
+    upstream.default = slow_answer
+    with running_gateway(tmp_path, config) as gateway:
+        answers_got: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: answers_got.append(ask(gateway).status_code)) for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert answers_got == [200] * 5
+        assert gateway.state.live.pools["up"].in_flight == 0
+
+
+async def slow_answer(received: Any, reply: Any) -> None:
+    await reply.pause(0.05)
+    await answers()(received, reply)

@@ -1,0 +1,147 @@
+"""Bodies change where a rule says so, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.data_plane.body import read_body, upstream_body
+from gateway.data_plane.errors import ApiError
+from gateway.data_plane.json_splice import _find_once, replace_value, top_level_values
+
+keys = st.sampled_from(
+    ["model", "mod\\", 'say "model', "stream_options", "messages", "é", "\u0001"]
+) | st.text(max_size=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("model"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(keys, values, max_size=5)
+spaces = st.text(" \t\n\r", max_size=3)
+models = st.text(max_size=10)
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> tuple[bytes, str]:
+    """An object that has a model, as someone may have written it down, and the model."""
+    data = {**draw(objects), "model": draw(models)}
+    if draw(st.booleans()):
+        data = dict(reversed(data.items()))
+    ascii_only, space = draw(st.booleans()), draw(spaces)
+    text = json.dumps(
+        data, ensure_ascii=ascii_only, separators=(space + "," + space, space + ":" + space)
+    ).encode("utf-8", "surrogatepass")
+    return draw(spaces).encode() + text + draw(spaces).encode(), data["model"]
+
+
+@given(texts(), models)
+def test_only_the_value_of_the_top_level_model_changes(written: tuple[bytes, str], replacement: str):
+    text, model = written
+    changed = replace_value(text, "model", json.dumps(replacement).encode())
+
+    (start, end), *rest = top_level_values(text, "model")
+    assert not rest
+    assert json.loads(text[start:end]) == model
+    assert changed == text[:start] + json.dumps(replacement).encode() + text[end:]
+    assert json.loads(changed) == {**json.loads(text), "model": replacement}
+
+
+@given(texts())
+def test_the_short_way_finds_what_the_scanner_finds_or_nothing(written: tuple[bytes, str]):
+    text, _ = written
+
+    assert _find_once(text, "model") in (None, top_level_values(text, "model"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"m\\u006fdel":"a","metadata":{"model":"b"}}',
+        b'{"metadata":{"model":"b"},"model":"a"}',
+        b'{"messages":[{"content":"the \\"model\\": \\"b\\""}],"model" : "a"}',
+        b'{"messages":["\\"model"],"model":"a"}',
+        b'{"tools":[{"model":"b"}],"mo\\u0064el":"a"}',
+    ],
+)
+def test_nested_and_escaped_models_are_told_apart(text: bytes):
+    changed = json.loads(replace_value(text, "model", b'"c"'))
+
+    assert changed == {**json.loads(text), "model": "c"}
+
+
+def test_every_repetition_of_the_model_is_replaced():
+    assert replace_value(b'{"model":"a","x":1,"model":"b"}', "model", b'"c"') == (
+        b'{"model":"c","x":1,"model":"c"}'
+    )
+
+
+def test_a_body_under_its_own_name_stays_as_it_is():
+    body = b' {"model" : "m",  "unknown":[1.0e5, {}] }\n'
+
+    assert upstream_body(body, read_body(body), "m", count_usage=False) == body
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", {"include_usage": True}),
+        ('"stream_options":null,', {"include_usage": True}),
+        ('"stream_options":{},', {"include_usage": True}),
+        ('"stream_options":{"include_usage":false,"x":1},', {"include_usage": True, "x": 1}),
+        ('"stream_\\u006fptions":{"x":1},', {"include_usage": True, "x": 1}),
+        ('"stream_options":"strange",', "strange"),
+    ],
+)
+def test_usage_is_asked_for_in_the_stream_options_that_are_there(options: str, expected: object):
+    body = f'{{{options}"model":"m","stream":true}}'.encode()
+    changed = json.loads(upstream_body(body, read_body(body), "other", count_usage=True))
+
+    assert changed == {"model": "other", "stream": True, "stream_options": expected}
+
+
+def test_fields_of_strange_types_are_the_upstreams_to_judge():
+    view = read_body(
+        b'{"model":"m","stream":"yes","user":7,"metadata":[],"n":"2","stream_options":[],"safety_identifier":{}}'
+    )
+
+    assert (view.model, view.stream, view.session, view.subject, view.choices) == ("m", False, None, None, 1)
+
+
+def test_what_decides_the_way_is_read():
+    view = read_body(
+        b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"n":3,'
+        b'"metadata":{"session_id":"s","more":1},"user":"u","safety_identifier":"i"}'
+    )
+
+    assert (view.stream, view.asks_usage, view.session, view.subject, view.choices) == (
+        True,
+        True,
+        "s",
+        "i",
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b'"model"', None),
+        (b"{}", "model"),
+        (b'{"model":7}', "model"),
+        (b'{"model":null}', "model"),
+        (b"[" * 100_000, None),
+        (b'{"model":"\xff"}', None),
+    ],
+)
+def test_what_is_no_request_is_a_400(body: bytes, param: str | None):
+    with pytest.raises(ApiError) as caught:
+        read_body(body)
+
+    assert (caught.value.status, caught.value.param) == (400, param)

@@ -1,0 +1,221 @@
+"""Bytes out equal bytes in; each trace is there before the last of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.data_plane import relay
+from tests.support.request_path import (
+    RunningGateway,
+    chat,
+    config_for,
+    post_bytes,
+    running_gateway,
+)
+from tests.support.upstream import (
+    DONE,
+    Received,
+    Reply,
+    ScriptedUpstream,
+    completion,
+    delta,
+    event,
+    stream_events,
+    streams_events,
+)
+
+JSON = ("content-type", "application/json")
+
+
+def ask(gateway: RunningGateway, body: bytes, **headers: str) -> httpx.Response:
+    return httpx.post(
+        f"{gateway.base_url}/chat/completions",
+        content=body,
+        headers={"content-type": "application/json", **headers},
+        timeout=10,
+    )
+
+
+def replies(body: bytes, *headers: tuple[str, str], status: int = 200):
+    async def script(received: Received, reply: Reply) -> None:
+        await reply.whole(body, status, *headers)
+
+    return script
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fields=st.dictionaries(st.text(max_size=6).filter(lambda key: key not in {"model", "stream"}), st.text()),
+    response=st.dictionaries(
+        st.text(max_size=6).filter(lambda key: key != "error"), st.text() | st.floats(allow_nan=False)
+    ),
+    spaces=st.text(" \n\t", max_size=3),
+)
+def test_only_the_model_changes_on_the_way_there_and_nothing_on_the_way_back(
+    gateway: RunningGateway, upstream: ScriptedUpstream, fields: dict, response: dict, spaces: str
+):
+    answer = (spaces + json.dumps(response) + spaces).encode()
+    upstream.default = replies(answer, JSON)
+    text = spaces + json.dumps({**fields, "model": "bot"}, ensure_ascii=False) + spaces
+    body = text.encode()
+
+    assert ask(gateway, body).content == answer
+    received = upstream.received[-1].body
+    assert json.loads(received) == {**json.loads(body), "model": "served-model"}
+    assert len(received) == len(body) - len("bot") + len("served-model")
+
+
+def test_unknown_headers_and_the_status_survive_in_both_directions(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    upstream.default = replies(
+        b'{"id":"x"}',
+        JSON,
+        ("x-request-id", "req-9"),
+        ("x-ratelimit-remaining", "3"),
+        ("x-new", "é"),
+        status=203,
+    )
+    answer = ask(
+        gateway, json.dumps(chat()).encode(), **{"openai-beta": "v2", "authorization": "Bearer mine"}
+    )
+
+    assert answer.status_code == 203
+    assert (answer.headers["x-request-id"], answer.headers["x-ratelimit-remaining"]) == ("req-9", "3")
+    received = upstream.received[0]
+    assert received.header("openai-beta") == "v2"
+    assert received.header("authorization") is None
+    assert received.header("accept-encoding") == "identity"
+
+
+def test_the_upstreams_own_key_goes_upstream_and_nowhere_else(upstream: ScriptedUpstream, tmp_path: Path):
+    config = config_for(upstream.base_url, api_key={"env": "UPSTREAM_KEY"})
+    with running_gateway(tmp_path, config, {"UPSTREAM_KEY": "sk-upstream"}) as gateway:
+        answer = ask(gateway, json.dumps(chat()).encode(), authorization="Bearer mine")
+        record = gateway.records()[0]
+
+    assert upstream.received[0].header("authorization") == "Bearer sk-upstream"
+    assert "sk-upstream" not in f"{answer.headers}{answer.text}"
+    assert b"sk-upstream" not in record.meta + record.request + record.response
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        ("length", b'{"a":1}'),
+        ("chunked", b'{"a":1}'),
+        ("close", b'{"a":1}'),
+        ("interim", b'{"a":1}'),
+    ],
+)
+def test_every_framing_of_a_body_is_understood(
+    gateway: RunningGateway, upstream: ScriptedUpstream, framing: str, body: bytes
+):
+    async def script(received: Received, reply: Reply) -> None:
+        if framing == "interim":
+            await reply.raw(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+        if framing == "chunked":
+            await reply.head(200, JSON, ("transfer-encoding", "chunked"))
+            for at in range(len(body)):
+                await reply.chunk(body[at : at + 1])
+            await reply.end_chunks()
+        elif framing == "close":
+            await reply.head(200, JSON)
+            await reply.raw(body)
+            reply.close()
+        else:
+            await reply.whole(body, 200, JSON)
+
+    upstream.default = script
+    for _ in range(2):
+        answer = ask(gateway, json.dumps(chat()).encode())
+        assert (answer.status_code, answer.content) == (200, body)
+    assert "link" not in answer.headers
+    assert upstream.connections == (2 if framing == "close" else 1)
+
+
+def test_a_compressed_response_passes_as_it_is_and_the_trace_says_so(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    body = gzip.compress(json.dumps(completion()).encode())
+    upstream.default = replies(body, JSON, ("content-encoding", "gzip"))
+    answer = ask(gateway, json.dumps(chat()).encode())
+    record = gateway.records()[0]
+
+    assert answer.json() == completion()
+    assert record.response == body
+    assert gateway.trace().content_encoding == "gzip"
+
+
+@pytest.mark.parametrize("size", [relay.BUFFERED_BYTES - 20, relay.BUFFERED_BYTES * 3])
+def test_a_large_response_passes_whole(gateway: RunningGateway, upstream: ScriptedUpstream, size: int):
+    body = json.dumps({"text": "x" * size}).encode()
+    upstream.default = replies(body, JSON)
+    answer = ask(gateway, json.dumps(chat(big="y" * 400_000)).encode())
+
+    assert answer.content == body
+    assert gateway.records()[0].response == body
+    assert gateway.trace().outcome == "ok"
+
+
+@pytest.mark.parametrize("usage", [False, True])
+def test_a_stream_passes_byte_for_byte_but_for_the_usage_nobody_asked_for(
+    gateway: RunningGateway, upstream: ScriptedUpstream, usage: bool
+):
+    events = [b": hello\n\n", *stream_events(["a", "b"], usage=True)]
+    upstream.default = streams_events(events)
+    options = {"stream_options": {"include_usage": True}} if usage else {}
+    answer = ask(gateway, json.dumps(chat(stream=True, **options)).encode())
+
+    expected = events if usage else [*events[:-2], DONE]
+    assert answer.content == b"".join(expected)
+    assert gateway.records()[0].response == b"".join(events)
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_trace_is_there_when_the_last_byte_is(
+    gateway: RunningGateway, upstream: ScriptedUpstream, stream: bool
+):
+    upstream.default = streams_events(stream_events(["a"])) if stream else replies(b'{"a":"end"}', JSON)
+    for count in range(1, 20):
+        with gateway.connect() as connection:
+            connection.sendall(post_bytes(json.dumps(chat(stream=stream)).encode()))
+            read_until(connection, b"[DONE]" if stream else b'"end"}')
+
+            assert len(gateway.traces(count, within_s=0)) == count
+
+
+def test_each_event_passes_when_it_comes(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = streams_events([event(delta("first"))], then="hang")
+    with gateway.connect() as connection:
+        connection.sendall(post_bytes(json.dumps(chat(stream=True)).encode()))
+        seen = read_until(connection, b"first")
+
+    assert b"200" in seen.split(b"\r\n")[0]
+
+
+def test_one_client_connection_serves_many_requests(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = streams_events(stream_events(["a"]))
+    with httpx.Client(base_url=gateway.base_url) as client:
+        answers = [client.post("/chat/completions", json=chat(stream=True)) for _ in range(5)]
+
+    assert {answer.content for answer in answers} == {b"".join(stream_events(["a"]))}
+    assert upstream.connections == 1
+    assert len({trace.trace_id for trace in gateway.traces(5)}) == 5

@@ -1,0 +1,189 @@
+"""A stream that ends without a finish reason is an error to the client, however politely it ends (law 5)."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.request_path import RunningGateway, chat, config_for, running_gateway
+from tests.support.upstream import (
+    DONE,
+    Script,
+    ScriptedUpstream,
+    delta,
+    event,
+    sends,
+    stream_events,
+    streams_events,
+)
+
+FIRST = event(delta("half an"))
+LAST = event(delta(finish="stop"))
+GAP_S = 0.05  # so that the first content is with the client before the stream ends
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+
+
+def ask(gateway: RunningGateway, **fields) -> httpx.Response:
+    return httpx.post(f"{gateway.base_url}/chat/completions", json=chat(stream=True, **fields), timeout=10)
+
+
+def cut(then: str) -> Script:
+    return streams_events([FIRST], gap_s=GAP_S, then=then)
+
+
+def malformed_chunk() -> Script:
+    async def script(received, reply) -> None:
+        await reply.raw(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        await reply.chunk(FIRST)
+        await reply.pause(GAP_S)
+        await reply.raw(b"zz\r\nnot a chunk\r\n")
+        reply.close()
+
+    return script
+
+
+def wrong_length() -> Script:
+    async def script(received, reply) -> None:
+        await reply.raw(HEAD + b"content-length: 5000\r\n\r\n" + FIRST)
+        await reply.pause(GAP_S)
+        reply.close()
+
+    return script
+
+
+ENDINGS = {
+    "closed": (cut("close"), "disconnected"),
+    "reset": (cut("reset"), "disconnected"),
+    "ended in order": (cut("end"), "no_finish_reason"),
+    "ended with the end mark": (streams_events([FIRST, DONE], gap_s=GAP_S), "no_finish_reason"),
+    "silent": (cut("hang"), "idle_timeout"),
+    "not json": (streams_events([FIRST, b"data: <oops>\n\n", LAST, DONE], gap_s=GAP_S), "not_json"),
+    "malformed chunk": (malformed_chunk(), "protocol"),
+    "wrong length": (wrong_length(), "disconnected"),
+    "half an event": (streams_events([FIRST, b'data: {"cho'], gap_s=GAP_S, then="close"), "disconnected"),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_stream_cut_short_ends_in_an_error_event_and_no_end_mark(
+    gateway: RunningGateway, upstream: ScriptedUpstream, name: str
+):
+    upstream.default, reason = ENDINGS[name]
+    answer = ask(gateway)
+    trace = gateway.trace()
+
+    assert answer.content.startswith(FIRST)
+    error = json.loads(answer.content.removeprefix(FIRST).removeprefix(b"data: "))["error"]
+    assert error["code"] == "stream_truncated"
+    assert b"[DONE]" not in answer.content
+    assert (trace.outcome, trace.error, trace.status) == ("truncated", reason, 200)
+    assert gateway.records()[0].response.startswith(FIRST)
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize("then", ["end", "close", "reset", "hang"])
+def test_a_stream_that_lacks_only_its_end_mark_is_complete(
+    gateway: RunningGateway, upstream: ScriptedUpstream, then: str
+):
+    upstream.default = streams_events([FIRST, LAST], gap_s=GAP_S, then=then)
+    started = time.monotonic()
+    answer = ask(gateway)
+
+    assert answer.content == FIRST + LAST
+    assert gateway.trace().outcome == "ok"
+    assert time.monotonic() - started < 2
+
+
+def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway, upstream: ScriptedUpstream):
+    events = [event(delta("a", index=0)), event(delta("b", index=1)), event(delta(finish="stop", index=0))]
+    upstream.default = streams_events([*events, DONE], gap_s=GAP_S)
+
+    assert b"stream_truncated" in ask(gateway, n=2).content
+    assert gateway.trace().outcome == "truncated"
+
+
+def test_an_error_event_of_the_upstream_is_the_clients_to_read(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    error = event({"error": {"message": "overloaded", "code": "x"}})
+    upstream.default = streams_events([FIRST, error, DONE], gap_s=GAP_S)
+    answer = ask(gateway)
+
+    assert answer.content == FIRST + error
+    assert (gateway.trace().outcome, gateway.trace().error) == ("upstream_error", "error_in_200")
+
+
+@pytest.mark.parametrize(
+    "dies",
+    [
+        streams_events([]),
+        streams_events([DONE]),
+        streams_events([event(delta("", role="assistant"))], then="close"),
+        streams_events([b": comment\n\n"], then="reset"),
+        streams_events([event({"error": {"message": "try again"}})]),
+        streams_events([b"data: <html>\n\n"]),
+        sends(HEAD + b"\r\n"),
+    ],
+    ids=["empty", "end mark alone", "role alone", "comment", "error first", "not json", "no body"],
+)
+def test_a_stream_that_dies_before_its_first_content_is_tried_again(
+    gateway: RunningGateway, upstream: ScriptedUpstream, dies: Script
+):
+    upstream.then(dies)
+    upstream.default = streams_events(stream_events(["whole"]))
+    answer = ask(gateway)
+    trace = gateway.trace()
+
+    assert answer.content == b"".join(stream_events(["whole"]))
+    assert (trace.outcome, len(trace.attempts)) == ("ok", 2)
+    assert trace.attempts[0].error is not None
+    assert gateway.records()[0].response == answer.content
+
+
+def test_a_stream_that_only_ever_dies_empty_is_a_502(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = streams_events([DONE])
+    answer = ask(gateway)
+
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_unavailable"
+    assert gateway.trace().outcome == "upstream_error"
+
+
+def test_an_error_that_comes_first_every_time_passes_as_the_upstream_gave_it(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    error = event({"error": {"message": "no capacity"}})
+    upstream.default = streams_events([error])
+
+    assert ask(gateway).content == error
+    assert (gateway.trace().outcome, len(gateway.trace().attempts)) == ("upstream_error", 3)
+
+
+def test_a_silent_start_runs_into_the_first_token_deadline(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = streams_events([b": wait\n\n"] * 20, gap_s=0.1, then="hang")
+    timeouts = {"first_token_s": 0.5, "idle_s": 5, "total_s": 8}
+    with running_gateway(tmp_path, config_for(upstream.base_url, timeouts=timeouts)) as gateway:
+        answer = ask(gateway)
+        trace = gateway.trace()
+
+    assert answer.status_code == 504
+    assert "first_token" in answer.json()["error"]["message"]
+    assert (trace.outcome, trace.attempts[0].error) == ("timeout", "first_token_timeout")
+    assert 500 <= trace.latency_ms < 1500
+
+
+def test_a_stream_that_never_ends_runs_into_the_total_deadline(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = streams_events([FIRST] * 200, gap_s=0.05)
+    timeouts = {"idle_s": 5, "total_s": 1}
+    with running_gateway(tmp_path, config_for(upstream.base_url, timeouts=timeouts)) as gateway:
+        answer = ask(gateway)
+        trace = gateway.trace()
+
+    assert b"stream_truncated" in answer.content
+    assert (trace.outcome, trace.error) == ("truncated", "total_timeout")
+    assert 1000 <= trace.latency_ms < 2000
+    assert upstream.received[0].disconnected.wait(2)

@@ -1,0 +1,243 @@
+"""The worker as a process: inherited socket, clean stops, nothing lost to SIGKILL, one line per error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from gateway.config.load import load_config
+from gateway.paths import paths_of
+from gateway.traces.segments import SegmentReader
+from gateway.traces.types import CapturedTrace
+from tests.support.request_path import chat, config_for, wait_until
+from tests.support.upstream import (
+    ScriptedUpstream,
+    answers,
+    delta,
+    event,
+    hangs,
+    stream_events,
+    streams_events,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Worker:
+    """One worker process on a socket of the test's own."""
+
+    def __init__(self, directory: Path, config: dict[str, Any], **environ: str) -> None:
+        self.path = directory / "tracetune.yaml"
+        self.path.write_text(yaml.safe_dump(config))
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.environ = {**os.environ, **environ}
+        self.log = directory / "worker.log"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, index: int = 0) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "gateway.worker", "--config", str(self.path), "--index", str(index)]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--fd", str(self.listener.fileno())],
+                cwd=REPOSITORY,
+                env=self.environ,
+                stderr=log,
+                pass_fds=[self.listener.fileno()],
+            )
+        self.processes.append(process)
+        wait_until(lambda: process.poll() is not None or f"worker {index} serves" in self.log.read_text(), 20)
+        return process
+
+    def traces(self) -> list[CapturedTrace]:
+        reader = SegmentReader(paths_of(load_config(self.path)).segments)
+        batches = [reader.read(path, 0) for path in reader.segments()]
+        records = [record.captured for batch in batches if batch for record in batch.records]
+        return [record for record in records if isinstance(record, CapturedTrace)]
+
+    def ask(self, **fields: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/chat/completions", json=chat(**fields), timeout=20)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.listener.close()
+        shutil.rmtree(paths_of(load_config(self.path)).segments, ignore_errors=True)
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def worker(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path, {**config_for(upstream.base_url), "listen": {"drain_s": 3}})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_sigterm_lets_running_requests_finish_and_exits_cleanly(worker: Worker, upstream: ScriptedUpstream):
+    process = worker.start()
+    upstream.default = streams_events(stream_events(["a"] * 10), gap_s=0.1)
+    answers_got: list[bytes] = []
+    asking = threading.Thread(target=lambda: answers_got.append(worker.ask(stream=True).content))
+    asking.start()
+    upstream.wait_received()
+    process.send_signal(signal.SIGTERM)
+    asking.join()
+
+    assert answers_got[0].endswith(event(b"[DONE]"))
+    assert process.wait(5) == 0
+    assert [trace.outcome for trace in worker.traces()] == ["ok"]
+
+
+def test_what_outlasts_the_drain_is_cut_off_and_recorded(worker: Worker, upstream: ScriptedUpstream):
+    process = worker.start()
+    upstream.default = streams_events([event(delta("x"))], then="hang")
+
+    def ask() -> None:
+        with pytest.raises(httpx.HTTPError):
+            worker.ask(stream=True)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    upstream.wait_received()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(8) == 0
+    asking.join()
+    assert [(trace.outcome, trace.error) for trace in worker.traces()] == [("truncated", "shutdown")]
+
+
+def test_sigkill_loses_no_finished_trace_and_the_next_worker_serves_on(
+    worker: Worker, upstream: ScriptedUpstream
+):
+    process = worker.start()
+    finished: list[str] = []
+    stop = threading.Event()
+
+    def ask_on() -> None:
+        while not stop.is_set():
+            try:
+                finished.append(worker.ask().headers["x-tracetune-trace-id"])
+            except httpx.HTTPError:
+                time.sleep(0.01)
+
+    askers = [threading.Thread(target=ask_on) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    wait_until(lambda: len(finished) > 30, 20)
+    process.kill()
+    process.wait()
+    before = len(finished)
+    worker.start(1)
+    wait_until(lambda: len(finished) > before + 10, 20)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    recorded = [trace.trace_id for trace in worker.traces()]
+
+    assert set(finished) <= set(recorded)
+    assert len(recorded) == len(set(recorded))
+
+
+def test_no_secret_and_no_prompt_reaches_the_log(upstream: ScriptedUpstream, tmp_path: Path):
+    config = config_for(upstream.base_url, api_key={"env": "UP"})
+    config["auth"] = {"keys": [{"name": "web", "key": {"env": "WEB"}}]}
+    worker = Worker(tmp_path, config, UP="canary-upstream", WEB="canary-client")
+    try:
+        process = worker.start()
+        headers = {"authorization": "Bearer canary-client"}
+        url = f"{worker.url}/v1/chat/completions"
+        for script in (answers(), hangs()):
+            upstream.default = script
+            try:
+                httpx.post(url, json=chat(user="canary-prompt"), headers=headers, timeout=1)
+            except httpx.TimeoutException:
+                continue
+        httpx.post(url, content=b"canary-prompt", headers={**headers, "content-type": "application/json"})
+        httpx.post(url, json=chat(), headers={"authorization": "Bearer canary-wrong"})
+        with socket.create_connection(("127.0.0.1", worker.listener.getsockname()[1])) as raw:
+            raw.sendall(b"canary-prompt garbage\r\n\r\n")
+            raw.recv(1000)
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        text = worker.log.read_text()
+        recorded = json.dumps([repr(trace) for trace in worker.traces()])
+    finally:
+        worker.close()
+
+    assert "canary" not in text
+    assert "canary-upstream" not in recorded
+    assert "canary-client" not in recorded
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"listen": {"prot": 1}}, 2, "prot"),
+        (
+            {"upstreams": [{"name": "up", "base_url": "http://x/v1", "api_key": {"env": "NOT_SET"}}]},
+            2,
+            "NOT_SET",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_one_line(
+    upstream: ScriptedUpstream, tmp_path: Path, change: dict[str, Any], status: int, said: str
+):
+    path = tmp_path / "tracetune.yaml"
+    path.write_text(yaml.safe_dump({**config_for(upstream.base_url), **change}))
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.worker", "--config", str(path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+    assert done.returncode == status
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_busy_port_is_one_line(upstream: ScriptedUpstream, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = {**config_for(upstream.base_url), "listen": {"port": taken.getsockname()[1]}}
+        path = tmp_path / "tracetune.yaml"
+        path.write_text(yaml.safe_dump(config))
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway.worker", "--config", str(path)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    shutil.rmtree(paths_of(load_config(path)).segments, ignore_errors=True)
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "in use" in done.stderr
