@@ -11,7 +11,8 @@ import rich_click as click
 
 from gateway.cli.root import config_option, json_option
 from gateway.config import Config, load_config
-from gateway.errors import OperationError, UsageError
+from gateway.control.client import UnreachableError
+from gateway.errors import UsageError
 from gateway.paths import paths_of
 from gateway.traces.store import open_store
 from learner.cli.rollout_view import print_status, status_json
@@ -79,11 +80,13 @@ def start(
 def status(config_path: Path, route: str | None, as_json: bool) -> None:
     """The evidence so far: estimates with intervals, e-values against their thresholds, what is missing."""
     config = load_config(config_path)
+    if route is not None and config.route(route) is None:
+        raise UsageError(f"no route {route!r}; routes: {', '.join(known.model for known in config.routes)}")
     state = paths_of(config).state
     reports, proposals = read_reports(state), read_proposals(state)
     try:
         entries = running(connect(config), route)
-    except OperationError as error:
+    except UnreachableError as error:
         if not reports:
             raise
         click.echo(f"{error}; this is what was decided last", err=True)

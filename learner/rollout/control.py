@@ -7,8 +7,6 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from gateway.table import TableVariant
-
 Action = Literal["weight", "pause", "resume", "promote", "rollback", "conclude"]
 
 
@@ -33,13 +31,24 @@ class RouteRollout(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RunningRollout | None
 
 
+class VariantView(msgspec.Struct, frozen=True, kw_only=True):
+    """One variant in force."""
+
+    name: str
+    upstream: str
+    model: str
+    snapshot: str | None
+    weight: float
+    stable: bool
+
+
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     """A route's variants in force."""
 
     model: str
     version: int
     sticky_by: str
-    variants: list[TableVariant]
+    variants: list[VariantView]
 
 
 class Control(Protocol):

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.config.types import Margins, RolloutPolicy
 from gateway.errors import OperationError
-from gateway.table import TableVariant
+from learner.rollout.control import VariantView
 from learner.rollout.eprocess import GRID
 
 # How much each kind of improvement counts towards "better in something": weights of the superiority mixture.
@@ -90,7 +90,7 @@ def freeze(
     route: str,
     sticky_by: str,
     candidate: Arm,
-    variants: list[TableVariant],
+    variants: list[VariantView],
     judge: str,
     judge_version: str,
     baseline: Baseline,

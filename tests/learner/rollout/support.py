@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gateway.config.types import Margins, RolloutPolicy
-from gateway.table import TableVariant
+from learner.rollout.control import VariantView
 from learner.rollout.eprocess import Sample
 from learner.rollout.evidence import DIMENSIONS, Evidence
 from learner.rollout.guards import Split
@@ -22,12 +22,12 @@ BASELINE = Baseline(
 )
 
 
-def variants(share: float) -> list[TableVariant]:
+def variants(share: float) -> list[VariantView]:
     return [
-        TableVariant(
+        VariantView(
             name="stable", upstream="frontier", model="big", snapshot=None, weight=1 - share, stable=True
         ),
-        TableVariant(
+        VariantView(
             name="snap-1", upstream="local", model="snap-1", snapshot="snap-1", weight=share, stable=False
         ),
     ]
