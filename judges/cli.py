@@ -10,7 +10,7 @@ import rich_click as click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway.cli.root import config_option, json_option
 from gateway.config import JudgeConfig, load_config
@@ -219,7 +219,8 @@ def _show(name: str, tried: list[Tried]) -> None:
     if not tried:
         return
     console = Console()
-    table = Table("trace", "verdict", "kept", "ms", "reason", title=name)
+    trace_id = Column("trace", no_wrap=True, min_width=36)  # whole, to be pasted into `traces show`
+    table = Table(trace_id, "verdict", "kept", "ms", "reason", title=name)
     for verdict in tried:
         shown = "abstained" if verdict.score is None else f"{verdict.score:g}"
         kept = "yes" if verdict.kept else ""
