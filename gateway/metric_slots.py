@@ -15,15 +15,19 @@ import logging
 import mmap
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from gateway.errors import OperationError
+
 log = logging.getLogger(__name__)
 
 MAX_SLOTS = 1 << 16  # 512 KiB of shared memory per worker, enough for some 700 variants
+STARTED_AFTER_S = 60.0  # files of a worker that has not finished them by now are nobody's
 _DOUBLE = 8
 
 
@@ -114,9 +118,19 @@ class SlotReader:
         self._gauges = gauges
 
     def totals(self) -> tuple[dict[SeriesKey, list[float]], int]:
-        """Every series' slots added over all workers, and how many workers live. Folds the dead. Blocks."""
+        """Every series' slots added over all workers, and how many workers live. Folds the dead. Blocks.
+
+        Raises OperationError where the directory cannot be used.
+        """
+        try:
+            return self._totals()
+        except OSError as error:
+            raise OperationError(f"{self._directory}: metrics cannot be read: {error}") from error
+
+    def _totals(self) -> tuple[dict[SeriesKey, list[float]], int]:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
+            self._sweep()
             retired = self._retired()
             dead = [path for path in self._files() if path.stem not in retired.folded and _abandoned(path)]
             if dead or retired.folded:
@@ -126,6 +140,15 @@ class SlotReader:
             for path in living:
                 _add(totals, _read(path))
             return totals, len(living)
+
+    def _sweep(self) -> None:
+        """Remove what workers killed while starting have left behind."""
+        for path in self._directory.iterdir():
+            half_made = path.name.startswith(".") or (
+                path.suffix == ".keys" and not path.with_suffix(".values").exists()
+            )
+            if half_made and time.time() - path.stat().st_mtime > STARTED_AFTER_S:
+                path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return sorted(self._directory.glob("*.values"))

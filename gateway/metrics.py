@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 import msgspec
 
-from gateway.metric_slots import SeriesKey, SlotWriter
+from gateway.errors import OperationError
+from gateway.metric_slots import SeriesKey, SlotReader, SlotWriter
 from gateway.paths import Paths
 from gateway.traces.types import Outcome
 
@@ -110,6 +111,14 @@ def metrics_directory(paths: Paths) -> Path:
     return paths.segments / "metrics"
 
 
+def _fold_former_workers(directory: Path) -> None:
+    # At each start, so that a worker that keeps dying fills no memory where nobody reads /metrics.
+    try:
+        SlotReader(directory, GAUGES).totals()
+    except OperationError as error:
+        log.warning("%s", error)
+
+
 class _Histogram:
     """Slots of one histogram: the sum, then one per bucket, not cumulated."""
 
@@ -143,6 +152,7 @@ class WorkerMetrics:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
+        _fold_former_workers(directory)
         self._writer = SlotWriter(directory, name)
         self._slots = self._writer.slots
         self._arms: dict[tuple[str, str], _Arm] = {}

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.2  # twice this is the longest a change waits: a file must be seen unchanged once
 
+MAX_UNRECORDED = 1000  # rollout events that wait for room in the capture memory
+
 # What a process takes from the file only when it starts.
 _FIXED = ("listen", "admin_listen", "store", "capture")
 
@@ -63,6 +65,7 @@ class Watch:
         self._config_stamp: Stamp | None = None
         self._config_pending: Stamp | None = stamp_of(state.config_path)
         self._overlay_stamp: Stamp | None = None
+        self._unrecorded: list[CapturedRolloutEvent] = []
         self._complaint = ""
 
     async def run(self) -> None:
@@ -70,6 +73,7 @@ class Watch:
         while True:
             try:
                 await self.refresh()
+                self._record([])
                 if self._metrics is not None:
                     self._metrics.capture_dropped(self._state.writer.dropped)
                 self._complaint = ""
@@ -100,6 +104,8 @@ class Watch:
             return with_entry(overlay, decided[0])
 
         await asyncio.to_thread(self.overlay.update, apply)
+        for event in decided[0].events:
+            log.info("route %s: %s %s by %s", event.route, event.event, event.rollout, event.who)
         self._record(decided[0].events)
         await self.refresh()
         return decided[0]
@@ -165,8 +171,12 @@ class Watch:
         return config, read_secrets(config, self._state.environ)
 
     def _record(self, events: Iterable[CapturedRolloutEvent]) -> None:
-        for event in events:
-            self._state.writer.append(event)
+        """Hand *events* to capture, and what it had no room for when it was last asked."""
+        waiting = [*self._unrecorded, *events]
+        self._unrecorded = [event for event in waiting if not self._state.writer.append(event)]
+        if len(self._unrecorded) > MAX_UNRECORDED:
+            del self._unrecorded[:-MAX_UNRECORDED]
+            log.error("capture takes no rollout events: more than %d wait (MAX_UNRECORDED)", MAX_UNRECORDED)
 
     def _save_table(self, table: Table) -> None:
         path = table_path(self._state.paths.state)

@@ -36,6 +36,9 @@ routes:
     fallbacks: [{{upstream: local, model: small}}]
 """
 
+# A connection for each request, so that the kernel picks the worker; one client, because making one is dear.
+web = httpx.Client(timeout=10, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
+
 
 class Gateway:
     """Workers of one data directory. `seen` reads the captured records of all of them."""
@@ -72,8 +75,8 @@ class Gateway:
     def infer(self, session: str) -> httpx.Response:
         """A request that no upstream answers."""
         body = {"model": "bot", "messages": [{"role": "user", "content": "hello"}]}
-        headers = {"x-tracetune-session": session, "connection": "close"}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=10)
+        headers = {"x-tracetune-session": session}
+        return web.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
 
     def hashes(self) -> dict[int, str]:
         """The table hash in force at each worker, asked until every one has answered."""
@@ -82,7 +85,7 @@ class Gateway:
         while set(found) != set(self.workers):
             assert time.monotonic() < deadline, self.log.read_text()
             try:
-                answer = httpx.get(f"{self.url}/readyz", headers={"connection": "close"}, timeout=5).json()
+                answer = web.get(f"{self.url}/readyz").json()
             except httpx.HTTPError:
                 time.sleep(0.05)
                 continue

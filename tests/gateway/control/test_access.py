@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.control_gateway import ADMIN_KEY, YAML, Gateway, eventually, running
+from tests.support.control_gateway import ADMIN_KEY, YAML, Gateway, eventually, running, web
 
 KEYS = """
 auth:
@@ -30,8 +30,8 @@ def ask(gateway: Gateway, path: str, key: str | None = None, **headers: str) -> 
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     if path == "/api/feedback":
-        return httpx.post(gateway.url + path, json=FEEDBACK, headers=headers)
-    return httpx.get(gateway.url + path, headers=headers)
+        return web.post(gateway.url + path, json=FEEDBACK, headers=headers)
+    return web.get(gateway.url + path, headers=headers)
 
 
 @pytest.mark.parametrize("path", [*ADMIN_PATHS, "/api/feedback"])
@@ -60,7 +60,7 @@ def test_a_key_decides_only_about_its_own_routes_and_its_name_is_recorded(guarde
 
     def start(key: str) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.post(f"{guarded.url}/api/rollouts", json=body, headers=headers)
+        return web.post(f"{guarded.url}/api/rollouts", json=body, headers=headers)
 
     assert start("ops-key").status_code == 403
     assert start(ADMIN_KEY).status_code == 201
@@ -128,16 +128,16 @@ def test_a_separate_admin_address_takes_control_off_the_data_port(separate: tupl
     gateway, admin = separate
     assert eventually(lambda: answers(f"{admin}/healthz"), 10)
     for path in [*ADMIN_PATHS, "/api/docs", "/api/docs/openapi.json"]:
-        assert httpx.get(admin + path).status_code == 200, path
-        hidden = httpx.get(gateway.url + path)
+        assert web.get(admin + path).status_code == 200, path
+        hidden = web.get(gateway.url + path)
         assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "unknown_url")
     for url in (gateway.url, admin):
-        assert httpx.post(f"{url}/api/feedback", json=FEEDBACK).status_code == 202
-        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert web.post(f"{url}/api/feedback", json=FEEDBACK).status_code == 202
+        assert web.get(f"{url}/readyz").status_code == 200
 
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
+        return web.get(url).status_code == 200
     except httpx.HTTPError:
         return False

@@ -10,17 +10,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.traces.types import CapturedRolloutEvent
-from tests.support.control_gateway import Gateway, eventually
+from tests.support.control_gateway import Gateway, eventually, web
 
 START = {"route": "bot", "snapshot": "bot-1", "upstream": "local", "share": 0.2, "why": "a test"}
 
 
 def get(gateway: Gateway, path: str) -> httpx.Response:
-    return httpx.get(gateway.url + path)
+    return web.get(gateway.url + path)
 
 
 def post(gateway: Gateway, path: str, body: object) -> httpx.Response:
-    return httpx.post(gateway.url + path, json=body)
+    return web.post(gateway.url + path, json=body)
 
 
 def version(gateway: Gateway) -> int:
@@ -115,7 +115,7 @@ def test_bad_decisions_change_nothing_and_say_why(
 
 def test_unknown_paths_and_methods_answer_in_openais_shape(one: Gateway):
     assert get(one, "/api/nothing").json()["error"]["code"] == "unknown_url"
-    wrong = httpx.put(f"{one.url}/api/routes")
+    wrong = web.put(f"{one.url}/api/routes")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_supported")
     missing = get(one, "/api/explain")
     assert (missing.status_code, "model" in missing.json()["error"]["message"]) == (400, True)
@@ -180,9 +180,7 @@ def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
 
 
 def test_openmetrics_is_given_to_who_asks_for_it(one: Gateway):
-    answer = httpx.get(
-        f"{one.url}/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
-    )
+    answer = web.get(f"{one.url}/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
 

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
-import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from gateway.cli.root import main
 from tests.support.control_gateway import YAML, Gateway, running
 
-REPOSITORY = Path(__file__).parents[3]
 JUDGE = "def kept(trace):\n    return trace.kept is not None\n"
 
 
-def tracetune(directory: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gateway.cli.root", *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def findings(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
+def tracetune(directory: Path, *arguments: str, **environ: str) -> Done:
+    """The command in this process, from its root on, as its entry point runs it."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(directory)
+        patch.setattr(sys, "argv", ["tracetune", *arguments])
+        for name, value in {"COLUMNS": "200", **environ}.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def findings(done: Done) -> dict[str, tuple[str, str]]:
     return {found["what"]: (found["state"], found["says"]) for found in json.loads(done.stdout)}
 
 

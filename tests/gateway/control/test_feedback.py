@@ -8,13 +8,13 @@ import httpx
 import pytest
 
 from gateway.traces.types import CapturedFeedback
-from tests.support.control_gateway import Gateway, eventually
+from tests.support.control_gateway import Gateway, eventually, web
 
 TRACE = "0199f3a0-7c1e-7b2a-9d3f-2f4f6a8b9c0d"
 
 
 def give(gateway: Gateway, **body: object) -> httpx.Response:
-    return httpx.post(f"{gateway.url}/api/feedback", json=body)
+    return web.post(f"{gateway.url}/api/feedback", json=body)
 
 
 def rows(gateway: Gateway, feedback_id: str) -> list[CapturedFeedback]:
@@ -82,7 +82,7 @@ def test_a_session_is_cut_as_the_header_of_a_request_is(one: Gateway):
 def test_what_cannot_be_feedback_is_refused_with_the_place_and_the_reason(
     one: Gateway, body: object, status: int, says: str
 ):
-    answer = httpx.post(f"{one.url}/api/feedback", json=body)
+    answer = web.post(f"{one.url}/api/feedback", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (status, "invalid_request_error")
     assert says in error["message"]
@@ -90,14 +90,14 @@ def test_what_cannot_be_feedback_is_refused_with_the_place_and_the_reason(
 
 @pytest.mark.parametrize("content", [b"", b"{", b"rating=1", b"\xff\xfe"])
 def test_a_body_that_is_no_json_is_a_400(one: Gateway, content: bytes):
-    answer = httpx.post(f"{one.url}/api/feedback", content=content)
+    answer = web.post(f"{one.url}/api/feedback", content=content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
 def test_a_body_beyond_the_bound_is_a_413_that_names_the_bound(one: Gateway):
     chunks = (b"x" * 65536 for _ in range(32))
     for content in (b"x" * (2 << 20), chunks):  # with a length, and without one
-        answer = httpx.post(f"{one.url}/api/feedback", content=content)
+        answer = web.post(f"{one.url}/api/feedback", content=content)
         assert answer.status_code == 413
         assert "MAX_BODY_BYTES" in answer.json()["error"]["message"]
 

@@ -100,6 +100,26 @@ def test_a_histogram_counts_each_value_once_in_the_bucket_that_holds_it(values: 
         directory.rmdir()
 
 
+def test_workers_that_keep_dying_fill_no_memory_where_nobody_reads(tmp_path: Path):
+    for number in range(5):
+        metrics = WorkerMetrics(tmp_path, f"w{number}")
+        finish(metrics)
+        metrics.close()
+    old = (tmp_path / ".w9-abc", tmp_path / "w9.keys")
+    for path in old:
+        path.touch()
+        os.utime(path, (1, 1))
+    last = WorkerMetrics(tmp_path, "last")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last.keys",
+        "last.values",
+        "lock",
+        "retired.json",
+    ]
+    assert total(tmp_path, "tracetune_requests_total", "r", "a", "ok") == [5]
+    last.close()
+
+
 def test_a_series_in_progress_is_not_read(tmp_path: Path):
     writer = SlotWriter(tmp_path, "w0")
     writer.allocate(SeriesKey("a", ()), 1)
@@ -127,7 +147,7 @@ def test_no_shared_memory_is_said_and_stops_no_worker(tmp_path: Path, caplog: py
     blocked = tmp_path / "file"
     blocked.write_text("")
     metrics = WorkerMetrics(blocked, "w0")
-    assert "no shared memory for metrics" in caplog.text
+    assert "/metrics lacks this worker" in caplog.text
     for outcome in OUTCOMES:
         finish(metrics, outcome=outcome)
     metrics.close()

@@ -6,12 +6,13 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway import rollouts
 from gateway.rollouts import Decision, Former, IllegalTransitionError, ShareError, StaleVersionError
+from gateway.routing import choose_variant
 from gateway.table import TableRoute, TableVariant
 
 AT = Decision(at_us=1_700_000_000_000_000, who="test", why="a law", evidence={"n": 3})
@@ -202,3 +203,25 @@ def test_another_rollout_cannot_be_rolled_back_while_one_runs():
     route = started(a_route())
     with pytest.raises(IllegalTransitionError, match="ro-1"):
         rollouts.rollback(route, AT, former=former_of(route, "ro-0"))
+
+
+@given(
+    others=st.lists(st.floats(min_value=0, max_value=0.3), max_size=3),
+    steps=st.lists(st.floats(min_value=0, max_value=1), min_size=2, max_size=6, unique=True),
+    units=st.lists(st.text(max_size=8), min_size=1, max_size=30),
+)
+def test_raising_the_share_moves_nobody_off_the_candidate(
+    others: list[float], steps: list[float], units: list[str]
+):
+    free = 1 - math.fsum(others)
+    rising = sorted(step * free for step in steps)
+    route, salt = started(a_route(*others), rising[0]), b"s" * 32
+    on_candidate: set[str] = set()
+    for share in rising[1:]:
+        try:
+            route, _ = rollouts.set_weight(route, AT, share=share)
+        except ShareError:
+            continue
+        now = {unit for unit in units if choose_variant(route, unit, salt).variant.name == "bot-1"}
+        assert on_candidate <= now
+        on_candidate = now

@@ -8,14 +8,14 @@ import time
 import httpx
 
 from gateway.traces.types import CapturedRolloutEvent
-from tests.support.control_gateway import Gateway, eventually
+from tests.support.control_gateway import Gateway, eventually, web
 
 START = {"route": "bot", "upstream": "local", "why": "a test", "who": "learner", "policy": {"alpha": 0.05}}
 
 
 def ask(gateway: Gateway, method: str, path: str, **body: object) -> httpx.Response:
     # A connection of its own each time: the kernel picks the worker.
-    return httpx.request(method, gateway.url + path, json=body or None, headers={"connection": "close"})
+    return web.request(method, gateway.url + path, json=body or None)
 
 
 def rollout_of(gateway: Gateway) -> dict:
