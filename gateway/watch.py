@@ -53,7 +53,7 @@ def load_table(config: Config) -> Table:
 
 
 class Watch:
-    """Watches for one worker. Everything but `run`, `refresh` and `decide` is private to it."""
+    """Watches for one worker. `begin` once, then `run`; `decide` is for the control API."""
 
     def __init__(self, state: State) -> None:
         self.overlay = OverlayFile(state.paths.state)
@@ -67,6 +67,13 @@ class Watch:
         self._overlay_stamp: Stamp | None = None
         self._unrecorded: list[CapturedRolloutEvent] = []
         self._complaint = ""
+
+    async def begin(self) -> None:
+        """Take what is on disk into force; what stands in the way is logged, and `run` tries again."""
+        try:
+            await self.refresh()
+        except OperationError as error:
+            self._complain(str(error))
 
     async def run(self) -> None:
         """Look every POLL_S until cancelled."""

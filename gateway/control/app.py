@@ -52,7 +52,7 @@ def create_control_app(state: State) -> Litestar:
     async def watching(app: Litestar) -> AsyncIterator[None]:
         del app
         # Before the first request: what was decided while this worker was down is in force from the start.
-        await plane.watch.refresh()
+        await plane.watch.begin()
         tasks = [asyncio.create_task(plane.watch.run())]
         if separate is not None and state.index == 0:
             tasks.append(asyncio.create_task(serve_admin(create_admin_app(plane), separate)))

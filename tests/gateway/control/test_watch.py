@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway import overlay as layer
+from gateway import overlay_file
 from gateway.config.load import load_config
 from gateway.metrics import WorkerMetrics
 from gateway.overlay import Overlay, OverlayEntry
@@ -130,6 +132,21 @@ async def test_a_missing_variable_leaves_the_rollout_and_the_table_as_they_are(
     for _ in range(3):
         await watch.refresh()
     assert state.live.table == before
+
+
+async def test_a_stuck_writer_at_the_start_is_one_line_and_the_worker_serves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(overlay_file, "LOCK_WAIT_S", 0.05)
+    watch = Watch(state := a_state(tmp_path, Writer()))
+    (tmp_path / "data/state").mkdir(parents=True)
+    with (tmp_path / "data/state/overlay.lock").open("w") as stuck:
+        fcntl.flock(stuck, fcntl.LOCK_EX)
+        await watch.begin()
+    assert [record.message.count("has been held") for record in caplog.records] == [1]
+    assert state.live.table.routes["bot"].stable.name == "stable"
+    await watch.refresh()
+    await watch.decide(started(state))
 
 
 async def test_what_needs_a_restart_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
