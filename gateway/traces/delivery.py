@@ -8,6 +8,7 @@ without its rows. A row that the store cannot take is found by halving, and set 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -31,7 +32,7 @@ class InsertsRows(Protocol):
 
 
 def deliver(
-    store: InsertsRows, table: str, rows: Rows, token: str, *, suspect: bool
+    store: InsertsRows, table: str, rows: Rows, token: str, *, suspect: bool, settle_s: float = SETTLE_S
 ) -> list[tuple[Any, str]]:
     """Insert *rows*; those that cannot be stored come back with the reason.
 
@@ -39,11 +40,25 @@ def deliver(
     row; then the same call again, as suspect, is safe.
     """
     refused: list[tuple[Any, str]] = []
-    _deliver(store, table, rows, token, 0, refused)
-    if suspect:
-        poison = [row for row, _ in refused]
-        _restore_missing(store, table, [row for row in rows if row not in poison], token)
+    if suspect and table in _IDENTITY:
+        missing = missing_rows(store, table, rows)
+        if len(missing) < len(rows):
+            # Part of them is there: halves of an earlier try, or an insert that is just being finished.
+            time.sleep(settle_s)
+            rows = missing_rows(store, table, missing)
+            token = f"{token}+{_digest(table, rows)}"
+    if rows:
+        _deliver(store, table, rows, token, 0, refused)
+        if suspect:
+            poison = [row for row, _ in refused]
+            _restore_missing(store, table, [row for row in rows if row not in poison], token, settle_s)
     return refused
+
+
+def _digest(table: str, rows: Rows) -> str:
+    """The same rows have the same digest, so that inserting them twice at once still stores them once."""
+    key = _IDENTITY[table][0]
+    return hashlib.sha256("\0".join(row[key] for row in rows).encode()).hexdigest()[:16]
 
 
 def _deliver(
@@ -64,14 +79,14 @@ def _deliver(
             _deliver(store, table, part, f"{stem}/{first}-{first + len(part)}", first, refused)
 
 
-def _restore_missing(store: InsertsRows, table: str, rows: Rows, token: str) -> None:
+def _restore_missing(store: InsertsRows, table: str, rows: Rows, token: str, settle_s: float) -> None:
     if table not in _IDENTITY:
         # These rows replace their equals, so that inserting them again is safe and asking is not needed.
         store.insert(table, rows, token=f"{token}+{time.time_ns()}")
         return
     missing = missing_rows(store, table, rows)
     if missing:
-        time.sleep(SETTLE_S)
+        time.sleep(settle_s)
         missing = missing_rows(store, table, missing)
     if missing:
         store.insert(table, missing, token=f"{token}+{time.time_ns()}")

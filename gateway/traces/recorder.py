@@ -157,21 +157,23 @@ class Recorder:
             self._ledger.torn += 1
             self._ledger.save(self._ledger_path)
             log.warning("cut %d torn bytes off segment %s", batch.torn_bytes, path.name)
-        if self._reader.free(path):
-            self._ledger.positions.pop(path.name, None)
+        self._reader.free(path)
 
     def _seal(self) -> None:
         self._ledger.save(self._ledger_path)  # before the shipper can delete what says the same
         self._spool.seal()
+        # Only now may positions in segments that are gone be forgotten: while the file was open, a restart
+        # would have taken its rows for new ones.
+        present = {path.name for path in self._reader.segments()}
+        evicted = {segment for _, segment, _ in self._reader.tombstones()}  # one of the two, in this order
+        self._ledger.forget_except(present | evicted)
 
     def _housekeep(self) -> None:
-        """Count what writers evicted, and forget positions in segments that are gone."""
+        """Count what writers evicted."""
         if time.monotonic() < self._housekeeping_at:
             return
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
-        present = {path.name for path in self._reader.segments()}
-        tombstones = self._reader.tombstones()  # after the segments: an eviction leaves one of the two
-        self._ledger.forget_except(present | {segment for _, segment, _ in tombstones})
+        tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
             end, count = self._ledger.position(segment)
             self._ledger.drop("memory_bound", held - count)

@@ -255,7 +255,9 @@ def _translated(error: Exception, tell: Callable[[Exception], str], target: Targ
     code = code or (int(match[1]) if match else None)
     if code is None and isinstance(error, driver.OperationalError):
         return StoreUnreachableError(f"the store at {target.place} does not answer; {target.remedy}")
-    return StoreRefusedError(tell(error), code=code, about_data=code in _DATA_CODES)
+    # Without a code the rows never left: clickhouse-connect could not write them down.
+    about_data = code in _DATA_CODES or (code is None and isinstance(error, _UNWRITABLE))
+    return StoreRefusedError(tell(error), code=code, about_data=about_data)
 
 
 def _told(error: Exception) -> str:

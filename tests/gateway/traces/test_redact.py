@@ -186,7 +186,7 @@ FORMS = [as_plain, as_escaped, as_tool_arguments, as_key, as_text]
 
 
 @given(VALUES, AROUND, st.sampled_from(FORMS))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_a_planted_value_never_gets_out(value: str, around: tuple[str, str], form: Any) -> None:
     stored = json_text(REDACTOR.value(parse_json(form(around[0] + value + around[1])), "s"))
     assert not leaks(value, stored)
@@ -195,7 +195,7 @@ def test_a_planted_value_never_gets_out(value: str, around: tuple[str, str], for
 
 
 @given(VALUES, st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_value_split_over_the_chunks_of_a_stream_never_gets_out(value: str, data: st.DataObject) -> None:
     text = f"You wrote: {value}. Right?"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
@@ -215,7 +215,7 @@ def test_an_escaped_value_in_json_that_broke_off_never_gets_out(value: str) -> N
 
 
 @given(VALUES, AROUND)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_redacting_again_changes_nothing(value: str, around: tuple[str, str]) -> None:
     once = REDACTOR.text(around[0] + value + around[1], "s")
     assert REDACTOR.text(once, "s") == once
@@ -264,7 +264,7 @@ ORDINARY = st.one_of(
 
 
 @given(st.lists(ORDINARY, min_size=1, max_size=4), st.sampled_from([", ", "; ", " and ", "\n"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_ordinary_text_is_left_alone(parts: list[str], separator: str) -> None:
     text = separator.join(parts)
     assert REDACTOR.text(text, "s") == text

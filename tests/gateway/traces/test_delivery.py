@@ -1,0 +1,104 @@
+"""Delivery: every row once, whatever the store did with earlier tries; a poison row blocks no other."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import StoreError, StoreRefusedError, StoreUnreachableError
+from gateway.traces.delivery import IDS_PER_QUERY, deliver
+
+POISON = "poison"
+
+
+class FaultyStore:
+    """Keeps rows, honours tokens, and fails as told: before or after it stored, or remembering a token alone."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        self.rows: list[dict[str, Any]] = []
+        self.tokens: list[str] = []
+
+    def insert(self, _table: str, rows: list[dict[str, Any]], *, token: str) -> None:
+        fault = self.faults.pop(0) if self.faults else "none"
+        if fault == "lost before":
+            raise StoreUnreachableError("no answer")
+        if any(row["trace_id"].startswith(POISON) for row in rows):
+            raise StoreRefusedError("code 53, TYPE_MISMATCH", code=53, about_data=True)
+        if fault == "busy":
+            raise StoreRefusedError("code 252, TOO_MANY_PARTS", code=252)
+        if fault == "memory":
+            raise StoreRefusedError("code 241, MEMORY_LIMIT_EXCEEDED", code=241)
+        if token not in self.tokens:
+            self.tokens.append(token)
+            if fault != "killed with the token":
+                self.rows += rows
+        if fault in ("lost after", "killed with the token"):
+            raise StoreUnreachableError("no answer")
+
+    def query(self, _sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        assert parameters is not None
+        ids = parameters["ids"]
+        assert len(ids) <= IDS_PER_QUERY
+        within = [row for row in self.rows if parameters["first"] <= row["started_at"] <= parameters["last"]]
+        return [{"trace_id": row["trace_id"]} for row in within if row["trace_id"] in ids]
+
+
+def rows_named(names: list[str]) -> list[dict[str, Any]]:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    return [{"trace_id": name, "started_at": start + timedelta(seconds=n)} for n, name in enumerate(names)]
+
+
+def until_delivered(store: FaultyStore, rows: list[dict[str, Any]]) -> list[str]:
+    suspect = False
+    while True:
+        try:
+            refused = deliver(store, "traces", rows, "file:traces", suspect=suspect, settle_s=0)
+        except StoreError:
+            suspect = True
+        else:
+            return [row["trace_id"] for row, _ in refused]
+
+
+FAULTS = st.lists(
+    st.sampled_from(["none", "lost before", "lost after", "killed with the token", "busy", "memory"]),
+    max_size=8,
+)
+
+
+@given(st.integers(1, 300), st.sets(st.integers(0, 299), max_size=3), FAULTS)
+@settings(max_examples=200, deadline=None)
+def test_every_row_is_stored_once_and_poison_is_set_aside(
+    count: int, poisoned: set[int], faults: list[str]
+) -> None:
+    names = [f"{POISON if n in poisoned else 'row'}-{n}" for n in range(count)]
+    store = FaultyStore(faults)
+    refused = until_delivered(store, rows_named(names))
+    assert sorted(row["trace_id"] for row in store.rows) == sorted(
+        n for n in names if not n.startswith(POISON)
+    )
+    assert sorted(refused) == sorted(name for name in names if name.startswith(POISON))
+
+
+def test_a_batch_and_its_token_are_the_same_at_every_try() -> None:
+    store = FaultyStore(["lost after", "lost after"])
+    until_delivered(store, rows_named(["a", "b"]))
+    assert store.tokens == ["file:traces"]
+
+
+def test_a_store_that_refuses_for_its_own_reasons_is_no_row_s_fault() -> None:
+    with pytest.raises(StoreRefusedError):
+        deliver(FaultyStore(["busy"]), "traces", rows_named(["a", "b"]), "t", suspect=False)
+    with pytest.raises(StoreRefusedError):
+        deliver(FaultyStore(["memory", "memory"]), "traces", rows_named(["a", "b"]), "t", suspect=False)
+
+
+def test_rows_that_replace_their_equals_are_inserted_again_when_in_doubt() -> None:
+    store = FaultyStore([])
+    store.tokens = ["t"]  # remembered, and its rows gone
+    deliver(store, "rollouts", rows_named(["a"]), "t", suspect=True)
+    assert len(store.rows) == 1
