@@ -1,7 +1,7 @@
-"""`python -m learner.process --config FILE`: keeps snapshots loaded, decides rollouts, learns by itself.
+"""`python -m learner.process --config FILE`: decides rollouts, keeps snapshots loaded, learns by itself.
 
-One for each data directory: a lock keeps a second one from deciding too. Nothing here is on the way of a
-request; while the gateway or the store is away it waits, and says so once.
+One for each data directory: a lock keeps a second one from deciding too. The three duties have a thread each,
+so that a rollback never waits for a server that is loading. Nothing here is on the way of a request.
 """
 
 from __future__ import annotations
@@ -14,143 +14,106 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.config import Config, load_config
-from gateway.errors import ConfigError, StoreError, TracetuneError
+from gateway.control.client import ControlClient
+from gateway.errors import StoreError, TracetuneError
 from gateway.paths import paths_of
 from gateway.traces.store import Store
 from learner.autopilot import Autopilot
+from learner.duty import Duty
 from learner.files import locked
 from learner.publish import ensure_loaded, publish
-from learner.rollout.control import Control
 from learner.rollout.controller import step
 from learner.rollout.start import start_rollout
 
-TICK_S = 1.5
-REST = 4.0  # times as long as a tick took: at most a fifth of a core, however much evidence there is
 STORE_WAIT_S = 60.0  # for an embedded store that is just starting
+STOP_WITHIN_S = 2.0  # for each duty to end its tick
 LOCK = "controller.lock"
 
 log = logging.getLogger("learner")
 
 
-class Learner:
-    """The three duties, one after the other at every tick; what fails in one does not keep the others."""
-
-    def __init__(self, config_path: Path, config: Config, store: Store, control: Control) -> None:
-        self.config = config
-        self._config_path = config_path
-        self._read_ns = _changed_ns(config_path)
-        self._store = store
-        self._control = control
-        self._autopilot = Autopilot(config_path, paths_of(config).state)
-        self._troubles: dict[str, str] = {}
-
-    def tick(self) -> None:
-        """Do what is due. Raises nothing that a user or the world can cause."""
-        self._reload()
-        with self._telling("rollouts"):
-            step(self.config, self._store, self._control, _now)
-        with self._telling("snapshots"):
-            ensure_loaded(self.config, self._control.routes())
-        with self._telling("autopilot"):
-            self._autopilot.tick(self.config, self._store, self._control, self._start, _now())
-
-    def stop(self) -> None:
-        """End a run under way at its checkpoint."""
-        self._autopilot.stop()
-
-    def _start(self, route: str, snapshot: str, why: str) -> None:
-        start_rollout(
-            self.config,
-            self._store,
-            self._control,
-            lambda chosen, upstream: publish(self.config, chosen, upstream),
-            route=route,
-            snapshot=snapshot,
-            share=None,
-            who="autopilot",
-            why=why,
-            now=_now(),
-        )
-
-    def _reload(self) -> None:
-        changed = _changed_ns(self._config_path)
-        if changed == self._read_ns:
-            return
-        self._read_ns = changed
-        try:
-            self.config = load_config(self._config_path)
-        except ConfigError as error:
-            log.warning("going on with the former configuration: %s", error)
-
-    @contextlib.contextmanager
-    def _telling(self, duty: str) -> Iterator[None]:
-        """Log a trouble when it comes, when it changes and when it goes; the next tick tries again."""
-        try:
-            yield
-        except TracetuneError as error:
-            if self._troubles.get(duty) != str(error):
-                log.warning("%s: %s", duty, error)
-            self._troubles[duty] = str(error)
-            return
-        if self._troubles.pop(duty, None) is not None:
-            log.info("%s: back to normal", duty)
-
-
-def main(config_path: Path, stopped: threading.Event | None = None) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises TracetuneError when it cannot start."""
-    from gateway.control.client import ControlClient
-
-    stopped = stopped or _stopped_by_signal()
+def main(config_path: Path, stopped: threading.Event) -> int:
+    """Run until *stopped*; the exit code. Raises TracetuneError when it cannot start."""
     config = load_config(config_path)
-    with locked(paths_of(config).state / LOCK, holder="a learner process is"):
-        store = _connected(config, stopped.is_set)
-        if store is None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(paths_of(config).state / LOCK, holder="a learner process is"))
+        stores = [_connected(config, stopped), _connected(config, stopped)]
+        if None in stores:
             return 0
-        with store:
-            learner = Learner(config_path, config, store, ControlClient(config, os.environ))
-            log.info("watching %d routes", len(config.learner))
-            took_s = 0.0
-            while not stopped.wait(max(TICK_S, REST * took_s)):
-                began = time.monotonic()
-                learner.tick()
-                took_s = time.monotonic() - began
-            learner.stop()
+        deciding, learning = (stack.enter_context(store) for store in stores if store is not None)
+        autopilot = Autopilot(config_path, paths_of(config).state)
+        stack.callback(autopilot.stop)
+        duties = [
+            Duty("rollouts", config_path, stopped, lambda config: _decide(config, deciding)),
+            Duty("snapshots", config_path, stopped, _keep_loaded),
+            Duty("autopilot", config_path, stopped, lambda config: _learn(config, learning, autopilot)),
+        ]
+        for duty in duties:
+            duty.start()
+        log.info("deciding rollouts of %d routes, learning on %d", len(config.routes), len(config.learner))
+        while not stopped.wait(1.0):
+            if not all(duty.is_alive() for duty in duties):
+                return 1  # a bug of ours, with its traceback in the log; the supervisor starts us anew
+        for duty in duties:
+            duty.join(STOP_WITHIN_S)
     return 0
 
 
-def _connected(config: Config, stopped: Callable[[], bool]) -> Store | None:
-    """The store once it answers; None when told to stop before. Raises StoreError after STORE_WAIT_S."""
-    deadline = _now().timestamp() + STORE_WAIT_S
-    while not stopped():
+def _decide(config: Config, store: Store) -> None:
+    with ControlClient(config, os.environ) as control:
+        step(config, store, control, _now)
+
+
+def _keep_loaded(config: Config) -> None:
+    with ControlClient(config, os.environ) as control:
+        routes = control.routes()
+    ensure_loaded(config, routes)
+
+
+def _learn(config: Config, store: Store, autopilot: Autopilot) -> None:
+    with ControlClient(config, os.environ) as control:
+
+        def start(route: str, snapshot: str, why: str) -> None:
+            start_rollout(
+                config,
+                store,
+                control,
+                lambda chosen, upstream: publish(config, chosen, upstream),
+                route=route,
+                snapshot=snapshot,
+                share=None,
+                who="autopilot",
+                why=why,
+                now=_now(),
+            )
+
+        autopilot.tick(config, store, control, start, _now())
+
+
+def _connected(config: Config, stopped: threading.Event) -> Store | None:
+    """The store once it answers; None when stopped before. Raises StoreError after STORE_WAIT_S."""
+    deadline = time.monotonic() + STORE_WAIT_S
+    while not stopped.is_set():
         try:
             return Store.connect(config, wait_s=1.0)
         except StoreError:
-            if _now().timestamp() > deadline:
+            if time.monotonic() > deadline:
                 raise
     return None
 
 
-def _stopped_by_signal() -> threading.Event:
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
-
-
-def _changed_ns(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0  # gone for a moment while an editor replaces it
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
 
 
 if __name__ == "__main__":
@@ -158,8 +121,10 @@ if __name__ == "__main__":
     parser.add_argument("--config", type=Path, required=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    ended = threading.Event()
+    _on_signals(ended.set)
     try:
-        sys.exit(main(parser.parse_args().config))
+        sys.exit(main(parser.parse_args().config, ended))
     except TracetuneError as error:
         sys.stderr.write(f"{' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)

@@ -74,7 +74,7 @@ def _print_one(
     print_table(
         ("test", "claim", "e-value", "needed", ""),
         [
-            (m.role, m.claim, f"{m.e:.3g}", f"{m.threshold:.3g}", "proven" if m.passed else "")
+            (m.role, m.claim, f"{m.e:.3g}", f"{m.threshold:g}", "proven" if m.passed else "")
             for m in decision.measures
         ],
     )

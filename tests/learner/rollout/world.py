@@ -17,8 +17,16 @@ START = NOW - timedelta(hours=2)
 class World:
     """Traces and judgments of one rollout, written as recorder and judges write them."""
 
-    def __init__(self, store: Store, rollout: str, policy: FrozenPolicy | None = None) -> None:
-        self.store, self.rollout = store, rollout
+    def __init__(
+        self,
+        store: Store,
+        rollout: str | None,
+        policy: FrozenPolicy | None = None,
+        *,
+        start: datetime = START,
+        version: str = "v1",
+    ) -> None:
+        self.store, self.rollout, self.start, self.version = store, rollout, start, version
         self.policy = policy or frozen(window_s=600, settle_s=60)
         self.traces: list[Trace] = []
         self.judgments: list[Judgment] = []
@@ -29,17 +37,17 @@ class World:
         trace_id = f"{self.rollout}-{len(self.traces):06d}"
         fields = {
             "trace_id": trace_id,
-            "started_at": START + timedelta(seconds=after_s),
+            "started_at": self.start + timedelta(seconds=after_s),
             "route": "support",
-            "variant": "snap-1" if candidate else "stable",
-            "snapshot": "snap-1" if candidate else None,
+            "variant": self.policy.candidate.variant if candidate else "stable",
+            "snapshot": self.policy.candidate.variant if candidate else None,
             "rollout": self.rollout,
             "propensity": 0.1 if candidate else 0.9,
             "client": "app",
             "session": session,
             "subject": None,
             "upstream": "local" if candidate else "frontier",
-            "model": "snap-1" if candidate else "big",
+            "model": self.policy.candidate.model if candidate else "big",
             "endpoint": "/v1/chat/completions",
             "stream": False,
             "status": 200,
@@ -64,9 +72,16 @@ class World:
             self.judge(trace_id, score)
         return trace_id
 
-    def judge(self, trace_id, score, *, version="v1", judge="resolved", at=NOW):
+    def judge(self, trace_id, score, *, version=None, judge="resolved", at=NOW):
         self.judgments.append(
-            Judgment(trace_id=trace_id, judge=judge, version=version, score=score, reason="", judged_at=at)
+            Judgment(
+                trace_id=trace_id,
+                judge=judge,
+                version=version or self.version,
+                score=score,
+                reason="",
+                judged_at=at,
+            )
         )
 
     def write(self) -> None:
