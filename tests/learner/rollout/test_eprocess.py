@@ -22,6 +22,7 @@ from learner.rollout.eprocess import (
 )
 
 NEVER = 10**9
+LAW = settings(max_examples=60, deadline=None)  # a busy machine proves nothing
 
 
 def log_e_paths(returns: np.ndarray) -> np.ndarray:
@@ -131,11 +132,13 @@ def to_sample(units):
     return Sample.of(list(arm), list(share), list(x))
 
 
+@LAW
 @given(units=units_strategy, question=questions)
 def test_no_outcome_can_bankrupt_a_bet(units, question):
     assert (difference_returns(to_sample(units), question) >= -1 - 1e-9).all()
 
 
+@LAW
 @given(units=units_strategy, question=questions, seed=st.integers(0, 2**32))
 def test_the_order_of_units_does_not_matter(units, question, seed):
     shuffled = list(units)
@@ -149,6 +152,7 @@ def test_the_order_of_units_does_not_matter(units, question, seed):
     )
 
 
+@LAW
 @given(units=units_strategy, question=questions, repeat=st.integers(1, 5))
 def test_a_counted_row_is_as_many_units(units, question, repeat):
     arm, share, x = zip(*units, strict=True)
@@ -160,6 +164,7 @@ def test_a_counted_row_is_as_many_units(units, question, repeat):
     )
 
 
+@LAW
 @given(units=units_strategy, question=questions, cut=st.integers(0, 40))
 def test_sums_of_parts_are_the_sum_of_the_whole(units, question, cut):
     returns = difference_returns(to_sample(units), question)
@@ -169,6 +174,7 @@ def test_sums_of_parts_are_the_sum_of_the_whole(units, question, cut):
     np.testing.assert_allclose(parts, log_products(returns, ones), rtol=1e-9, atol=1e-9)
 
 
+@LAW
 @given(units=units_strategy, center=st.floats(0.01, 0.99), low=st.floats(-0.9, 0.4), step=st.floats(0, 0.5))
 def test_a_stricter_null_is_never_easier_to_reject(units, center, low, step):
     easy = Question(direction=1, center=center, null=low)
@@ -178,6 +184,7 @@ def test_a_stricter_null_is_never_easier_to_reject(units, center, low, step):
     assert log_e_difference(sample, strict) <= log_e_difference(sample, easy) + 1e-9
 
 
+@LAW
 @given(units=units_strategy, center=st.floats(0.01, 0.99), gain=st.floats(0, 1))
 def test_a_better_candidate_outcome_never_lowers_the_evidence_for_it(units, center, gain):
     question = Question(direction=1, center=center)
@@ -188,6 +195,7 @@ def test_a_better_candidate_outcome_never_lowers_the_evidence_for_it(units, cent
     )
 
 
+@LAW
 @given(units=units_strategy, center=st.floats(0.01, 0.99))
 def test_harm_is_superiority_of_the_opposite_outcome(units, center):
     sample = to_sample(units)
@@ -198,6 +206,7 @@ def test_harm_is_superiority_of_the_opposite_outcome(units, center):
     assert math.isclose(harm, superiority, rel_tol=1e-6, abs_tol=1e-6)
 
 
+@LAW
 @given(units=units_strategy)
 def test_a_level_says_nothing_about_the_stable_arm(units):
     sample = to_sample(units)
@@ -224,7 +233,7 @@ def test_no_units_are_no_evidence():
     assert high == pytest.approx(1)
 
 
-@settings(max_examples=20)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_the_interval_holds_the_estimate_and_narrows(seed):
     rng = np.random.default_rng(seed)
