@@ -113,8 +113,6 @@ def _written_date(chance: random.Random, day: date) -> str:
             f"{short} {_ordinal(day.day)} {day.year}",
             f"{month} {day.day}, {day.year}",
             f"{day.day} {month} {day.year}",
-            f"{day.day} {short} {day.year}",
-            f"the {_ordinal(day.day)} of {month} {day.year}",
             day.isoformat(),
         )
     )

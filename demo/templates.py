@@ -77,15 +77,15 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "There is a wrong name on the invoice for {order} of {date}. Please correct it.",
         "{order}, {date}: no receipt in the box. Can I have one?",
         "For my tax return I need the bill for the {item}, {order}, {date}.",
-        "I can't find the receipt for my {item} of {date}. Could you send it again? {order}.",
+        "I lost the receipt for my {item} of {date}. Could you send it again? {order}.",
     ),
 }
 
 # How soon, as customers say it. Nothing said is "normal".
 PRIORITIES: dict[str, tuple[str, ...]] = {
-    "low": ("No rush.", "Take your time.", "It can wait.", "Whenever you have a minute.", "Not urgent."),
-    "normal": ("", "Thanks!", "Thank you.", "Best, Ana"),
-    "high": ("It's urgent!", "I need this today.", "ASAP please.", "This can't wait.", "Please hurry."),
+    "low": ("No rush.", "Take your time.", "It can wait."),
+    "normal": ("", "", "Thanks!", "Thank you."),
+    "high": ("It's urgent!", "I need this today.", "ASAP please.", "Please hurry."),
 }
 
 GREETINGS = ("", "", "", "Hi,", "Hello,", "Good morning,", "Hey there,")

@@ -60,9 +60,7 @@ def register(
 
 def snapshot_id(manifest: SnapshotManifest) -> str:
     """`<route>-<12 hex>` of a hash over every other field; files are in it by their digests."""
-    content = msgspec.to_builtins(manifest)
-    del content["snapshot"]
-    return f"{slug(manifest.route)}-{content_digest(content)[:_ID_DIGITS]}"
+    return _id_of(manifest.route, msgspec.to_builtins(manifest))
 
 
 def load_snapshot(root: Path, snapshot: str) -> SnapshotManifest:
@@ -87,7 +85,9 @@ def verify_snapshot(root: Path, snapshot: str, base_model: Path | None = None) -
     """
     manifest = load_snapshot(root, snapshot)
     folder = root / snapshot
-    if manifest.snapshot != snapshot or snapshot_id(manifest) != snapshot:
+    # Of the document itself, not of what this version reads in it: fields may come and go, ids may not.
+    document = read_json(folder / MANIFEST, dict[str, Any])
+    if manifest.snapshot != snapshot or _id_of(manifest.route, document) != snapshot:
         raise LearnerError(f"{folder / MANIFEST}: was changed: its content does not hash to {snapshot}")
     present = {path.name for path in folder.iterdir()}
     expected = {MANIFEST, *manifest.files}
@@ -154,6 +154,11 @@ def row_of(manifest: SnapshotManifest) -> SnapshotRow:
         evaluation=msgspec.json.encode(manifest.evaluation).decode(),
         created_at=manifest.created_at,
     )
+
+
+def _id_of(route: str, document: dict[str, Any]) -> str:
+    content = {name: value for name, value in document.items() if name != "snapshot"}
+    return f"{slug(route)}-{content_digest(content)[:_ID_DIGITS]}"
 
 
 def _publish(work: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -16,19 +17,34 @@ from learner.errors import LearnerError, LearnerRefusedError
 from learner.runtime import MODEL_ENVIRONMENT
 from learner.types import Progress
 
+log = logging.getLogger(__name__)
+
 POLL_S = 0.25
+MAX_RESTARTS = 3  # of a script that was killed: it goes on from its checkpoint each time
 STOP_WITHIN_S = 3.0  # between asking a script to end and killing it; it loses nothing but its last steps
 
 
 def run_script(module: str, run: Path, *, tell: Callable[[Progress], None], stop: Callable[[], bool]) -> None:
     """Run `python -m MODULE --run RUN` to its end, telling its progress; its output goes to RUN/MODULE.log.
 
+    A script that is killed is started again, up to MAX_RESTARTS times, and loses nothing but a few steps.
     Raises LearnerRefusedError or LearnerError with the script's own last line, and LearnerError when *stop*
     said so.
     """
     name = module.rpartition(".")[2]
-    log = run / f"{name}.log"
-    with log.open("ab") as output:
+    for restart in range(MAX_RESTARTS + 1):
+        code = _run_once(module, run, tell, stop)
+        if code == 0:
+            return
+        if code > 0 or restart == MAX_RESTARTS:
+            raise _failure(name, code, run / f"{name}.log")
+        log.warning("%s was killed by %s; going on from its checkpoint", name, signal.Signals(-code).name)
+
+
+def _run_once(module: str, run: Path, tell: Callable[[Progress], None], stop: Callable[[], bool]) -> int:
+    """Run the script until it ends; its exit code. Raises LearnerError when *stop* said so."""
+    name = module.rpartition(".")[2]
+    with (run / f"{name}.log").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--run", str(run)],
             stdin=subprocess.DEVNULL,
@@ -43,10 +59,9 @@ def run_script(module: str, run: Path, *, tell: Callable[[Progress], None], stop
             if stop():
                 raise LearnerError(f"{name} was stopped; the next `learn run` goes on from its checkpoint")
             time.sleep(POLL_S)
+        return process.returncode
     finally:
         _end(process)
-    if process.returncode != 0:
-        raise _failure(name, process.returncode, log)
 
 
 def _tell_news(path: Path, told: int, tell: Callable[[Progress], None]) -> int:
@@ -76,9 +91,7 @@ def _failure(name: str, code: int, log: Path) -> LearnerError:
     if code < 0:
         signal_name = signal.Signals(-code).name
         hint = ", out of memory perhaps" if -code == signal.SIGKILL else ""
-        return LearnerError(
-            f"{name} was killed by {signal_name}{hint}; the next `learn run` goes on from its checkpoint"
-        )
+        return LearnerError(f"{name} was killed {MAX_RESTARTS + 1} times, last by {signal_name}{hint}")
     lines = log.read_text(errors="replace").strip().splitlines()
     reason = lines[-1] if lines else f"ended with code {code}"
     if code == LearnerRefusedError.exit_code:

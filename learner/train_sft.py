@@ -20,13 +20,14 @@ import msgspec
 from gateway.errors import TracetuneError
 from learner.base_model import base_model_digest
 from learner.errors import LearnerError, LearnerRefusedError
-from learner.files import content_digest, locked, read_json, read_jsonl, sha256_of, write_json
+from learner.files import locked, read_json, read_jsonl, sha256_of, write_json
 from learner.render import render
 from learner.runtime import die_with_parent, find_device, library_versions, quiet_libraries
 from learner.types import Example, Progress, TrainPlan, TrainResult
 
 WHOLE = "whole"  # the file that marks a checkpoint as completely written
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WEIGHTS = "adapter_model.safetensors"
+LOSS_STEPS = 10  # at the end, whose mean loss is reported
 
 
 def train_sft(run: Path) -> TrainResult:
@@ -113,14 +114,14 @@ def train_sft(run: Path) -> TrainResult:
     trainer.model.save_pretrained(work)
     work.rename(adapter)
     result = TrainResult(
-        adapter=adapter_digest(adapter),
+        adapter=sha256_of(adapter / WEIGHTS),
         device=device.kind,
         rows=len(rendered.rows),
         over_length=rendered.over_length,
         steps=outcome.global_step,
         tokens=sum(len(row["input_ids"]) for row in rendered.rows),
         seconds=round(time.monotonic() - started, 3),
-        loss=round(outcome.training_loss, 6),
+        loss=_last_loss(trainer.state.log_history),
         libraries=library_versions(),
         finished_at=datetime.now(UTC),
     )
@@ -128,9 +129,10 @@ def train_sft(run: Path) -> TrainResult:
     return result
 
 
-def adapter_digest(adapter: Path) -> str:
-    """Hex sha256 over the adapter's weights and configuration."""
-    return content_digest({name: sha256_of(adapter / name) for name in ADAPTER_FILES})
+def _last_loss(history: list[dict[str, Any]]) -> float:
+    """The mean loss of the last steps: unlike the trainer's own mean, the same for a resumed run."""
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry][-LOSS_STEPS:]
+    return round(sum(losses) / len(losses), 6)
 
 
 def _last_whole_checkpoint(directory: Path) -> str | None:

@@ -101,7 +101,8 @@ def verify(config_path: Path, snapshot_ids: tuple[str, ...], as_json: bool) -> N
         print_json([manifest.snapshot for manifest in verified])
         return
     for manifest in verified:
-        click.echo(f"{manifest.snapshot}: verified, {len(manifest.files)} files")
+        base = "and its base model" if bases[manifest.snapshot] else "(its base model is not here)"
+        click.echo(f"{manifest.snapshot}: verified, {len(manifest.files)} files {base}")
     if not verified:
         click.echo("no snapshots yet")
 
@@ -129,10 +130,11 @@ def evaluation_of(manifest: SnapshotManifest) -> Evaluation | None:
 
 
 def base_model_for(config: Config, manifest: SnapshotManifest) -> Path | None:
-    """The base model's directory on this machine, if the snapshot's route still learns on that model."""
+    """The base model's directory, if the snapshot's route still learns on it and it is on this machine."""
     for entry in config.learner:
-        if entry.route == manifest.route and entry.base_model.name == manifest.base_model:
-            return entry.base_model
+        base = entry.base_model
+        if entry.route == manifest.route and base.name == manifest.base_model and base.is_dir():
+            return base
     return None
 
 

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from demo.messages import messages
+from gateway.paths import paths_of
+from gateway.traces.store import Store
+from learner.dataset import build_dataset, dataset_digest, load_manifest
+from learner.errors import LearnerRefusedError
+from learner.files import read_jsonl, sha256_of
+from learner.select import ABSTAINED, DUPLICATE, FAILED, LOW_SCORE, NOT_JUDGED, NOT_STOPPED, PINNED, TOOLS
+from learner.status import route_status
+from learner.types import Example, HoldoutRow
+from tests.learner.traffic import (
+    ROUTE,
+    a_config,
+    add,
+    judged_traffic,
+    judgment_on,
+    trace_of,
+    version_of,
+)
+
+MESSAGES = list(islice(messages(2), 20))
+
+
+def test_every_trace_is_trained_on_or_held_out_or_counted_with_its_reason(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 120)
+    odd = [
+        trace_of(MESSAGES[0], 500, outcome="timeout", status=504),
+        trace_of(MESSAGES[1], 501, finish_reason="length"),
+        trace_of(MESSAGES[2], 502, propensity=None),
+        trace_of(MESSAGES[3], 503, finish_reason="tool_calls"),
+        trace_of(MESSAGES[4], 504),
+        trace_of(MESSAGES[5], 505),
+    ]
+    add(clean_store, *odd, *(judgment_on(trace, config, 1.0) for trace in odd[:4]))
+    add(clean_store, judgment_on(odd[5], config, None))
+    manifest = build_dataset(config, ROUTE, clean_store)
+    reasons = manifest.left_out
+    for reason in (FAILED, NOT_STOPPED, PINNED, TOOLS, NOT_JUDGED, ABSTAINED):
+        assert reasons[reason] == 1, reason
+    assert manifest.judged == 120
+    assert manifest.examples + manifest.holdout + sum(reasons.values()) == 126
+    assert reasons[LOW_SCORE] > 0
+
+
+def test_only_winners_are_trained_on_and_losers_are_held_out_too(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 120)
+    manifest = build_dataset(config, ROUTE, clean_store)
+    folder = paths_of(config).datasets / manifest.dataset
+    examples = read_jsonl(folder / "train.jsonl", Example)
+    holdout = read_jsonl(folder / "holdout.jsonl", HoldoutRow)
+    assert {example.score for example in examples} == {1.0}
+    assert {row.score for row in holdout} == {0.0, 1.0}
+    assert all(row.feedback[-1].kind == "kept" for row in holdout), "evaluation judges by what was kept"
+    assert not {trace for example in examples for trace in example.traces} & {
+        row.trace.trace_id for row in holdout
+    }
+
+
+def test_traces_with_a_holdout_tag_are_never_trained_on_and_are_a_slice(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    traces = judged_traffic(clean_store, config, 120)
+    unseen = {trace.trace_id for trace in traces if trace.tags["template"] == "unseen"}
+    manifest = build_dataset(config, ROUTE, clean_store)
+    folder = paths_of(config).datasets / manifest.dataset
+    trained = {t for example in read_jsonl(folder / "train.jsonl", Example) for t in example.traces}
+    assert unseen
+    assert not trained & unseen
+    assert manifest.slices["template=unseen"] == len(unseen)
+
+
+def test_the_same_traces_make_the_same_dataset_and_one_row(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 80)
+    first = build_dataset(config, ROUTE, clean_store)
+    again = build_dataset(config, ROUTE, clean_store)
+    assert first.dataset == again.dataset
+    folder = paths_of(config).datasets / first.dataset
+    assert {name: sha256_of(folder / name) for name in first.files} == first.files
+    stored = load_manifest(paths_of(config).datasets, first.dataset)
+    assert dataset_digest(stored)[:12] == first.dataset.rpartition("-")[2]
+    rows = clean_store.query("SELECT dataset, examples, holdout FROM datasets")
+    assert rows == [{"dataset": first.dataset, "examples": first.examples, "holdout": first.holdout}]
+
+
+def test_too_few_judged_traces_are_refused_with_the_numbers(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path, min_traces=200)
+    judged_traffic(clean_store, config, 87)
+    with pytest.raises(LearnerRefusedError, match=r"87 of 200 judged traces") as refused:
+        build_dataset(config, ROUTE, clean_store)
+    assert refused.value.exit_code == 3
+    assert "learner.dataset.min_traces" in str(refused.value)
+    (status,) = route_status(config, clean_store)
+    assert (status.line, status.next) == ("87 of 200 judged traces", None)
+
+
+def test_without_winners_it_is_refused(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    rows = [trace_of(message, number) for number, message in enumerate(islice(messages(3), 50))]
+    add(clean_store, *rows, *(judgment_on(row, config, 0.5) for row in rows))
+    with pytest.raises(LearnerRefusedError, match=r"0 of 8 winners \(score at least 1\) among 50"):
+        build_dataset(config, ROUTE, clean_store)
+
+
+def test_one_session_gives_nothing_to_hold_out_and_is_refused(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    stream = islice(messages(3, unseen_share=0.0), 50)
+    rows = [trace_of(message, number, session="one") for number, message in enumerate(stream)]
+    add(clean_store, *rows, *(judgment_on(row, config, 1.0) for row in rows))
+    with pytest.raises(LearnerRefusedError, match=r"0 of 8 traces to hold out, from 1 sessions in 1 groups"):
+        build_dataset(config, ROUTE, clean_store)
+
+
+def test_the_same_prompt_and_answer_trains_once_and_keeps_all_its_traces(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 80)
+    same = [trace_of(MESSAGES[7], number) for number in range(900, 920)]
+    add(clean_store, *same, *(judgment_on(trace, config, 1.0) for trace in same))
+    manifest = build_dataset(config, ROUTE, clean_store)
+    folder = paths_of(config).datasets / manifest.dataset
+    longest = max((e.traces for e in read_jsonl(folder / "train.jsonl", Example)), key=len)
+    assert set(longest) == {trace.trace_id for trace in same}
+    assert manifest.left_out[DUPLICATE] == 19
+
+
+def test_the_holdout_is_bounded_and_what_does_not_fit_trains_nobody(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path, max_holdout=10)
+    judged_traffic(clean_store, config, 120)
+    manifest = build_dataset(config, ROUTE, clean_store)
+    assert manifest.holdout == 10
+    assert manifest.left_out["the holdout is full (dataset.max_holdout)"] > 0
+
+
+def test_verdicts_of_an_older_version_of_the_judge_count_only_until_the_new_one_has_judged(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    rows = [trace_of(message, number) for number, message in enumerate(islice(messages(4), 60))]
+    add(clean_store, *rows, *(judgment_on(row, config, 1.0, version="old") for row in rows))
+    assert build_dataset(config, ROUTE, clean_store).judge_version == "old"
+    add(clean_store, *(judgment_on(row, config, 1.0) for row in rows[:50]))
+    manifest = build_dataset(config, ROUTE, clean_store)
+    assert manifest.judge_version == version_of(config)
+    assert manifest.judged == 50
+
+
+def test_feedback_of_another_client_is_not_what_was_kept(tmp_path: Path, clean_store: Store) -> None:
+    import msgspec
+
+    from tests.learner.traffic import kept_on
+
+    config = a_config(tmp_path)
+    traces = judged_traffic(clean_store, config, 60)
+    add(clean_store, *(msgspec.structs.replace(kept_on(t, "forged"), client="other") for t in traces))
+    manifest = build_dataset(config, ROUTE, clean_store)
+    holdout = read_jsonl(paths_of(config).datasets / manifest.dataset / "holdout.jsonl", HoldoutRow)
+    assert all(said.text != "forged" for row in holdout for said in row.feedback)
