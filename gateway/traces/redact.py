@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,10 @@ class Redactor:
             return text
         pieces: list[str] = []
         at = len(context)
-        for found in _without_overlaps(data):
-            start, end = found.start, found.end
-            if not ascii_only:
-                start, end = len(data[:start].decode()), len(data[:end].decode())
-            if start < len(context):
-                continue  # the key's own text
-            pieces += (full[at:start], self._placeholder(found, scope))
-            at = end
+        for found, start, end in _in_characters(data, _without_overlaps(data), ascii_only=ascii_only):
+            if start >= len(context):  # what lies before it is the key's own text
+                pieces += (full[at:start], self._placeholder(found, scope))
+                at = end
         return "".join((*pieces, full[at:])) if pieces else text
 
     def _placeholder(self, found: Found, scope: str) -> str:
@@ -136,11 +133,25 @@ def _foldable(encoded: bytes) -> bool:
     return not encoded.isascii() and _FOLDABLE.search(encoded.decode()) is not None
 
 
+def _in_characters(data: bytes, found: list[Found], *, ascii_only: bool) -> Iterator[tuple[Found, int, int]]:
+    """Each of *found*, in order, with its span in characters."""
+    byte = character = 0
+    for one in found:
+        if ascii_only:
+            yield one, one.start, one.end
+            continue
+        start = character + len(data[byte : one.start].decode())
+        byte, character = one.end, start + len(data[one.start : one.end].decode())
+        yield one, start, character
+
+
 def _without_overlaps(data: bytes) -> list[Found]:
     taken: list[Found] = []
+    covered = bytearray(len(data))  # looking up a span costs its length, however many were found before
     for finder in FINDERS:
         for found in finder(data):
-            if all(found.end <= other.start or found.start >= other.end for other in taken):
+            if not any(covered[found.start : found.end]):
+                covered[found.start : found.end] = b"\1" * (found.end - found.start)
                 taken.append(found)
     return sorted(taken)
 

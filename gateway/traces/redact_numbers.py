@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from gateway.traces.redact_rules import PHONE_WORDS, Found, compile_pattern, joined_after, joined_before
 
 # How cards are written: in one piece, or in the groups printed on them.
-_CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (8, 8), (4, 4, 4, 1))
+_CARD_GROUPS = ((4, 4, 4, 4, 3), (4, 4, 4, 4), (4, 4, 4, 1), (4, 6, 5), (4, 6, 4), (8, 8))
+_CARD_FIRST_GROUPS = frozenset(lengths[0] for lengths in _CARD_GROUPS)
+_MIN_CARD, _MAX_CARD = 13, 19
 _CALLING_CODES = re.compile(
     r"1|7|20|27|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
     r"|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[789]\d|8[057]\d|9[679]\d"
@@ -39,14 +41,16 @@ def find_cards(data: bytes) -> Iterator[Found]:
 
 def _card_at(data: bytes, groups: list[tuple[int, int]], at: int, last: int) -> int:
     """How many groups from *at* on make a card number; 0 for none."""
-    for count in range(min(5, last - at), 0, -1):
-        window = groups[at : at + count]
-        lengths = tuple(end - start for start, end in window)
-        fraction = count == 1 and _continues(data, window[0][0])
-        if (count == 1 and not fraction) or lengths in _CARD_GROUPS:
-            digits = _digits(data[window[0][0] : window[-1][1]])
-            if is_card(digits):
-                return count
+    start, end = groups[at]
+    if _MIN_CARD <= end - start <= _MAX_CARD:
+        # Behind a decimal point these are the digits of a fraction.
+        return int(is_card(_digits(data[start:end])) and not _continues(data, start))
+    for lengths in _CARD_GROUPS if end - start in _CARD_FIRST_GROUPS else ():
+        count = len(lengths)
+        window = groups[at : min(at + count, last)]
+        fits = tuple(end - start for start, end in window) == lengths
+        if fits and is_card(_digits(data[start : window[-1][1]])):
+            return count
     return 0
 
 
