@@ -106,6 +106,8 @@ class Autopilot:
             self._start_child(entry.route, "resume", reason, now)
             return
         mark = self._log.mark(entry.route)
+        if mark.learned_at is not None and now < mark.learned_at + timedelta(seconds=entry.cool_down_s):
+            return
         row = store.query(
             _NEW_JUDGED,
             {
@@ -118,7 +120,7 @@ class Autopilot:
         )[0]
         if row["n"] < entry.dataset.min_traces:
             return
-        self._log.set_mark(entry.route, msgspec.structs.replace(mark, since=row["newest"]))
+        self._log.set_mark(entry.route, msgspec.structs.replace(mark, since=row["newest"], learned_at=now))
         self._start_child(entry.route, "learn", f"{row['n']} new judged traces", now)
 
     def _start_child(self, route: str, action: str, reason: str, now: datetime) -> None:

@@ -33,6 +33,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """How far one route was dealt with: traces up to `since` went to a run, `handled` were tried."""
 
     since: datetime | None = None
+    learned_at: datetime | None = None  # when that run started
     handled: list[str] = []
 
 

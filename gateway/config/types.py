@@ -358,6 +358,7 @@ class LearnerConfig(Strict, frozen=True, kw_only=True):
     judge: Name
     effort: Literal["quick", "balanced", "max"] = "balanced"
     automatic: bool = True
+    cool_down_s: Annotated[float, Meta(ge=0)] = 3600  # from the start of one automatic run to the next
     dataset: DatasetOptions = DatasetOptions()
     train: TrainOptions = TrainOptions()
     evaluate: EvaluateOptions = EvaluateOptions()

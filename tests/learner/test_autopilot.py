@@ -30,7 +30,8 @@ routes:
     variants: [{name: stable, upstream: up, model: m}]
     rollout: {autonomy: AUTONOMY, margins: {quality: 0.1}}
 judges: [{name: good, path: "judge.py:good"}]
-learner: [{route: bot, base_model: ./no-such-model, serve_on: up, judge: good, dataset: {min_traces: 10}}]
+learner: [{route: bot, base_model: ./no-such-model, serve_on: up, judge: good, cool_down_s: 60,
+           dataset: {min_traces: 10}}]
 """
 
 
@@ -179,6 +180,19 @@ def test_enough_judged_traces_start_one_run_and_only_as_many_new_ones_another(be
     bench.tick()
     assert bench.pilot.learning == "bot"
     assert bench.said == ["learn", "failed", "learn"]
+
+
+def test_a_run_waits_for_the_cool_down_after_the_one_before_it_also_across_a_restart(bench):
+    bench.judged(10, 0)
+    bench.tick()
+    bench.run_to_its_end()
+    bench.judged(10, 20)
+    bench.restart()
+    bench.tick(30)
+    assert bench.pilot.learning is None
+
+    bench.tick(31)
+    assert bench.pilot.learning == "bot"
 
 
 def test_a_run_that_was_killed_is_resumed(bench):
