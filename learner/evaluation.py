@@ -28,19 +28,24 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     score: float | None
     reason: str
-    answer: str
-    tokens_out: int | None
+    answer: Answer
 
 
 class ArmReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm on one slice. Unknown is None. `cut_short` answers did not end by themselves and score 0."""
+    """One arm on one slice. Unknown is None. `cut_short` answers did not end by themselves and score 0.
+
+    `seconds` is the mean time of an answer: of stable's, as it was served; of the others, its share of the
+    time of a batch, which a served answer takes several times of.
+    """
 
     arm: str
     slice: str
     score: Interval
     abstained: int
     cut_short: int
-    tokens_out: float | None  # mean
+    tokens_in: float | None  # means
+    tokens_out: float | None
+    seconds: float | None
 
 
 class PairReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,23 +217,28 @@ def _judged(
         verdicts[judgment.trace_id] = Verdict(
             score=judgment.score if answer.stopped else 0.0,
             reason=judgment.reason if answer.stopped else CUT_SHORT,
-            answer=answer.text,
-            tokens_out=answer.tokens_out,
+            answer=answer,
         )
     return verdicts
 
 
 def _arm(arm: str, slice_name: str, verdicts: Mapping[str, Verdict], ids: Sequence[str]) -> ArmReport:
     found = [verdicts[key] for key in ids if key in verdicts]
-    tokens = [verdict.tokens_out for verdict in found if verdict.tokens_out is not None]
     return ArmReport(
         arm=arm,
         slice=slice_name,
         score=mean_interval([verdict.score for verdict in found if verdict.score is not None]),
         abstained=sum(verdict.score is None for verdict in found),
         cut_short=sum(verdict.reason == CUT_SHORT for verdict in found),
-        tokens_out=sum(tokens) / len(tokens) if tokens else None,
+        tokens_in=_mean([verdict.answer.tokens_in for verdict in found]),
+        tokens_out=_mean([verdict.answer.tokens_out for verdict in found]),
+        seconds=_mean([verdict.answer.seconds for verdict in found]),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _paired(candidate: Mapping[str, Verdict], other: Mapping[str, Verdict], ids: Sequence[str]) -> Comparison:
@@ -259,8 +269,8 @@ def _shown(
             Shown(
                 trace_id=key,
                 slice=slice_name,
-                candidate=mine.answer,
-                other=theirs.answer,
+                candidate=mine.answer.text,
+                other=theirs.answer.text,
                 score=mine.score,
                 other_score=theirs.score,
             )

@@ -42,7 +42,7 @@ def register(
     check_servable(settings)
     work = root / f".{slug(draft.route)}.{os.getpid()}.work"
     try:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove_leftovers(root)
         work.mkdir(parents=True)
         write_json(work / ADAPTER_CONFIG, settings)
         write_bytes(work / WEIGHTS, (adapter / WEIGHTS).read_bytes())
@@ -161,13 +161,29 @@ def _id_of(route: str, document: dict[str, Any]) -> str:
     return f"{slug(route)}-{content_digest(content)[:_ID_DIGITS]}"
 
 
+def _remove_leftovers(root: Path) -> None:
+    """Remove what registrations left that were killed; those of living processes stay."""
+    for path in root.glob(".*.work"):
+        pid = int(path.name.split(".")[-2])
+        if pid == os.getpid() or not _lives(pid):
+            shutil.rmtree(path)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _publish(work: Path, target: Path) -> None:
-    """Rename *work* to *target*, read-only; an equal snapshot that is there already stays."""
-    for path in work.iterdir():
-        path.chmod(0o444)
-    work.chmod(0o555)
+    """Rename *work* to *target*, its files read-only; an equal snapshot that is there already stays."""
     if target.is_dir():
-        work.chmod(0o755)
         shutil.rmtree(work)
         return
+    for path in work.iterdir():
+        path.chmod(0o444)
     work.rename(target)

@@ -125,6 +125,11 @@ def test_what_a_kill_left_half_written_is_not_listed(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     (left / MANIFEST).write_text("{}")
     assert list_snapshots(root) == []
+    register(root, an_adapter(tmp_path / "a"), a_draft())
+    assert left.exists(), "process 1 lives"
+    left.rename(root / ".ticket-bot.4194305.work")  # above the highest process id there can be
+    register(root, an_adapter(tmp_path / "a"), a_draft())
+    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
 
 
 def test_an_unknown_snapshot_names_those_that_there_are(tmp_path: Path) -> None:
