@@ -39,6 +39,9 @@ def check(config_path: Path, probe: bool, as_json: bool) -> int:
         click.echo(msgspec.json.encode(findings).decode())
     else:
         _print(findings)
+    failed = [finding for finding in findings if finding.exit_code]
+    for finding in failed:
+        click.echo(f"tracetune: {config_path}: {finding.what}: {plain_line(finding.says)}", err=True)
     return max(finding.exit_code for finding in findings)
 
 

@@ -251,8 +251,8 @@ class RolloutPolicy(Strict, frozen=True, kw_only=True):
     max_units: Annotated[int, Meta(ge=1)] = 20_000  # sessions of both arms before it ends inconclusive
     latency_budget_s: Seconds | None = None  # p95 bound in place of the latency margin
     judge: Name | None = None  # default: the route's learner's judge, else the first judge
-    # A session's outcome is what happened within window_s of its first request; it counts settle_s later, when
-    # slow answers and their judgments have arrived, in both arms alike.
+    # A session's outcome is what happened within window_s of its first request; it counts settle_s
+    # later, when slow answers and their judgments have arrived, in both arms alike.
     window_s: Seconds = 300
     settle_s: Seconds = 30
 
