@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
+from functools import lru_cache
 
 import msgspec
 
@@ -11,6 +11,7 @@ from gateway.table import TableRoute, TableVariant
 
 _BUCKETS = 2**64
 _SEPARATOR = "\0"
+_HMAC_BLOCK = 64  # bytes; a salt is shorter
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,20 +30,22 @@ def choose_variant(route: TableRoute, unit: str, salt: bytes) -> Assignment:
     from stable to the candidate.
     """
     rollout = route.rollout.rollout if route.rollout is not None else None
-    for variant in route.variants:
-        if variant.weight >= 1:
-            return Assignment(variant=variant, propensity=variant.weight, rollout=rollout)
-    position = bucket(salt, route.model, rollout, unit)
+    chosen = pick(scale(route), bucket(salt, route.model, rollout, unit))
+    return Assignment(variant=chosen, propensity=chosen.weight, rollout=rollout)
+
+
+def pick(variants: list[TableVariant], position: float) -> TableVariant:
+    """The variant at *position* in [0, 1) where *variants* (see `scale`) lie side by side by weight."""
     bound = 0.0
-    chosen = route.stable
-    for variant in scale(route):
+    chosen = variants[-1]
+    for variant in variants:
         if variant.weight <= 0:
             continue
         chosen = variant  # the last one also takes what rounding leaves above it
         bound += variant.weight
         if position < bound:
             break
-    return Assignment(variant=chosen, propensity=chosen.weight, rollout=rollout)
+    return chosen
 
 
 def scale(route: TableRoute) -> list[TableVariant]:
@@ -54,11 +57,23 @@ def scale(route: TableRoute) -> list[TableVariant]:
 
 
 def bucket(salt: bytes, route: str, rollout: str | None, unit: str) -> float:
-    """A number in [0, 1), uniform over units, that nobody without *salt* can predict."""
+    """A number in [0, 1), uniform over units, that nobody without *salt* can predict: HMAC-SHA256."""
     message = _SEPARATOR.join((route, rollout or "", unit)).encode("utf-8", "surrogatepass")
-    digest = hmac.digest(salt, message, hashlib.sha256)
+    inner, outer = _keyed(salt)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(message)
+    outer.update(inner.digest())
+    digest = outer.digest()
     # A division would round the topmost 2**10 values up to 1.0.
     return (int.from_bytes(digest[:8], "big") >> 11) / (_BUCKETS >> 11)
+
+
+@lru_cache(maxsize=4)
+def _keyed(salt: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """HMAC's inner and outer hash with the key taken in (RFC 2104), to be copied: a third of the time."""
+    block = salt.ljust(_HMAC_BLOCK, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+    return inner, outer
 
 
 def unit_of(sticky_by: str, *, client: str, session: str, subject: str | None, trace_id: str) -> str:

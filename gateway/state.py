@@ -16,6 +16,7 @@ import msgspec
 from gateway.config.secrets import Secrets, read_secrets
 from gateway.config.types import Config
 from gateway.data_plane.auth import ClientKeys
+from gateway.data_plane.plan import Planner
 from gateway.paths import Paths, paths_of
 from gateway.table import Table
 from gateway.traces.types import Captured, Outcome
@@ -65,6 +66,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     table: Table
     keys: ClientKeys | None
+    planner: Planner
     pools: dict[str, UpstreamPool]  # by upstream name
 
 
@@ -126,4 +128,4 @@ class State:
                 pool = UpstreamPool(upstream, key, workers=config.listen.workers, sweeper=self.sweeper)
             pools[upstream.name] = pool
         keys = ClientKeys(config.auth, secrets) if config.auth is not None else None
-        return Live(config=config, table=table, keys=keys, pools=pools)
+        return Live(config=config, table=table, keys=keys, planner=Planner(table, self.salt), pools=pools)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,7 @@ from gateway.watch import load_table
 
 log = logging.getLogger("tracetune.gateway")
 
+GC_THRESHOLDS = (20_000, 20, 50)  # requests make few cycles; Python's default would look every few requests
 KEEP_ALIVE_S = 75  # how long a client's idle connection is kept; longer than common clients keep theirs
 
 
@@ -113,8 +115,13 @@ def serve(state: State, listener: socket.socket) -> None:
     """Serve until a signal comes and what was running then has finished, or `listen.drain_s` has passed."""
     host, port = listener.getsockname()[:2]
     log.info("worker %d serves on %s port %d", state.index, host, port)
+    server = create_server(state)
+    # What is loaded by now stays: the collector need not look through it again and again while requests run.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
-        uvloop.run(create_server(state).serve(sockets=[listener]))
+        uvloop.run(server.serve(sockets=[listener]))
     finally:
         state.close()
     log.info("worker %d stopped", state.index)

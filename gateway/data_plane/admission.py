@@ -10,9 +10,9 @@ from gateway.data_plane import errors
 from gateway.data_plane.auth import ANYONE, Client
 from gateway.data_plane.client_side import Receive
 from gateway.data_plane.headers import OwnHeaders
-from gateway.data_plane.protocol import GatewayProtocol
 from gateway.state import Live
 
+_JSON = b"application/json"
 BODY_S = 30.0  # for a request's body to arrive
 
 
@@ -40,21 +40,19 @@ def identify(live: Live, own: OwnHeaders) -> Client:
 
 def check_head(own: OwnHeaders, max_bytes: int) -> None:
     """Raise ApiError (413, 415) for a body that need not be read to be refused."""
-    kind = own.content_type.partition(b";")[0].strip().lower()
-    if kind != b"application/json" and not kind.endswith(b"+json"):
-        raise errors.wrong_content_type()
+    if own.content_type != _JSON:
+        kind = own.content_type.partition(b";")[0].strip().lower()
+        if kind != _JSON and not kind.endswith(b"+json"):
+            raise errors.wrong_content_type()
     if own.content_encoding and own.content_encoding.lower() != b"identity":
         raise errors.wrong_content_type()
     if own.content_length is not None and own.content_length > max_bytes:
         raise errors.too_large(max_bytes)
 
 
-async def receive_body(receive: Receive, protocol: GatewayProtocol | None, max_bytes: int) -> bytes:
-    """The whole body. Raises ApiError (408, 413), ClientGoneError."""
-    if protocol is not None and not protocol.awaits_body:
-        return await _receive(receive, max_bytes)
+async def receive_body(receive: Receive, max_bytes: int) -> bytes:
+    """A body that was not there with its head. Raises ApiError (408, 413), ClientGoneError."""
     try:
-        # A timer of its own, because almost every body is there when its head is.
         async with asyncio.timeout(BODY_S):
             return await _receive(receive, max_bytes)
     except TimeoutError as error:

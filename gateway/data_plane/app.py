@@ -18,8 +18,6 @@ from gateway.data_plane.errors import ApiError
 from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import uuid7
 from gateway.data_plane.models import list_models, show_model
-from gateway.data_plane.plan import Identity, make_plan
-from gateway.data_plane.protocol import SCOPE_KEY
 from gateway.state import State
 from gateway.traces.types import Outcome
 
@@ -97,9 +95,11 @@ class DataPlane:
         trace.client = identify(live, own)
         max_bytes = live.config.listen.max_body_bytes
         check_head(own, max_bytes)
-        trace.request = await receive_body(receive, scope.get(SCOPE_KEY), max_bytes)
-        trace_id = uuid7(trace.started_ns, os.urandom(8))
-        trace.identity = Identity(trace_id=trace_id, session=own.session or trace_id, subject=own.subject)
+        body = client_side.body
+        trace.request = await receive_body(receive, max_bytes) if body is None else body
+        if len(trace.request) > max_bytes:
+            raise errors.too_large(max_bytes)
+        trace.trace_id = trace.session = uuid7(trace.started_ns, os.urandom(8))
         trace.admitted = True
         if state.writer.full():
             raise errors.overloaded(
@@ -109,18 +109,15 @@ class DataPlane:
         view = read_body(trace.request)
         trace.model = view.model
         trace.stream = view.stream
-        trace.identity = Identity(
-            trace_id=trace_id,
-            session=own.session or view.session or trace_id,
-            subject=own.subject or view.subject,
-        )
-        trace.plan = make_plan(
-            live.table,
+        trace.session = own.session or view.session or trace.trace_id
+        trace.subject = own.subject or view.subject
+        trace.plan = live.planner.plan(
             view.model,
             pinned=own.variant,
             client=trace.client,
-            identity=trace.identity,
-            salt=state.salt,
+            session=trace.session,
+            subject=trace.subject,
+            trace_id=trace.trace_id,
         )
         return Call(client_side, trace, endpoint, view, passed)
 
@@ -145,7 +142,7 @@ class DataPlane:
                 body = list_models(table, client, created)
             else:
                 body = show_model(table, client, created, path[len(_MODELS) + 1 :])
-            await client_side.answer(body)
+            await client_side.answer_json(body)
         except ApiError as error:
             outcome = "rejected"
             await client_side.refuse(error, error.body(), [])

@@ -8,7 +8,6 @@ from gateway.data_plane.body import RequestView, upstream_body
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.errors import ApiError, Headers
-from gateway.data_plane.headers import header_value
 from gateway.traces.types import Outcome
 
 
@@ -22,6 +21,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 class Call:
     """Everything that the attempts of one request share. `passed`: head lines that go upstream."""
+
+    __slots__ = ("_bodies", "adds_usage", "client_side", "endpoint", "passed", "trace", "view")
 
     def __init__(
         self, client_side: ClientSide, trace: OpenTrace, endpoint: Endpoint, view: RequestView, passed: bytes
@@ -52,10 +53,6 @@ class Call:
         """Answer with an error of our own."""
         await refuse(self.client_side, self.trace, error, outcome, reason)
 
-    def own_headers(self) -> Headers:
-        """Our response headers."""
-        return own_headers(self.trace)
-
 
 async def refuse(
     client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: Outcome, reason: str
@@ -70,8 +67,4 @@ async def refuse(
 
 def own_headers(trace: OpenTrace) -> Headers:
     """`x-tracetune-trace-id`, and `-route` and `-variant` where a route served the request."""
-    headers = [(b"x-tracetune-trace-id", trace.identity.trace_id.encode())]
-    if trace.plan.route:
-        headers.append((b"x-tracetune-route", header_value(trace.plan.route)))
-        headers.append((b"x-tracetune-variant", header_value(trace.plan.variant)))
-    return headers
+    return [(b"x-tracetune-trace-id", trace.trace_id.encode()), *trace.plan.headers]

@@ -6,48 +6,48 @@ import time
 
 from gateway.data_plane.auth import ANYONE
 from gateway.data_plane.headers import OwnHeaders
-from gateway.data_plane.plan import Identity, Plan
+from gateway.data_plane.plan import NO_PLAN
 from gateway.state import Live, State
 from gateway.traces.types import Attempt, CapturedTrace, Outcome, PriceTerms
 
 MAX_KEPT_BYTES = 32 * 1024 * 1024  # of one response; of a larger one only the metadata is captured
 CLIENT_LEFT = 499  # the status of a request whose client left before it was given one
 
-NO_PLAN = Plan(
-    route="", variant="", snapshot=None, rollout=None, propensity=None, capture="metadata", targets=[]
-)
-
 
 class OpenTrace:
     """Collects what becomes a CapturedTrace. Times are monotonic, in seconds."""
 
+    # What most requests never set is not set for each.
+    client = ANYONE
+    own = OwnHeaders()
+    plan = NO_PLAN
+    trace_id = ""
+    session = ""
+    subject: str | None = None
+    request = b""
+    stream = False
+    status = 0
+    ttft_s: float | None = None
+    upstream = ""
+    model = ""
+    price: PriceTerms | None = None
+    machine_cost_usd: float | None = None
+    content_encoding: str | None = None
+    upstream_s = 0.0
+    paused_s = 0.0  # in queues and between attempts
+    admitted = False  # only then it is a trace; before, it is a number in the metrics
+    expired = False  # the total deadline passed while the client was taking its answer
+    finished = False
+    _kept_bytes = 0
+
     def __init__(self, state: State, live: Live, endpoint: str, arrived: float) -> None:
         self.state = state
         self.live = live
-        self.client = ANYONE
         self.endpoint = endpoint
         self.arrived = arrived
         self.started_ns = time.time_ns()
-        self.identity = Identity(trace_id="", session="", subject=None)
-        self.own = OwnHeaders()
-        self.plan = NO_PLAN
-        self.request = b""
-        self.stream = False
-        self.status = 0
-        self.ttft_s: float | None = None
         self.attempts: list[Attempt] = []
         self.response: list[bytes] = []
-        self.upstream = ""
-        self.model = ""
-        self.price: PriceTerms | None = None
-        self.machine_cost_usd: float | None = None
-        self.content_encoding: str | None = None
-        self.upstream_s = 0.0
-        self.paused_s = 0.0  # in queues and between attempts
-        self.admitted = False  # only then it is a trace; before, it is a number in the metrics
-        self.expired = False  # the total deadline passed while the client was taking its answer
-        self.finished = False
-        self._kept_bytes = 0
 
     def keep(self, data: bytes) -> None:
         """Add what the upstream sent."""
@@ -94,9 +94,9 @@ class OpenTrace:
     def _captured(
         self, outcome: Outcome, error: str | None, latency_s: float, *, kept: bool
     ) -> CapturedTrace:
-        plan, identity, own = self.plan, self.identity, self.own
+        plan, own = self.plan, self.own
         return CapturedTrace(
-            trace_id=identity.trace_id,
+            trace_id=self.trace_id,
             started_at_us=self.started_ns // 1000,
             route=plan.route,
             variant=plan.variant,
@@ -104,8 +104,8 @@ class OpenTrace:
             rollout=plan.rollout,
             propensity=plan.propensity,
             client=self.client.name,
-            session=identity.session,
-            subject=identity.subject,
+            session=self.session,
+            subject=self.subject,
             upstream=self.upstream,
             model=self.model,
             endpoint=self.endpoint,

@@ -45,7 +45,9 @@ _READ = frozenset(
         b"traceparent",
     }
 )
+_NOTED = _READ | _NOT_UPSTREAM
 _PLAIN_CONNECTION = frozenset({b"", b"keep-alive", b"close"})
+_NOT_DOWNSTREAM_OR_LENGTH = _NOT_DOWNSTREAM | {b"content-length"}
 _OURS = b"x-tracetune-"
 _TAG = b"x-tracetune-tag-"
 MAX_TAGS = 32
@@ -76,13 +78,14 @@ def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
     seen: dict[bytes, bytes] = {}
     for header in headers:
         name, value = header
-        if name.startswith(_OURS):
+        if name in _NOTED:
+            seen[name] = value
+            if name in _NOT_UPSTREAM:
+                continue
+        elif name.startswith(_OURS):
             ours.append(header)
             continue
-        if name in _READ:
-            seen[name] = value
-        if name not in _NOT_UPSTREAM:
-            passed += (name, b": ", value, b"\r\n")
+        passed += (name, b": ", value, b"\r\n")
     connection = seen.get(b"connection", b"").lower()
     if connection not in _PLAIN_CONNECTION:
         passed = _without(passed, [token.strip() for token in connection.split(b",")])
@@ -109,13 +112,8 @@ def _without(passed: list[bytes], names: list[bytes]) -> list[bytes]:
 
 def downstream(headers: Headers, own: Headers, *, keep_length: bool) -> Headers:
     """An upstream's response headers as the client gets them, with our *own* added."""
-    kept = [
-        header
-        for header in headers
-        if header[0] not in _NOT_DOWNSTREAM
-        and not header[0].startswith(_OURS)
-        and (keep_length or header[0] != b"content-length")
-    ]
+    dropped = _NOT_DOWNSTREAM if keep_length else _NOT_DOWNSTREAM_OR_LENGTH
+    kept = [header for header in headers if header[0] not in dropped and not header[0].startswith(_OURS)]
     return kept + own
 
 

@@ -1,13 +1,14 @@
-"""Where a request goes, in which order, and as what it is recorded. Pure: the salt is an argument."""
+"""Where a request goes, in which order, and as what it is recorded. Pure, given the table and the salt."""
 
 from __future__ import annotations
 
 import msgspec
 
 from gateway.data_plane.auth import Client
-from gateway.data_plane.errors import ApiError, invalid_request, not_permitted, unknown_model
-from gateway.routing import Assignment, choose_variant, unit_of
-from gateway.table import Table, TableRoute
+from gateway.data_plane.errors import ApiError, Headers, invalid_request, not_permitted, unknown_model
+from gateway.data_plane.headers import header_value
+from gateway.routing import bucket, pick, scale, unit_of
+from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.types import CaptureLevel
 
 
@@ -18,16 +19,11 @@ class Target(msgspec.Struct, frozen=True):
     model: str
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a request is from and about; what stickiness goes by."""
-
-    trace_id: str
-    session: str
-    subject: str | None
-
-
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The way of one request. `targets`: the assigned variant, then the fallbacks. `route` may be ""."""
+    """The way of a request. `targets`: the assigned variant, then the fallbacks. `route` may be "".
+
+    `headers` are our response headers that say so.
+    """
 
     route: str
     variant: str
@@ -36,79 +32,118 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     propensity: float | None
     capture: CaptureLevel
     targets: list[Target]
+    headers: Headers
 
 
-def make_plan(
-    table: Table, model: str, *, pinned: str | None, client: Client, identity: Identity, salt: bytes
-) -> Plan:
-    """The plan for *model* as the client wrote it: a route, `route@variant`, or any name for the default.
+NO_PLAN = Plan(
+    route="",
+    variant="",
+    snapshot=None,
+    rollout=None,
+    propensity=None,
+    capture="metadata",
+    targets=[],
+    headers=[],
+)
 
-    `pinned` names a variant by header. Raises ApiError: 400, 403 or 404.
-    """
-    route = table.routes.get(model)
-    if route is None and "@" in model:
-        name, _, variant = model.rpartition("@")
-        route = table.routes.get(name)
-        pinned = variant if route is not None else pinned
-    if route is None:
-        return _unrouted(table, model, pinned, client)
-    if not client.may_use(route.model):
-        raise not_permitted(f"This key may not use model {route.model!r}.")
-    if pinned is not None:
-        assignment = _pin(route, pinned, client)
-    else:
-        unit = unit_of(
-            route.sticky_by,
-            client=client.name,
-            session=identity.session,
-            subject=identity.subject,
-            trace_id=identity.trace_id,
+
+class _RoutePlans:
+    """The plans of one route, made once: one for each variant, assigned or pinned."""
+
+    def __init__(self, route: TableRoute) -> None:
+        self.route = route
+        self.rollout = route.rollout.rollout if route.rollout is not None else None
+        self.scale = scale(route)
+        self.sole = next((variant for variant in route.variants if variant.weight >= 1), None)
+        self.assigned = {variant.name: self._make(variant, pinned=False) for variant in route.variants}
+        self.pinned = {variant.name: self._make(variant, pinned=True) for variant in route.variants}
+
+    def _make(self, variant: TableVariant, *, pinned: bool) -> Plan:
+        targets = [Target(variant.upstream, variant.model)]
+        for fallback in self.route.fallbacks:
+            target = Target(fallback.upstream, fallback.model or fallback.snapshot or "")
+            if target not in targets:
+                targets.append(target)
+        return Plan(
+            route=self.route.model,
+            variant=variant.name,
+            snapshot=variant.snapshot,
+            rollout=None if pinned else self.rollout,
+            propensity=None if pinned else variant.weight,
+            capture=self.route.capture,
+            targets=targets,
+            headers=[
+                (b"x-tracetune-route", header_value(self.route.model)),
+                (b"x-tracetune-variant", header_value(variant.name)),
+            ],
         )
-        assignment = choose_variant(route, unit, salt)
-    variant_taken = assignment.variant
-    targets = [Target(variant_taken.upstream, variant_taken.model)]
-    for fallback in route.fallbacks:
-        target = Target(fallback.upstream, fallback.model or fallback.snapshot or "")
-        if target not in targets:
-            targets.append(target)
-    return Plan(
-        route=route.model,
-        variant=variant_taken.name,
-        snapshot=variant_taken.snapshot,
-        rollout=assignment.rollout,
-        propensity=assignment.propensity,
-        capture=route.capture,
-        targets=targets,
-    )
 
 
-def _unrouted(table: Table, model: str, pinned: str | None, client: Client) -> Plan:
-    if table.default_upstream is None or not client.may_use(""):
-        raise unknown_model(model, [name for name in table.routes if client.may_use(name)])
-    if pinned is not None:
-        raise invalid_request(f"Only a variant of a route can be pinned; no route serves {model[:200]!r}.")
-    return Plan(
-        route="",
-        variant="",
-        snapshot=None,
-        rollout=None,
-        propensity=None,
-        capture="full",
-        targets=[Target(table.default_upstream, model)],
-    )
+class Planner:
+    """Makes plans from one table."""
+
+    def __init__(self, table: Table, salt: bytes) -> None:
+        self._table = table
+        self._salt = salt
+        self._routes = {model: _RoutePlans(route) for model, route in table.routes.items()}
+
+    def plan(
+        self,
+        model: str,
+        *,
+        pinned: str | None,
+        client: Client,
+        session: str,
+        subject: str | None,
+        trace_id: str,
+    ) -> Plan:
+        """The plan for *model* as the client wrote it: a route, `route@variant`, or any name for the default.
+
+        `pinned` names a variant by header. Raises ApiError: 400, 403 or 404.
+        """
+        plans = self._routes.get(model)
+        if plans is None and "@" in model:
+            name, _, variant = model.rpartition("@")
+            plans = self._routes.get(name)
+            pinned = variant if plans is not None else pinned
+        if plans is None:
+            return self._unrouted(model, pinned, client)
+        route = plans.route
+        if not client.may_use(route.model):
+            raise not_permitted(f"This key may not use model {route.model!r}.")
+        if pinned is not None:
+            return _pin(plans, pinned, client)
+        if plans.sole is not None:
+            return plans.assigned[plans.sole.name]
+        unit = unit_of(
+            route.sticky_by, client=client.name, session=session, subject=subject, trace_id=trace_id
+        )
+        position = bucket(self._salt, route.model, plans.rollout, unit)
+        return plans.assigned[pick(plans.scale, position).name]
+
+    def _unrouted(self, model: str, pinned: str | None, client: Client) -> Plan:
+        table = self._table
+        if table.default_upstream is None or not client.may_use(""):
+            raise unknown_model(model, [name for name in table.routes if client.may_use(name)])
+        if pinned is not None:
+            raise invalid_request(
+                f"Only a variant of a route can be pinned; no route serves {model[:200]!r}."
+            )
+        target = Target(table.default_upstream, model)
+        return msgspec.structs.replace(NO_PLAN, capture="full", targets=[target])
 
 
-def _pin(route: TableRoute, name: str, client: Client) -> Assignment:
+def _pin(plans: _RoutePlans, name: str, client: Client) -> Plan:
     if not client.may("pin"):
         raise not_permitted("Pinning a variant needs a key with scope `pin`.")
-    variant = route.variant(name)
-    if variant is None:
-        known = ", ".join(variant.name for variant in route.variants)
+    plan = plans.pinned.get(name)
+    if plan is None:
+        known = ", ".join(plans.pinned)
         raise ApiError(
             404,
             "invalid_request_error",
             "variant_not_found",
-            f"Route {route.model!r} has no variant {name[:200]!r}. Variants: {known}.",
+            f"Route {plans.route.model!r} has no variant {name[:200]!r}. Variants: {known}.",
             param="model",
         )
-    return Assignment(variant=variant, propensity=None, rollout=None)
+    return plan

@@ -24,11 +24,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_open = False
         self._head_bytes = 0
 
-    @property
-    def awaits_body(self) -> bool:
-        """Whether the body of the request that came last is not yet whole."""
-        return self.cycle.more_body
-
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(FIRST_BYTE_S, self.timeout_keep_alive_handler)

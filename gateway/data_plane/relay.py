@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response
-from gateway.data_plane.call import Call
+from gateway.data_plane.call import Call, own_headers
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.headers import downstream
 from gateway.data_plane.relay_stream import relay_stream
@@ -35,7 +35,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 async def relay(attempt: OpenAttempt, connection: Connection) -> Failure | None:
     """Relay the response whose head *connection* has received. None: the client has been answered."""
-    if connection.status < 400 and _is_events(connection.headers):
+    if connection.is_events and connection.status < 400:
         if _encoding(connection.headers) is not None:
             raise ProtocolError(
                 f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
@@ -80,10 +80,9 @@ async def send_response(call: Call, response: Response, outcome: Outcome, error:
     trace = call.trace
     trace.status = response.status
     trace.settle(response.body, _encoding(response.headers))
-    headers = downstream(response.headers, call.own_headers(), keep_length=True)
+    headers = downstream(response.headers, own_headers(trace), keep_length=True)
     trace.finish(outcome, error)
-    await call.client_side.start(response.status, headers)
-    await call.client_side.write(response.body, last=True)
+    await call.client_side.answer(response.status, headers, response.body)
 
 
 async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure | None:
@@ -93,7 +92,7 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
     status = trace.status = connection.status
     trace.content_encoding = _encoding(connection.headers)
     connection.on_expired = call.expire
-    headers = downstream(connection.headers, call.own_headers(), keep_length=True)
+    headers = downstream(connection.headers, own_headers(trace), keep_length=True)
     await client_side.start(status, headers)
     try:
         while True:
@@ -114,10 +113,6 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
     trace.finish("ok" if status < 400 else "upstream_error", None if status < 400 else f"status {status}")
     await client_side.write(data, last=True)
     return None
-
-
-def _is_events(headers: Headers) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
 def _encoding(headers: Headers) -> str | None:

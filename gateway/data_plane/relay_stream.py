@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
+from gateway.data_plane.call import own_headers
 from gateway.data_plane.errors import error_body
 from gateway.data_plane.headers import downstream
 from gateway.data_plane.sse import StreamWatcher
@@ -95,7 +96,7 @@ class _StreamRelay:
         if self._watcher.has_content:
             self._trace.first_content()
         self._trace.status = self._status
-        headers = downstream(self._connection.headers, self._call.own_headers(), keep_length=False)
+        headers = downstream(self._connection.headers, own_headers(self._trace), keep_length=False)
         await self._client.start(self._status, headers)
 
     async def _end(self, outcome: Outcome, tail: bytes, reason: str | None = None) -> None:

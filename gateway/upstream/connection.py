@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.headed = False
+        self.is_events = False  # a stream of server-sent events
         self.complete = False
         self.received = False  # any byte of a response: a request that got one is not sent again unseen
         self.reusable = False
@@ -216,9 +217,11 @@ class Connection(asyncio.Protocol):
             return  # 1xx: the answer is still to come
         self.headed = True
         for name, value in self.headers:
-            if name == b"content-length" or (
-                name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked")
-            ):
+            if name == b"content-length":
+                self.framed = True
+            elif name == b"content-type":
+                self.is_events = value.startswith(b"text/event-stream")
+            elif name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked"):
                 self.framed = True
 
     def on_body(self, body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter
 
 import pytest
@@ -103,6 +104,14 @@ def test_a_bucket_lies_in_the_unit_interval_and_depends_on_the_salt(unit: str, r
 
     assert 0 <= one < 1
     assert one != other
+
+
+@given(units, st.one_of(st.none(), st.just("r1")))
+def test_a_bucket_is_an_hmac_of_route_rollout_and_unit(unit: str, rollout: str | None):
+    message = f"bot\0{rollout or ''}\0{unit}".encode("utf-8", "surrogatepass")
+    digest = hmac.digest(SALT, message, "sha256")
+
+    assert bucket(SALT, "bot", rollout, unit) == pytest.approx(int.from_bytes(digest[:8], "big") / 2**64)
 
 
 def test_another_rollout_assigns_anew():
