@@ -88,7 +88,7 @@ def run_stages(
 def begin_run(config: Config, entry: LearnerConfig, manifest: Manifest) -> Run:
     """The run of this dataset by this recipe: the same again, where it was begun before."""
     paths = paths_of(config)
-    recipe = recipe_of(entry)
+    recipe = recipe_of(entry, manifest.examples)
     base_digest = base_model_digest(entry.base_model)
     name = f"{manifest.dataset}-{content_digest((recipe, base_digest))[:6]}"
     folder = paths.runs / name

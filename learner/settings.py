@@ -15,7 +15,9 @@ CHECKPOINT_STEPS = 10  # a killed run repeats at most this many
 _EPOCHS = {"quick": 1.0, "balanced": 1.0, "max": 3.0}
 _RANK = {"quick": 16, "balanced": 16, "max": 32}
 _LEARNING_RATE = 1e-3
-_BATCH_SIZE = 8
+# Few rows need updates more than they need smooth gradients; many rows can afford both.
+_BATCH_SIZES = (16, 8, 4)
+_UPDATES_AN_EPOCH = 100
 _MAX_TOKENS = 1024
 
 
@@ -42,21 +44,32 @@ def only_route(config: Config, route: str | None) -> str:
     )
 
 
-def recipe_of(entry: LearnerConfig) -> Recipe:
-    """The recipe of a learner section: what an expert set, else what its effort means."""
+def recipe_of(entry: LearnerConfig, examples: int) -> Recipe:
+    """The recipe of a learner section for so many rows: what an expert set, else what its effort means."""
     train = entry.train
-    rank = train.lora_rank or _RANK[entry.effort]
+    rank = lora_rank(entry)
     return Recipe(
         method="sft",
         epochs=train.epochs or _EPOCHS[entry.effort],
         learning_rate=train.learning_rate or _LEARNING_RATE,
-        batch_size=train.batch_size or _BATCH_SIZE,
+        batch_size=train.batch_size or _batch_size(examples),
         lora_rank=rank,
         lora_alpha=2 * rank,
         max_tokens=train.max_tokens or _MAX_TOKENS,
         seed=train.seed,
         threads=train.threads,
     )
+
+
+def _batch_size(examples: int) -> int:
+    """The largest that still gives _UPDATES_AN_EPOCH, else the smallest."""
+    enough = (size for size in _BATCH_SIZES if examples >= size * _UPDATES_AN_EPOCH)
+    return next(enough, _BATCH_SIZES[-1])
+
+
+def lora_rank(entry: LearnerConfig) -> int:
+    """The rank of the adapters that a learner section comes to."""
+    return entry.train.lora_rank or _RANK[entry.effort]
 
 
 def frozen(entry: LearnerConfig) -> str:

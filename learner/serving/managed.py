@@ -22,7 +22,7 @@ from gateway.errors import ConfigError, TracetuneError
 from learner.errors import ServingError
 from learner.registry import SERVABLE_RANKS
 from learner.runtime import MODEL_ENVIRONMENT
-from learner.settings import recipe_of
+from learner.settings import lora_rank
 
 VLLM_PYTHON = "TRACETUNE_VLLM_PYTHON"  # an interpreter that has vLLM, when ours has not
 MAX_LORAS = 4  # adapters in one batch: stable and candidate of two routes
@@ -84,7 +84,7 @@ def _address(upstream: Upstream) -> tuple[str, int]:
 
 def _rank(config: Config, upstream: Upstream) -> int:
     """The smallest rank that vLLM offers and every learner serving on *upstream* stays within."""
-    ranks = [recipe_of(entry).lora_rank for entry in config.learner if entry.serve_on == upstream.name]
+    ranks = [lora_rank(entry) for entry in config.learner if entry.serve_on == upstream.name]
     return next(rank for rank in SERVABLE_RANKS if rank >= max(ranks, default=DEFAULT_RANK))
 
 
