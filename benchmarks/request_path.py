@@ -2,8 +2,8 @@
 
     python benchmarks/request_path.py [--seconds 5] [--concurrency 32] > result.json
 
-Three processes: this one makes the load, a fixed upstream answers, and the worker stands between them with
-everything on (routing, capture to shared memory, metrics). CPU is user + system time of the worker alone, from
+Three processes: this one makes the load, a fixed upstream answers, and the worker stands between them, all
+switched on (routing, capture to shared memory, metrics). CPU is user + system time of the worker alone, from
 /proc, so other load on the machine disturbs it little. `direct` is the same load without the gateway.
 """
 

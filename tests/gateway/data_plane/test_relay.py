@@ -211,6 +211,27 @@ def test_each_event_passes_when_it_comes(gateway: RunningGateway, upstream: Scri
     assert b"200" in seen.split(b"\r\n")[0]
 
 
+def test_a_status_that_nobody_defined_passes(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = replies(b"{}", JSON, status=299)
+    assert ask(gateway, json.dumps(chat()).encode()).status_code == 299
+    upstream.default = replies(b"{}", JSON, status=799)
+    assert ask(gateway, json.dumps(chat()).encode()).status_code == 799
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    upstream.default = streams_events(stream_events(["a"]))
+    with gateway.connect() as connection:
+        request = post_bytes(json.dumps(chat(stream=True)).encode()).replace(b"HTTP/1.1", b"HTTP/1.0")
+        connection.sendall(request)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+
+    assert answer.partition(b"\r\n\r\n")[2] == b"".join(stream_events(["a"]))
+
+
 def test_one_client_connection_serves_many_requests(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = streams_events(stream_events(["a"]))
     with httpx.Client(base_url=gateway.base_url) as client:
