@@ -23,6 +23,7 @@ import uvicorn
 import uvloop
 
 from gateway.config.load import DEFAULT_CONFIG, load_config
+from gateway.config.secrets import read_secrets
 from gateway.config.types import Config
 from gateway.control.app import create_control_app
 from gateway.data_plane.app import DataPlane
@@ -73,6 +74,7 @@ def create_state(
     config_path: Path, config: Config, index: int, environ: Mapping[str, str] = os.environ
 ) -> State:
     """Everything a worker holds. Raises ConfigError, OperationError."""
+    read_secrets(config, environ)  # raises before anything is put into shared memory
     paths = paths_of(config)
     name = writer_name(index)
     return State(
