@@ -36,7 +36,7 @@ _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda where there is one]")
 @click.option(
-    "--threads", type=click.IntRange(1), help="CPU threads to compute with.  [default: torch's choice]"
+    "--threads", type=click.IntRange(1), help="CPU threads to compute with.  [default: half of the cores]"
 )
 @click.option(
     "--max-model-len", type=click.IntRange(16), default=4096, show_default=True, help="Tokens of a request."

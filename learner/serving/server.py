@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -44,6 +45,11 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: EngineLimits = EngineLimits()
 
 
+def default_threads() -> int:
+    """Half of the cores, at least one: a gateway, a store and a training run have to live beside the server."""
+    return max((os.cpu_count() or 1) // 2, 1)
+
+
 def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT; then finish within five seconds.
 
@@ -53,8 +59,7 @@ def serve(options: ServeOptions) -> None:
     started = time.monotonic()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with _bound(options.host, options.port) as listener:
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        torch.set_num_threads(options.threads or default_threads())
         model = ServedModel(options.model, device=options.device)
         name = options.name or options.model.resolve().name
         adapters = AdapterSet(model, name, limit=options.max_adapters)

@@ -73,12 +73,14 @@ def vllm(tmp_path_factory):
 
 
 def ask(base_url, model, question, **options):
+    """The answer, or the list of its chunks with `stream=True`."""
     with openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=120) as client:
-        return client.chat.completions.create(
+        answer = client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": question}],
             **{"temperature": 0, "max_tokens": 16, **options},
         )
+        return list(answer) if options.get("stream") else answer
 
 
 def answers(base_url, models):
@@ -104,7 +106,7 @@ def test_an_adapter_is_loaded_probed_refused_twice_and_unloaded_while_it_runs(vl
 
 
 def test_a_stream_carries_its_usage_when_asked(vllm):
-    chunks = list(ask(vllm, MODEL.name, QUESTIONS[0], stream=True, stream_options={"include_usage": True}))
+    chunks = ask(vllm, MODEL.name, QUESTIONS[0], stream=True, stream_options={"include_usage": True})
     assert chunks[-1].usage.completion_tokens > 0
     assert chunks[-1].usage.prompt_tokens == ask(vllm, MODEL.name, QUESTIONS[0]).usage.prompt_tokens
 
