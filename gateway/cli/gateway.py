@@ -7,7 +7,6 @@ from pathlib import Path
 import rich_click as click
 
 from gateway.cli.root import config_option
-from gateway.cli.up import DRAIN_S
 from gateway.supervisor.plan import plan_capture, plan_gateway
 from gateway.supervisor.run import supervise
 
@@ -19,7 +18,7 @@ def gateway(config_path: Path, quiet: bool) -> None:
     """Run the gateway alone; traces wait in the spool for `up`, or go to a remote store."""
     supervise(
         config_path,
-        lambda config, path: [*plan_capture(config, path), *plan_gateway(config, path, drain_s=DRAIN_S)],
+        lambda config, path: [*plan_capture(config, path), *plan_gateway(config, path)],
         echo=not quiet,
         announce="gateway is up: base_url={url}  (Ctrl-C stops it)",
     )

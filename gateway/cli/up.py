@@ -10,8 +10,6 @@ from gateway.cli.root import config_option
 from gateway.supervisor.plan import plan_up
 from gateway.supervisor.run import supervise
 
-DRAIN_S = 10.0  # running requests may take this long to finish after SIGTERM
-
 
 @click.command()
 @config_option
@@ -20,7 +18,7 @@ def up(config_path: Path, quiet: bool) -> None:
     """Run gateway, store, recorder, shipper, managed inference, judges and learner until Ctrl-C."""
     supervise(
         config_path,
-        lambda config, path: plan_up(config, path, drain_s=DRAIN_S),
+        plan_up,
         echo=not quiet,
         announce="tracetune is up: base_url={url}  (tracetune status tells more; Ctrl-C stops it)",
     )

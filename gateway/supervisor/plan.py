@@ -13,6 +13,8 @@ import msgspec
 
 from gateway.config.types import Config
 
+STOP_GRACE_S = 2.0  # beyond the time in which a worker lets its requests finish
+
 Ready = Literal["alive", "store", "gateway"]
 
 # Two torch processes that spin while they wait starve each other and the gateway on a small machine.
@@ -40,21 +42,21 @@ def plan_capture(config: Config, config_path: Path) -> list[ProcessPlan]:
     return [recorder, _shipper(config_path)]
 
 
-def plan_gateway(config: Config, config_path: Path, *, drain_s: float) -> list[ProcessPlan]:
+def plan_gateway(config: Config, config_path: Path) -> list[ProcessPlan]:
     """One gateway worker per `listen.workers`, all on one listening socket."""
     return [
         ProcessPlan(
             name=f"gateway-{index}",
             argv=[*_module("gateway.worker", config_path), "--index", str(index)],
             ready="gateway",
-            stop_within_s=drain_s + 2.0,
+            stop_within_s=config.listen.drain_s + STOP_GRACE_S,
             listens=True,
         )
         for index in range(config.listen.workers)
     ]
 
 
-def plan_up(config: Config, config_path: Path, *, drain_s: float) -> list[ProcessPlan]:
+def plan_up(config: Config, config_path: Path) -> list[ProcessPlan]:
     """Everything, in start order; it stops in the reverse order, so that what is captured is also stored."""
     plans: list[ProcessPlan] = []
     if config.store.embedded:
@@ -78,7 +80,7 @@ def plan_up(config: Config, config_path: Path, *, drain_s: float) -> list[Proces
         for upstream in config.upstreams
         if upstream.managed is not None
     ]
-    plans += plan_gateway(config, config_path, drain_s=drain_s)
+    plans += plan_gateway(config, config_path)
     if config.judges:
         plans.append(ProcessPlan(name="judges", argv=_module("judges.runner", config_path)))
     if config.learner:

@@ -36,6 +36,8 @@ routes:
       latency_budget_s: 30
       steps: [0.5]
       min_units: 20
+      window_s: 1
+      settle_s: 5
 judges: [{{name: said_ok, path: "judge.py:said_ok"}}]
 learner:
   - route: bot
@@ -94,7 +96,7 @@ def drive_until(system: System, ended: str, start: int, within_s: float, snapsho
 
 
 def test_the_loop_closes_by_itself_and_a_spoilt_snapshot_is_rolled_back(tmp_path: Path) -> None:
-    make_tiny_model(tmp_path / "tiny")
+    make_tiny_model(tmp_path / "tiny", stops=True)
     (tmp_path / "judge.py").write_text(JUDGE)
     with ScriptedUpstream() as upstream:
         upstream.default = answers("ok")

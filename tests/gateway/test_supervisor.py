@@ -146,6 +146,6 @@ def test_a_busy_port_is_one_line_that_names_it_and_the_setting(tmp_path: Path) -
 
 def test_what_captures_starts_before_what_serves_and_stops_after_it() -> None:
     config_path = Path(__file__).resolve().parents[2] / "config" / "demo.yaml"
-    names = [entry.name for entry in plan_up(load_config(config_path), config_path, drain_s=1)]
+    names = [entry.name for entry in plan_up(load_config(config_path), config_path)]
 
     assert names == ["store", "shipper", "recorder", "inference-local", "gateway-0", "judges", "learner"]

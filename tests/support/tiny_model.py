@@ -18,8 +18,11 @@ CHAT_TEMPLATE = (
 MAX_LENGTH = 1024
 
 
-def make_tiny_model(directory: Path, *, seed: int = 0) -> Path:
-    """Write a random Llama with a byte-level tokenizer to *directory*."""
+def make_tiny_model(directory: Path, *, seed: int = 0, stops: bool = False) -> Path:
+    """Write a random Llama with a byte-level tokenizer to *directory*.
+
+    It never ends an answer by itself, since the row of its end token is zero; with *stops* it can learn to.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -40,7 +43,11 @@ def make_tiny_model(directory: Path, *, seed: int = 0) -> Path:
         tie_word_embeddings=True,
         initializer_range=0.3,  # wide, so that greedy tokens depend on the context and are never near a tie
     )
-    LlamaForCausalLM(config).save_pretrained(directory)
+    model = LlamaForCausalLM(config)
+    if stops:
+        with torch.no_grad():
+            model.get_input_embeddings().weight[tokenizer.eos_token_id].normal_(0.0, config.initializer_range)
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
