@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -224,8 +225,8 @@ def _prompt_tokens(tokenizer: Any, prompt: str | list[str | int]) -> list[int]:
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, chunks: asyncio.Queue[Chunk | None], chunk: Chunk) -> None:
-    """From the engine's thread to the event loop; a loop that has closed has nobody left to tell."""
-    if not loop.is_closed():
+    """From the engine's thread to the event loop."""
+    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
         loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
 

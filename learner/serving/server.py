@@ -46,7 +46,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_threads() -> int:
-    """Half of the cores, at least one: a gateway, a store and a training run have to live beside the server."""
+    """Half of the cores, at least one: a gateway, a store and a training run live beside the server."""
     return max((os.cpu_count() or 1) // 2, 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -250,6 +251,22 @@ def test_adapters_of_a_folder_are_loaded_at_the_start_and_sigterm_ends_it_with_0
         cards = httpx.get(f"{running.base_url}/models").json()["data"]
         assert [card["id"] for card in cards] == ["base", *(path.name for path in tiny_adapters)]
         assert running.stop() == 0
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_sigterm_during_an_answer_ends_the_server_within_six_seconds_with_0(tiny_base, tmp_path):
+    body = {"model": "long", "messages": [{"role": "user", "content": "go on"}], "max_tokens": 20_000}
+    body |= {"ignore_eos": True, "stream": True}
+    config = json.loads((tiny_base / "config.json").read_text())
+    long = tmp_path / "long"
+    shutil.copytree(tiny_base, long)
+    (long / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 30_000}))
+    with serving(long, tmp_path, "--max-model-len", "30000") as running:
+        with httpx.stream("POST", f"{running.base_url}/chat/completions", json=body, timeout=30) as answer:
+            assert next(answer.iter_lines()).startswith("data: ")
+            started = time.monotonic()
+            assert running.stop() == 0
+            assert time.monotonic() - started < 6
         assert "Traceback" not in running.log.read_text()
 
 
