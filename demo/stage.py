@@ -17,7 +17,7 @@ from gateway.traces.store import Store
 from learner.status import RouteStatus, route_status
 
 ROUTE = "ticket-bot"
-POLL_S = 1.0
+POLL_S = 2.0  # each look costs the store some milliseconds on the cores that train
 
 
 class AppTotals(msgspec.Struct):

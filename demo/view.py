@@ -14,6 +14,7 @@ from rich.table import Table
 
 from demo.report import Report, VariantFigures
 
+PLAIN_WIDTH = 120  # of the table where standard output is no terminal
 LINE_EVERY_S = 20.0  # where nobody watches a bar, a line tells that it goes on
 
 
@@ -21,7 +22,7 @@ class View:
     """The screen. On a terminal it draws bars, elsewhere it writes a line now and then."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._started = time.monotonic()
 
     def head(self, number: int, title: str, text: str) -> None:
@@ -80,7 +81,7 @@ class View:
 
 def print_report(report: Report) -> None:
     """The closing table and what to look at next, on standard output."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     table = Table(title=f"Route {report.route}: every figure out of ClickHouse", title_justify="left")
     for column in (
         "variant",
@@ -92,7 +93,8 @@ def print_report(report: Report) -> None:
         "USD / 1,000",
         "decision",
     ):
-        table.add_column(column, justify="left" if column in {"variant", "decision"} else "right")
+        left = column in {"variant", "decision"}
+        table.add_column(column, justify="left" if left else "right", no_wrap=column == "variant")
     for figures in report.variants:
         table.add_row(*_cells(figures))
     console.print(table)

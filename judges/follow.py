@@ -21,7 +21,7 @@ from judges.passes import Tally, judge_traces, sandbox_of, version_of
 from judges.pending import Arrivals, JudgeVersion, Since, Window, arrivals, pending, store_clock, windows
 from judges.sandbox import JudgeSettings, Sandbox
 
-POLL_S = 0.5
+POLL_S = 1.0
 PASS_S = 2.0  # after which new traces and a new version are looked for again
 PAGE_TRACES = 1000
 OVERLAP_S = 15.0  # rows may become visible this much out of order; the sweep finds all others

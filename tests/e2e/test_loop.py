@@ -1,4 +1,7 @@
-"""The whole loop under `up`, with a tiny model: traffic, judgments, training, canary, promotion, rollback."""
+"""The whole loop under `up`, with a tiny model: traffic, judgments, training, canary, promotion, rollback.
+
+On the way the learner is killed while it trains, and the server of the promoted snapshot while it serves.
+"""
 
 from __future__ import annotations
 
@@ -95,6 +98,33 @@ def drive_until(system: System, ended: str, start: int, within_s: float, snapsho
     return start
 
 
+def kill_while_training(system: System) -> None:
+    """SIGKILL the learner as soon as a run has begun; the loop must close all the same."""
+    deadline = time.monotonic() + 60
+    while not list(system.paths.runs.glob("*/run.json")):
+        assert time.monotonic() < deadline, system.logs()[-3000:]
+        time.sleep(0.1)
+    system.kill("learner")
+
+
+def kill_inference(system: System, sent: int) -> int:
+    """SIGKILL the server of the promoted snapshot: fallbacks answer until it has the snapshot again."""
+    system.kill("inference-local")
+    send(system, 12, sent)  # each asserts a 200
+    sent += 12
+    deadline = time.monotonic() + 90
+    while True:
+        send(system, 1, sent)
+        sent += 1
+        rows = system.wait_rows(
+            f"SELECT upstream FROM traces WHERE session = 's{sent - 1}'", lambda rows: len(rows) == 1, 10
+        )
+        if rows[0]["upstream"] == "local":
+            return sent
+        assert time.monotonic() < deadline, system.logs()[-3000:]
+        time.sleep(0.5)
+
+
 def test_the_loop_closes_by_itself_and_a_spoilt_snapshot_is_rolled_back(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "tiny", stops=True)
     (tmp_path / "judge.py").write_text(JUDGE)
@@ -106,7 +136,8 @@ def test_the_loop_closes_by_itself_and_a_spoilt_snapshot_is_rolled_back(tmp_path
         with running_system(tmp_path / "tracetune.yaml") as system:
             gateway = system.pids()["gateway-0"]
             send(system, 80, 0)
-            sent = drive_until(system, "promoted", 80, within_s=150)
+            kill_while_training(system)
+            sent = drive_until(system, "promoted", 80, within_s=200)
 
             promoted = httpx.get(
                 f"http://127.0.0.1:{system.config.listen.port}/api/routes", trust_env=False
@@ -116,6 +147,8 @@ def test_the_loop_closes_by_itself_and_a_spoilt_snapshot_is_rolled_back(tmp_path
             assert stable["weight"] == 1.0
             listed = tracetune("snapshot", "verify", stable["snapshot"], "--config", str(system.config_path))
             assert listed.returncode == 0, listed.stderr
+
+            sent = kill_inference(system, sent)
 
             with system.store() as store:
                 spoilt = spoil(system.paths.snapshots, stable["snapshot"], store).snapshot
