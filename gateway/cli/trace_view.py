@@ -15,22 +15,30 @@ from gateway.cli.conversation import conversation
 from gateway.cli.terminal import plain, plain_line
 
 BAR_CELLS = 24
+ONE_LINE_CELLS = 120  # on a narrower terminal the time, the id and the route leave no room for the rest
+TIME_INDENT = " " * len("HH:MM:SS ")
 _ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green", "error": "bold red"}
 
 Row = dict[str, Any]
 
 
-def tail_line(row: Row) -> Text:
-    """One trace on one line."""
+def tail_line(row: Row, width: int | None = None) -> Text:
+    """One trace on one line, on two where *width* cells are too few; None: as long as it takes."""
     good = row["outcome"] == "ok"
-    return Text.assemble(
-        (f"{row['started_at']:%H:%M:%S} ", "dim"),
-        f"{plain_line(row['trace_id'])} ",
-        (plain_line(f"{row['route'] or row['model']}@{row['variant'] or '-'} "), "bold"),
-        (f"{row['outcome']} {row['status']} ", "green" if good else "red"),
-        f"{_duration(row['latency_ms'])} {_tokens(row)} {_cost(row['cost_usd'])} ",
-        (plain_line(row["question"]), "dim"),
+    when = Text.assemble((f"{row['started_at']:%H:%M:%S}", "dim"), f" {plain_line(row['trace_id'])} ")
+    arm = Text(plain_line(f"{row['route'] or row['model']}@{row['variant'] or '-'}"), "bold")
+    ended = Text.assemble(
+        (f"{row['outcome']} {row['status']}", "green" if good else "red"), f" {_duration(row['latency_ms'])}"
     )
+    rest = Text.assemble(f" {_tokens(row)} {_cost(row['cost_usd'])} ", (plain_line(row["question"]), "dim"))
+    if width is None or width >= ONE_LINE_CELLS:
+        lines = [Text.assemble(when, arm, " ", ended, rest)]
+    else:
+        lines = [Text.assemble(when, ended), Text.assemble(TIME_INDENT, arm, rest)]
+    if width is not None:
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+    return Text("\n").join(lines)
 
 
 def trace_view(trace: Row, judgments: Sequence[Row], feedback: Sequence[Row]) -> RenderableType:

@@ -48,14 +48,15 @@ def traces() -> None:
 @config_option
 @json_option
 def tail(count: int, follow: bool, route: str, config_path: Path, as_json: bool) -> None:
-    """Print the last traces, one line each, the newest last."""
-    console = Console(highlight=False, soft_wrap=not _is_terminal())
+    """Print the last traces, one line each (two on a narrow terminal), the newest last."""
+    console = Console(highlight=False, soft_wrap=True)
+    width = console.width if console.is_terminal else None
     with open_store(load_config(config_path)) as store:
         for row in _tail(store, route=route, count=count, follow=follow):
             if as_json:
                 click.echo(json.dumps(row, ensure_ascii=True, default=_jsonable))
             else:
-                console.print(tail_line(row), no_wrap=True, overflow="ellipsis", crop=_is_terminal())
+                console.print(tail_line(row, width))
 
 
 @traces.command()
@@ -127,7 +128,3 @@ def _with_decoded_bodies(row: dict[str, Any]) -> dict[str, Any]:
 
 def _jsonable(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _is_terminal() -> bool:
-    return Console().is_terminal

@@ -12,13 +12,14 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from gateway.cli.conversation import Turn, conversation
 from gateway.cli.terminal import plain, plain_line
-from gateway.cli.trace_view import trace_view
+from gateway.cli.trace_view import tail_line, trace_view
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Judgment
 from tests.support.store import a_trace
@@ -35,14 +36,14 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-def run_traces(config_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_traces(config_path: Path, *arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gateway.cli.root", "traces", *arguments, "--config", str(config_path)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": str(columns)},
     )
 
 
@@ -64,6 +65,30 @@ def test_tail_prints_the_last_traces_oldest_first(embedded_config_path: Path, cl
         "t3",
         "t4",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_tailed_trace_fits_the_terminal_and_keeps_its_words_apart(width: int) -> None:
+    trace = a_trace(trace_id="01a2069e-74f3-74a2-8020-693d3e7cbcd4", outcome="client_cancelled", status=499)
+    row = {name: getattr(trace, name) for name in trace.__struct_fields__} | {"question": "why? " * 40}
+
+    lines = tail_line(row, width).plain.split("\n")
+
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) == (2 if width < 120 else 1)
+    words = [word for line in lines for word in line.split()]
+    for whole in (trace.trace_id, "support-bot@stable", "client_cancelled", "499", "tokens", "why?"):
+        assert whole in words
+
+
+def test_what_is_piped_is_never_cut(embedded_config_path: Path, clean_store: Store) -> None:
+    question = "word " * 20
+    request = json.dumps({"messages": [{"role": "user", "content": question}]})
+    clean_store.insert("traces", [a_trace(request=request)], token="t")
+
+    result = run_traces(embedded_config_path, "tail", columns=40)
+
+    assert [line.endswith(question.strip()) for line in result.stdout.splitlines()] == [True]
 
 
 def test_tail_follows_what_arrives_and_prints_it_once(embedded_config_path: Path, clean_store: Store) -> None:
