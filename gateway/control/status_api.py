@@ -61,7 +61,8 @@ async def metrics(plane: ControlPlane, request: ApiRequest) -> Response[bytes]:
         state.live.table,
         request.headers.get("accept", ""),
     )
-    return Response(page, media_type=content_type)
+    # Litestar adds a charset to a media type of text, and Prometheus refuses one that is named twice.
+    return Response(page, headers={"content-type": content_type})
 
 
 @get("/api/explain", guards=[requires("admin")], summary="Where a request would go, and why", tags=["routes"])

@@ -152,7 +152,7 @@ def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
     assert one.infer("s").status_code == 502
     assert one.infer("s").status_code == 502
     answer = get(one, "/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
 
     def value(family: str, sample: str, **labels: str) -> float:
