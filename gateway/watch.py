@@ -175,7 +175,7 @@ class Watch:
 
     def _read_config(self) -> tuple[Config, Secrets]:
         config = load_config(self._state.config_path)
-        return config, read_secrets(config, self._state.environ)
+        return config, read_secrets(config, self._state.environ, self._state.config_path)
 
     def _record(self, events: Iterable[CapturedRolloutEvent]) -> None:
         """Hand *events* to capture, and what it had no room for when it was last asked."""

@@ -74,7 +74,7 @@ def create_state(
     config_path: Path, config: Config, index: int, environ: Mapping[str, str] = os.environ
 ) -> State:
     """Everything a worker holds. Raises ConfigError, OperationError."""
-    read_secrets(config, environ)  # raises before anything is put into shared memory
+    read_secrets(config, environ, config_path)  # raises before anything is put into shared memory
     paths = paths_of(config)
     name = writer_name(index)
     return State(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -22,8 +23,20 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
         return "Secrets(…)"
 
 
-def read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
-    """Read every secret in use. Raises ConfigError naming the missing variable or file and its place."""
+def read_secrets(config: Config, environ: Mapping[str, str], origin: Path | None = None) -> Secrets:
+    """Read every secret in use.
+
+    Raises ConfigError naming *origin*, which asks for them, the missing variable or file, and its place.
+    """
+    try:
+        return _read_secrets(config, environ)
+    except ConfigError as error:
+        if origin is None:
+            raise
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     return Secrets(
         upstream_keys={
             upstream.name: read_secret(upstream.api_key, environ, f"$.upstreams[{index}].api_key")

@@ -80,15 +80,15 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path) -> None:
     assert tmp_path / "j.py" == config.judges[0].file
 
 
-def test_a_missing_variable_is_named_with_its_place_and_no_value(tmp_path: Path) -> None:
+def test_a_missing_variable_is_named_with_file_and_place_and_no_value(tmp_path: Path) -> None:
     config = load_config(
         write(tmp_path, UPSTREAM.replace("default", "api_key: {env: NO_KEY}, default") + ROUTE)
     )
 
     with pytest.raises(
-        ConfigError, match=r"variable NO_KEY is not set; export it - at `\$.upstreams\[0\].api_key`"
+        ConfigError, match=r"^a.yaml: .* NO_KEY is not set; export it - at `\$.upstreams\[0\].api_key`"
     ):
-        read_secrets(config, {})
+        read_secrets(config, {}, Path("a.yaml"))
 
 
 def test_secrets_that_are_not_used_need_not_be_set(tmp_path: Path) -> None:
