@@ -18,6 +18,7 @@ from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
 from gateway.supervisor.listener import bind
 from gateway.supervisor.plan import ProcessPlan
+from gateway.supervisor.shared_memory import release
 from gateway.supervisor.supervisor import Supervisor
 
 
@@ -31,7 +32,7 @@ def supervise(
     """
     config_path = config_path.resolve()
     config = load_config(config_path)
-    read_secrets(config, os.environ)
+    read_secrets(config, os.environ, config_path)
     paths = paths_of(config)
     check_models(config)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
@@ -54,6 +55,7 @@ def supervise(
         with listener:
             asyncio.run(supervisor.run(on_ready))
     finally:
+        release(paths)
         os.close(lock)
 
 
