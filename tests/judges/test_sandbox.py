@@ -57,8 +57,8 @@ def nothing_left_running():
         ("return trace.request['n'][0]", "raised KeyError: 'n' (good.py:4)"),
         ("return bytearray(2**31)", "took more than 1024 MB of memory; memory_mb raises the bound"),
         ("leaked.append(bytearray(2**31))", "took more than 1024 MB of memory; memory_mb raises the bound"),
-        ("os.closerange(3, 100)", "ended its process with status 1"),
-        ("[scribble(n) for n in range(3, 64)]", "wrote over the answers of its process"),
+        ("os.closerange(3, 4096)", "ended its process with status 1"),
+        ("[scribble(n) for n in range(3, 4096)]", "wrote over the answers of its process"),
     ],
 )
 def test_a_faulty_judge_is_an_abstention_with_its_reason_and_the_other_traces_are_judged(
