@@ -51,7 +51,8 @@ class _StreamRelay:
             await self._end("ok", watcher.held if watcher.ending == "done" else b"")
             return None
         reason = self._error.reason if self._error is not None else _REASONS[watcher.ending]
-        if not self._client.started:
+        # An answer that began is an answer broken off, whether its end came in the same packet or later.
+        if not self._client.started and (watcher.ending == "error" or not watcher.has_content):
             return self._failure(reason)
         if watcher.ending == "error":
             await self._end("upstream_error", watcher.held, reason)

@@ -85,6 +85,22 @@ def test_a_stream_cut_short_ends_in_an_error_event_and_no_end_mark(
     assert len(upstream.received) == 1
 
 
+@pytest.mark.parametrize("last", [[], [DONE], [b"data: <oops>\n\n"]], ids=["end", "end mark", "not json"])
+def test_an_answer_that_began_is_truncated_though_all_of_it_came_at_once(
+    gateway: RunningGateway, upstream: ScriptedUpstream, last: list[bytes]
+):
+    body = b"".join([FIRST, *last])
+    upstream.default = sends(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+    answer = ask(gateway)
+
+    assert answer.content.startswith(FIRST)
+    assert b"stream_truncated" in answer.content
+    assert b"[DONE]" not in answer.content
+    assert gateway.trace().outcome == "truncated"
+    assert gateway.records()[0].response.startswith(FIRST)
+    assert len(upstream.received) == 1
+
+
 @pytest.mark.parametrize("then", ["end", "close", "reset", "hang"])
 def test_a_stream_that_lacks_only_its_end_mark_is_complete(
     gateway: RunningGateway, upstream: ScriptedUpstream, then: str
