@@ -119,7 +119,7 @@ class DataPlane:
             subject=trace.subject,
             trace_id=trace.trace_id,
         )
-        return Call(client_side, trace, endpoint, view, passed)
+        return Call(client_side, trace, endpoint, view, passed, scope["query_string"])
 
     async def _serve_rest(self, endpoint: Endpoint | None, path: str, scope: Scope, send: Send) -> None:
         """/v1 but for inference: the list of models, and what does not exist."""

@@ -125,7 +125,7 @@ class OpenAttempt:
         body = call.body_for(self.target.model)
         head = b"".join(
             (
-                self.pool.request_head(self.server, call.endpoint.upstream_path),
+                self.pool.request_head(self.server, call.endpoint.upstream_path, call.query),
                 call.passed,
                 b"content-length: %d\r\n\r\n" % len(body),
             )

@@ -20,18 +20,28 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call:
-    """Everything that the attempts of one request share. `passed`: head lines that go upstream."""
+    """Everything that the attempts of one request share. `passed`: head lines that go upstream.
 
-    __slots__ = ("_bodies", "adds_usage", "client_side", "endpoint", "passed", "trace", "view")
+    `query` is the URL's, without its question mark.
+    """
+
+    __slots__ = ("_bodies", "adds_usage", "client_side", "endpoint", "passed", "query", "trace", "view")
 
     def __init__(
-        self, client_side: ClientSide, trace: OpenTrace, endpoint: Endpoint, view: RequestView, passed: bytes
+        self,
+        client_side: ClientSide,
+        trace: OpenTrace,
+        endpoint: Endpoint,
+        view: RequestView,
+        passed: bytes,
+        query: bytes = b"",
     ) -> None:
         self.client_side = client_side
         self.trace = trace
         self.endpoint = endpoint
         self.view = view
         self.passed = passed
+        self.query = query
         # Tokens are to be counted whether the client asked for them or not.
         self.adds_usage = view.stream and endpoint.streams_usage and not view.asks_usage
         self._bodies: dict[str, bytes] = {}

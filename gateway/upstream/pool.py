@@ -158,14 +158,14 @@ class UpstreamPool:
         one, other = self.random.sample(servers, 2)
         return one if one.outstanding <= other.outstanding else other
 
-    def request_head(self, server: Server, path: str) -> bytes:
+    def request_head(self, server: Server, path: str, query: bytes = b"") -> bytes:
         """The lines that every POST to *path* of *server* begins with; our key is among them."""
         head = server.heads.get(path)
         if head is None:
             key = "" if self._key is None else f"authorization: Bearer {self._key}\r\n"
             constant = f"{key}accept-encoding: identity\r\n".encode()
             head = server.heads[path] = server.address.request_line("POST", path) + constant
-        return head
+        return head.replace(b" HTTP/1.1\r\n", b"?%b HTTP/1.1\r\n" % query, 1) if query else head
 
     def reuse(self, server: Server) -> Connection | None:
         """The connection that was used last, or None. The caller owns it until `release` or `discard`."""

@@ -51,6 +51,13 @@ def replies(body: bytes, *headers: tuple[str, str], status: int = 200):
     return script
 
 
+def test_the_query_goes_along(gateway: RunningGateway, upstream: ScriptedUpstream):
+    for query in ("", "?api-version=2024-10-21&x=%20", "?y"):
+        url = f"{gateway.base_url}/chat/completions{query}"
+        assert httpx.post(url, json=chat(), timeout=10).status_code == 200
+        assert upstream.received[-1].target == f"/v1/chat/completions{query}"
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fields=st.dictionaries(st.text(max_size=6).filter(lambda key: key not in {"model", "stream"}), st.text()),
