@@ -33,6 +33,8 @@ MAX_NESTED_JSON = 4  # JSON inside strings inside JSON: tool arguments are one l
 MAX_DEPTH = 100  # of decoded JSON; what lies deeper is left out, and says so
 SHORTEST = 6  # characters of the shortest value that any rule finds ("a@b.de")
 KEY_BYTES = 32
+PLACEHOLDER_BYTES = 3  # of the digest in a placeholder: enough to tell the values of one session apart
+IDENTIFIER_BYTES = 8  # in an identifier, where two values must stay two among all of a client's
 
 # In order of precedence: where two overlap, the first holds.
 FINDERS: tuple[Finder, ...] = (
@@ -74,6 +76,10 @@ class Redactor:
         """*text* redacted; JSON in it is read, so that no escape hides anything."""
         return self._string(text, scope, "", MAX_NESTED_JSON)
 
+    def identifier(self, text: str, scope: str) -> str:
+        """*text*, a key that rows are joined by, redacted: equal stays equal and different different."""
+        return self._plain(text, scope, "", IDENTIFIER_BYTES)
+
     def _walk(self, value: Any, scope: str, key: str, nested: int, depth: int) -> Any:
         if depth > MAX_DEPTH:
             return f"[nested deeper than {MAX_DEPTH}, left out]"
@@ -108,7 +114,7 @@ class Redactor:
             return text if redacted == plain else redacted
         return self._plain(text, scope, key)
 
-    def _plain(self, text: str, scope: str, key: str) -> str:
+    def _plain(self, text: str, scope: str, key: str, digest_bytes: int = PLACEHOLDER_BYTES) -> str:
         context = f"{key}: " if key else ""
         full = context + text
         ascii_only = full.isascii()
@@ -119,13 +125,13 @@ class Redactor:
         at = len(context)
         for found, start, end in _in_characters(data, _without_overlaps(data), ascii_only=ascii_only):
             if start >= len(context):  # what lies before it is the key's own text
-                pieces += (full[at:start], self._placeholder(found, scope))
+                pieces += (full[at:start], self._placeholder(found, scope, digest_bytes))
                 at = end
         return "".join((*pieces, full[at:])) if pieces else text
 
-    def _placeholder(self, found: Found, scope: str) -> str:
+    def _placeholder(self, found: Found, scope: str, digest_bytes: int) -> str:
         content = f"{scope}\0{found.kind}\0{found.canonical}".encode("utf-8", "replace")
-        digest = hashlib.blake2b(content, key=self._key, digest_size=3).hexdigest()
+        digest = hashlib.blake2b(content, key=self._key, digest_size=digest_bytes).hexdigest()
         return f"[{found.kind}_{digest}]"
 
 

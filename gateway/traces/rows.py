@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from gateway.traces.usage import finish_reason, read_usage
 
 MAX_RECENT_TRACES = 50_000  # whose session is remembered, so that feedback gets the same placeholders
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
@@ -51,7 +54,7 @@ class RowBuilder:
         if isinstance(captured, CapturedFeedback):
             return Row("feedback", self._feedback(captured))
         assert isinstance(captured, CapturedRolloutEvent)
-        return Row("rollouts", _rollout_event(captured))
+        return Row("rollouts", self._rollout_event(captured))
 
     def _trace(self, captured: CapturedTrace, record: Record) -> Trace:
         scope = self._remember(captured)
@@ -67,16 +70,21 @@ class RowBuilder:
             rollout=captured.rollout,
             propensity=captured.propensity,
             client=captured.client,
-            session=captured.session,
-            subject=captured.subject,
+            session=self._identifier(captured.session, captured.client),
+            subject=None if captured.subject is None else self._identifier(captured.subject, captured.client),
             upstream=captured.upstream,
-            model=captured.model,
+            model=self._model(captured, captured.model, scope),
             endpoint=captured.endpoint,
             stream=captured.stream,
             status=captured.status,
             outcome=captured.outcome,
             finish_reason=finish_reason(answer),
-            attempts=_encode(captured.attempts).decode(),
+            attempts=_encode(
+                [
+                    msgspec.structs.replace(attempt, model=self._model(captured, attempt.model, scope))
+                    for attempt in captured.attempts
+                ]
+            ).decode(),
             latency_ms=captured.latency_ms,
             ttft_ms=captured.ttft_ms,
             tokens_in=usage.tokens_in,
@@ -88,7 +96,7 @@ class RowBuilder:
             response=self._json(_with_error(answer, captured, record), scope) if full else None,
             tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
             table_hash=captured.table_hash,
-            traceparent=captured.traceparent,
+            traceparent=_traceparent(captured.traceparent),
         )
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:
@@ -97,12 +105,25 @@ class RowBuilder:
         return Feedback(
             feedback_id=captured.feedback_id,
             trace_id=captured.trace_id,
-            session=captured.session,
+            session=None if captured.session is None else self._identifier(captured.session, captured.client),
             client=captured.client,
             kind=self._text(captured.kind, scope),
             value=captured.value,
             text=None if captured.text is None else self._text(captured.text, scope),
             created_at=_at(captured.created_at_us),
+        )
+
+    def _rollout_event(self, captured: CapturedRolloutEvent) -> RolloutEvent:
+        return RolloutEvent(
+            rollout=captured.rollout,
+            route=captured.route,
+            version=captured.version,
+            event=captured.event,
+            snapshot=captured.snapshot,
+            at=_at(captured.at_us),
+            who=captured.who,
+            why=self._text(captured.why, captured.route),
+            evidence=_encode(captured.evidence).decode(),
         )
 
     def _remember(self, captured: CapturedTrace) -> str:
@@ -116,6 +137,16 @@ class RowBuilder:
         if value is None:
             return None
         return json_text(value if self._redactor is None else self._redactor.value(value, scope))
+
+    def _identifier(self, key: str, client: str) -> str:
+        """A session or a subject. Apps use e-mail addresses; feedback has to meet its traces all the same."""
+        if self._redactor is None or _UUID.fullmatch(key):
+            return key
+        return self._redactor.identifier(key, f"{client}\0")
+
+    def _model(self, captured: CapturedTrace, model: str, scope: str) -> str:
+        """A model's name; where no route served the request, it is whatever the client wrote."""
+        return model if captured.route else self._text(model, scope)
 
     def _text(self, text: str, scope: str) -> str:
         return text if self._redactor is None else self._redactor.text(text, scope)
@@ -153,18 +184,9 @@ def _with_error(answer: Any, captured: CapturedTrace, record: Record) -> Any:
     return answer
 
 
-def _rollout_event(captured: CapturedRolloutEvent) -> RolloutEvent:
-    return RolloutEvent(
-        rollout=captured.rollout,
-        route=captured.route,
-        version=captured.version,
-        event=captured.event,
-        snapshot=captured.snapshot,
-        at=_at(captured.at_us),
-        who=captured.who,
-        why=captured.why,
-        evidence=_encode(captured.evidence).decode(),
-    )
+def _traceparent(header: str | None) -> str | None:
+    """The header of a request where it is one of W3C's; anything else may be anything, and is unknown."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
 
 def _at(microseconds: int) -> datetime:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.traces.redact import Redactor
 from gateway.traces.rows import RowBuilder, without_bodies
-from gateway.traces.types import Feedback, RolloutEvent, Trace
+from gateway.traces.types import Attempt, Feedback, RolloutEvent, Trace
 from tests.support.capture import ANSWER, REQUEST, captured_event, captured_feedback, captured_trace, record
 
 
@@ -136,18 +136,61 @@ def test_no_body_breaks_a_row_and_what_is_stored_is_json(
     msgspec.msgpack.encode(trace)
 
 
-def test_tags_and_bodies_are_redacted_and_identifiers_stay() -> None:
+def test_tags_and_bodies_get_one_placeholder_for_one_value() -> None:
     secret = "john@example.com"
     trace = build(
-        captured_trace(session=secret, subject=secret, tags={"who": secret}),
+        captured_trace(tags={"who": secret}),
         {"messages": [{"content": secret}]},
         {"choices": [{"message": {"content": secret}}]},
     )
-    assert (trace.session, trace.subject) == (secret, secret)
     assert secret not in f"{trace.tags}{trace.request}{trace.response}"
     placeholder = trace.tags["who"]
     assert placeholder in (trace.request or "")
     assert placeholder in (trace.response or "")
+
+
+def test_nothing_that_a_client_wrote_brings_a_secret_into_a_row() -> None:
+    secret = "john@example.com"
+    attempt = Attempt(
+        upstream="u", server="s", model=secret, started_ms=0, ended_ms=1, status=404, error=None
+    )
+    trace = build(
+        captured_trace(
+            route="",
+            session=f"mail {secret}",
+            subject=secret,
+            model=secret,
+            attempts=[attempt],
+            tags={secret: secret},
+            traceparent=f"00-{secret}",
+        ),
+        {"user": secret, secret: [secret]},
+        {"error": {"message": secret}},
+    )
+    assert secret not in repr(trace)
+    assert trace.traceparent is None
+
+
+def test_the_keys_that_rows_are_joined_by_stay_equal_where_they_were_and_different_where_not() -> None:
+    rows = RowBuilder(Redactor(b"k" * 32))
+
+    def session(client: str, key: str) -> str:
+        trace = rows.build(record(captured_trace(client=client, session=key, subject=key))).values
+        said = rows.build(record(captured_feedback(trace_id=None, client=client, session=key))).values
+        assert isinstance(trace, Trace)
+        assert isinstance(said, Feedback)
+        assert said.session == trace.session == trace.subject
+        return trace.session
+
+    assert session("web", "a@b.de") == session("web", "a@b.de")
+    assert len({session("web", "a@b.de"), session("web", "c@b.de"), session("app", "a@b.de")}) == 3
+    for plain in ("session-1", "C4821", "019b76da-b1a2-7c3d-8e4f-000000000001", "5881539799"):
+        assert session("web", plain) == plain
+
+
+def test_an_incoming_traceparent_is_kept() -> None:
+    header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert build(captured_trace(traceparent=header), {}, {}).traceparent == header
 
 
 def test_without_redaction_text_is_stored_as_it_came() -> None:
