@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from gateway.rollouts import IllegalTransitionError, ShareError, StaleVersionErr
 
 log = logging.getLogger(__name__)
 
+_ECHO = re.compile(r"(Invalid enum value) .*(?= - at `)", re.DOTALL)
 MAX_BODY_BYTES = 1 << 20  # of a control request; feedback holds one kept answer, evidence a page of numbers
 
 
@@ -65,6 +67,7 @@ def _invalid(request: ApiRequest, error: ValidationException) -> Response[_Body]
     message = (
         str(cause).replace("`$.data", "`$") if isinstance(cause, msgspec.ValidationError) else error.detail
     )
+    message = _ECHO.sub(r"\1", message)  # what was sent may be somebody's words, and errors end up in logs
     if "missing required field `data`" in message:
         return _answer(400, "The body is empty; send a JSON object.", "invalid_request")
     extra: Any = error.extra

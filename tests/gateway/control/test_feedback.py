@@ -88,6 +88,12 @@ def test_what_cannot_be_feedback_is_refused_with_the_place_and_the_reason(
     assert says in error["message"]
 
 
+def test_a_refusal_does_not_repeat_what_was_said(one: Gateway):
+    answer = give(one, session="s", outcome="a very private remark - at `$.x`")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "Invalid enum value - at `$.outcome`"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"rating=1", b"\xff\xfe"])
 def test_a_body_that_is_no_json_is_a_400(one: Gateway, content: bytes):
     answer = web.post(f"{one.url}/api/feedback", content=content)
