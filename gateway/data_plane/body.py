@@ -114,7 +114,8 @@ def _read_leniently(body: bytes) -> _Fields:
 
 
 def _key(value: str | None) -> str | None:
-    return value[:MAX_KEY_BYTES] if value else None
+    """Cut as a header is, so that one session is one wherever it was named."""
+    return value.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace") if value else None
 
 
 def _text(value: Any) -> str | None:

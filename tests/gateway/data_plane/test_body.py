@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.data_plane.body import read_body, upstream_body
 from gateway.data_plane.errors import ApiError
+from gateway.data_plane.headers import read_own
 from gateway.data_plane.json_splice import _find_once, replace_value, top_level_values
 
 keys = st.sampled_from(
@@ -124,6 +125,14 @@ def test_what_decides_the_way_is_read():
         "i",
         3,
     )
+
+
+def test_a_long_session_is_cut_alike_in_header_and_body():
+    session = "ü" * 600
+    own, _ = read_own([(b"x-tracetune-session", session.encode())])
+    body = json.dumps({"model": "m", "metadata": {"session_id": session}}).encode()
+
+    assert read_body(body).session == own.session
 
 
 @pytest.mark.parametrize(
