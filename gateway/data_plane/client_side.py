@@ -70,12 +70,11 @@ class ClientSide:
         if cycle.disconnected:
             return
         lines, has_length = self._head(status, headers)
-        if status in _WITHOUT_BODY:
-            lines.append(b"\r\n")
-        elif has_length:
-            lines += (b"\r\n", body)
-        else:
-            lines += (b"content-length: %d\r\n\r\n" % len(body), body)
+        if not has_length and status not in _WITHOUT_BODY:
+            lines.append(b"content-length: %d\r\n" % len(body))
+        lines.append(b"\r\n")
+        if status not in _WITHOUT_BODY and cycle.scope["method"] != "HEAD":
+            lines.append(body)
         cycle.transport.write(b"".join(lines))
         self._complete()
 

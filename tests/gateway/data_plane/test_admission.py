@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -315,3 +317,13 @@ def test_a_half_sent_head_does_not_count_as_a_request(gateway: RunningGateway):
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(100) == b""
     assert gateway.records(0) == []
+
+
+def test_the_answer_to_head_has_no_body_that_the_next_answer_would_begin_with(gateway: RunningGateway):
+    address = urlsplit(gateway.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+    for method, status in (("HEAD", 405), ("GET", 200)):
+        connection.request(method, "/v1/models")
+        answer = connection.getresponse()
+        assert (answer.status, bool(answer.read())) == (status, method == "GET")
+    connection.close()
