@@ -59,6 +59,12 @@ def _check_judges_and_learner(config: Config) -> None:
 
 
 def _check_exposure(config: Config) -> None:
+    admin, listen = config.admin_listen, config.listen
+    if admin is not None and admin.port and (admin.host, admin.port) == (listen.host, listen.port):
+        raise ConfigError(
+            "admin_listen is the address of listen; remove it to share that, or give it a port of its own "
+            "- at `$.admin_listen`"
+        )
     if config.auth is not None:
         return
     hosts = [("listen", config.listen.host)]

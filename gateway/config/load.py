@@ -133,4 +133,7 @@ def _with_remedy(message: str) -> str:
     place = message.rpartition("at `")[2].rstrip("`")
     if place.endswith(_SECRET_FIELDS) and "got `str`" in message:
         return f"a literal secret is refused; write {{env: NAME}} or {{file: PATH}} - at `{place}`"
+    if "Expected `str`, got `bool`" in message:
+        reads = "YAML reads off and no as false, on and yes as true"
+        return f"{reads}; quote it, or write another word - at `{place}`"
     return message

@@ -43,15 +43,27 @@ def _read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
             for index, upstream in enumerate(config.upstreams)
             if upstream.api_key is not None
         },
-        client_keys={
-            key.name: read_secret(key.key, environ, f"$.auth.keys[{index}].key")
-            for index, key in enumerate(config.auth.keys if config.auth else [])
-        },
+        client_keys=_client_keys(config, environ),
         admin_key=environ.get("TRACETUNE_ADMIN_KEY") or None,
         store_password=None
         if config.store.embedded or config.store.password is None
         else read_secret(config.store.password, environ, "$.store.password"),
     )
+
+
+def _client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """Keys by client. Raises ConfigError for two clients of one key: nobody could tell them apart."""
+    keys: dict[str, str] = {}
+    for index, entry in enumerate(config.auth.keys if config.auth else []):
+        place = f"$.auth.keys[{index}].key"
+        key = read_secret(entry.key, environ, place)
+        for other, taken in keys.items():
+            if taken == key:
+                raise ConfigError(
+                    f"clients {other!r} and {entry.name!r} have the same key; give each one - at `{place}`"
+                )
+        keys[entry.name] = key
+    return keys
 
 
 def read_secret(secret: Secret, environ: Mapping[str, str], place: str) -> str:

@@ -178,6 +178,12 @@ class Upstream(Strict, frozen=True, kw_only=True):
                 raise ValueError(f"upstream {self.name!r}: {url!r} is not an http(s) URL")
             if parts.username or parts.password:
                 raise ValueError(f"upstream {self.name!r}: credentials in a URL are a literal secret")
+            if parts.query or parts.fragment:
+                raise ValueError(f"upstream {self.name!r}: {url!r} has more than a path; end it there")
+            try:
+                _ = parts.port
+            except ValueError as error:
+                raise ValueError(f"upstream {self.name!r}: {url!r}: {error}") from error
         models = [price.model for price in self.prices]
         if len(models) != len(set(models)):
             raise ValueError(f"upstream {self.name!r} prices a model twice: {models}")

@@ -41,6 +41,10 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE + "judges: [{name: j, path: j.py}]\n", "path 'j.py' is not FILE.py:FUNCTION"),
         (UPSTREAM + "routes: [{model: m, variants: []}]\n", "route 'm' has no variants"),
         (UPSTREAM + ROUTE + "capture: {at_bound: explode}\n", "Invalid enum value 'explode' - at `$.capture.at_bound`"),
+        (UPSTREAM + ROUTE.replace("]}]", "], capture: off}]"), "YAML reads off and no as false, on and yes as true; quote it"),
+        (UPSTREAM.replace("1/v1", "99999/v1") + ROUTE, "http://127.0.0.1:99999/v1': Port out of range 0-65535 - at `$.upstreams[0]`"),
+        (UPSTREAM.replace("http://127.0.0.1:1/v1", "'http://h/v1?key=k'") + ROUTE, "has more than a path; end it there - at `$.upstreams[0]`"),
+        (UPSTREAM + ROUTE + "listen: {port: 8081}\nadmin_listen: {port: 8081}\n", "admin_listen is the address of listen"),
         (UPSTREAM, "missing required field `routes`"),
         ("", "the file is empty"),
         ("upstreams: [", "while parsing"),
@@ -101,3 +105,15 @@ def test_secrets_never_show_in_their_repr(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, UPSTREAM.replace("default", "api_key: {env: K}, default") + ROUTE))
 
     assert "planted" not in repr(read_secrets(config, {"K": "planted"}))
+
+
+def test_two_clients_of_one_key_are_refused_without_showing_it(tmp_path: Path) -> None:
+    keys = "auth: {keys: [{name: web, key: {env: A}}, {name: app, key: {env: B}}]}\n"
+    config = load_config(write(tmp_path, UPSTREAM + ROUTE + keys))
+
+    with pytest.raises(
+        ConfigError, match=r"'web' and 'app' have the same key; .*\$.auth.keys\[1\].key"
+    ) as caught:
+        read_secrets(config, {"A": "planted", "B": "planted"})
+    assert "planted" not in str(caught.value)
+    assert read_secrets(config, {"A": "x", "B": "y"}).client_keys == {"web": "x", "app": "y"}
