@@ -40,6 +40,8 @@ def parse_yaml(text: str, kind: type[T], origin: str) -> T:
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 -- a SafeLoader subclass
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"{origin}: {_where(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: {_one_line(error)}") from error
     except RecursionError as error:
@@ -123,6 +125,13 @@ def _secret(secret: Any, base: Path) -> Any:
     if secret is None or secret.file is None:
         return secret
     return msgspec.structs.replace(secret, file=(base / secret.file).resolve())
+
+
+def _where(error: yaml.MarkedYAMLError) -> str:
+    """Place and problem. PyYAML's own message quotes the line, and a secret may stand in it."""
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return place + " ".join(", ".join(part for part in (error.context, error.problem) if part).split())
 
 
 def _one_line(error: Exception) -> str:

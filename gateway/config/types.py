@@ -24,6 +24,11 @@ _WEIGHT_TOLERANCE = 1e-9
 _JUDGE_PATH = re.compile(r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")
 
 
+def _shown(url: str) -> str:
+    """*url* for a message: without what may be a secret in it."""
+    return re.sub(r"//[^/@]*@", "//…@", url.partition("?")[0].partition("#")[0])
+
+
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of everything a person writes: an unknown field is an error that names the field and the place."""
 
@@ -69,7 +74,7 @@ class Store(Strict, frozen=True, kw_only=True):
         scheme = urlsplit(self.url).scheme
         if scheme not in {"embedded", "clickhouse", "clickhouse+http", "clickhouse+https"}:
             raise ValueError(
-                f"store url {self.url!r} must start with embedded:, clickhouse://, or clickhouse+https://"
+                f"store url begins with {scheme!r}; it must with embedded:, clickhouse:// or clickhouse+https://"
             )
         if scheme != "embedded" and urlsplit(self.url).password is not None:
             raise ValueError("a password in the store url is a literal secret; use password: {env: NAME}")
@@ -175,15 +180,15 @@ class Upstream(Strict, frozen=True, kw_only=True):
         for url in self.servers:
             parts = urlsplit(url)
             if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise ValueError(f"upstream {self.name!r}: {url!r} is not an http(s) URL")
+                raise ValueError(f"upstream {self.name!r}: {_shown(url)!r} is not an http(s) URL")
             if parts.username or parts.password:
                 raise ValueError(f"upstream {self.name!r}: credentials in a URL are a literal secret")
             if parts.query or parts.fragment:
-                raise ValueError(f"upstream {self.name!r}: {url!r} has more than a path; end it there")
+                raise ValueError(f"upstream {self.name!r}: {_shown(url)!r} must end with its path")
             try:
                 _ = parts.port
             except ValueError as error:
-                raise ValueError(f"upstream {self.name!r}: {url!r}: {error}") from error
+                raise ValueError(f"upstream {self.name!r}: {_shown(url)!r}: {error}") from error
         models = [price.model for price in self.prices]
         if len(models) != len(set(models)):
             raise ValueError(f"upstream {self.name!r} prices a model twice: {models}")

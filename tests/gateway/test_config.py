@@ -43,7 +43,7 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE + "capture: {at_bound: explode}\n", "Invalid enum value 'explode' - at `$.capture.at_bound`"),
         (UPSTREAM + ROUTE.replace("]}]", "], capture: off}]"), "YAML reads off and no as false, on and yes as true; quote it"),
         (UPSTREAM.replace("1/v1", "99999/v1") + ROUTE, "http://127.0.0.1:99999/v1': Port out of range 0-65535 - at `$.upstreams[0]`"),
-        (UPSTREAM.replace("http://127.0.0.1:1/v1", "'http://h/v1?key=k'") + ROUTE, "has more than a path; end it there - at `$.upstreams[0]`"),
+        (UPSTREAM.replace("http://127.0.0.1:1/v1", "'http://h/v1?key=k'") + ROUTE, "must end with its path - at `$.upstreams[0]`"),
         (UPSTREAM + ROUTE + "listen: {port: 8081}\nadmin_listen: {port: 8081}\n", "admin_listen is the address of listen"),
         (UPSTREAM, "missing required field `routes`"),
         ("", "the file is empty"),
@@ -61,10 +61,24 @@ def test_an_unusable_configuration_is_one_line_with_place_and_reason(
     assert "\n" not in message
 
 
-def test_a_literal_secret_never_shows_in_the_error(tmp_path: Path) -> None:
-    message = error_of(tmp_path, UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE)
+@pytest.mark.parametrize(
+    "text",
+    [
+        UPSTREAM.replace("default", "api_key: sk-literal, default"),
+        UPSTREAM.replace("default: true}]", "api_key: sk-literal: default]"),  # no YAML either
+        "upstreams:\n  - api_key: 'sk-literal\n  - ]",
+        UPSTREAM.replace("http://127.0.0.1:1", "ftp://me:sk-literal@h"),
+        UPSTREAM.replace("http://127.0.0.1:1", "http://me:sk-literal@h"),
+        UPSTREAM.replace("http://127.0.0.1:1/v1", "'http://h/v1?key=sk-literal'"),
+        UPSTREAM + "store: {url: 'mysql://me:sk-literal@h/d'}\n",
+        UPSTREAM + "store: {url: 'clickhouse://me:sk-literal@h/d'}\n",
+    ],
+)
+def test_a_literal_secret_never_shows_in_the_error(tmp_path: Path, text: str) -> None:
+    message = error_of(tmp_path, text + ROUTE)
 
     assert "sk-literal" not in message
+    assert "\n" not in message
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
