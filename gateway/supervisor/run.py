@@ -16,7 +16,7 @@ from gateway.config.secrets import read_secrets
 from gateway.config.types import Config
 from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
-from gateway.supervisor.listener import bind
+from gateway.supervisor.listener import bind, check_admin_address
 from gateway.supervisor.plan import ProcessPlan
 from gateway.supervisor.shared_memory import release
 from gateway.supervisor.supervisor import Supervisor
@@ -39,6 +39,7 @@ def supervise(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     lock = _own(paths)
     try:
+        check_admin_address(config)
         listener = bind(config)
         host, port = listener.getsockname()[:2]
         supervisor = Supervisor(

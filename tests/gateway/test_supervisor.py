@@ -16,8 +16,8 @@ import pytest
 
 from gateway.config import load_config
 from gateway.errors import OperationError
-from gateway.supervisor.listener import bind
 from gateway.supervisor.plan import ProcessPlan, plan_up
+from gateway.supervisor.run import supervise
 from gateway.supervisor.supervisor import Processes, Supervisor
 
 LOOP = "import signal, sys, time\nsignal.signal(15, lambda *a: sys.exit(0))\nprint('started', flush=True)\n"
@@ -129,19 +129,20 @@ async def test_a_supervisor_killed_by_sigkill_takes_its_processes_along(tmp_path
     await until(lambda: not running(pid))
 
 
-def test_a_busy_port_is_one_line_that_names_it_and_the_setting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["listen", "admin_listen"])
+def test_a_busy_port_is_one_line_that_names_it_and_the_setting(tmp_path: Path, section: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         path = tmp_path / "tracetune.yaml"
         path.write_text(
-            f"listen: {{port: {port}}}\nupstreams: [{{name: a, base_url: http://127.0.0.1:1/v1}}]\n"
+            f"{section}: {{port: {port}}}\nupstreams: [{{name: a, base_url: http://127.0.0.1:1/v1}}]\n"
             "routes: [{model: m, variants: [{name: s, upstream: a, model: x}]}]\n"
         )
 
-        with pytest.raises(OperationError, match=rf"port {port} on 127.0.0.1 is in use; .*listen.port"):
-            bind(load_config(path))
+        with pytest.raises(OperationError, match=rf"port {port} on 127.0.0.1 is in use; .*{section}.port"):
+            supervise(path, lambda *_: [], echo=False, announce="")
 
 
 def test_what_captures_starts_before_what_serves_and_stops_after_it() -> None:
