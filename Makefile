@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints/learner.txt
 		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
 	@echo "Setting up $(VENV): about 2 GB of packages, a few minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/learner.txt -e '.[learner,dev]'
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check -c constraints/learner.txt -e '.[learner,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed ## Create the virtual environment with pinned versions

@@ -19,6 +19,7 @@ import msgspec
 from gateway.traces.store import Store
 
 MAX_FEEDBACK = 100  # rows of feedback a judge is shown of one trace, the latest; more do not make it pending
+MAX_IDS = 2_000  # a scope of more traces than this is asked as a condition, not as a list
 WINDOW_TRACES = 20_000  # traces that one question over the past looks at, if one hour has not more
 ANSWERED_SQL = (
     "outcome = 'ok' AND endpoint = '/v1/chat/completions' AND request IS NOT NULL AND response IS NOT NULL"
@@ -111,7 +112,19 @@ class Window(msgspec.Struct, frozen=True):
         return {"start": self.start, "end": self.end}
 
 
-Scope = Since | Window
+class Ids(msgspec.Struct, frozen=True):
+    """Scope: these traces."""
+
+    trace_ids: list[str]
+
+    def sql(self) -> str:
+        return "SELECT arrayJoin({ids:Array(String)}) AS trace_id"
+
+    def parameters(self) -> dict[str, Any]:
+        return {"ids": self.trace_ids}
+
+
+Scope = Since | Window | Ids
 
 
 def arrivals(store: Store, since: datetime) -> Arrivals:
@@ -134,12 +147,23 @@ def store_clock(store: Store) -> datetime:
 
 def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[str]:
     """Ids of at most *limit* pending traces in *scope*, oldest first."""
+    if isinstance(scope, Since):
+        scope = _found(store, scope)
     rows = store.query(
         f"WITH scope AS ({scope.sql()}) SELECT t.trace_id AS trace_id {_PENDING_SQL} "
         f"ORDER BY t.started_at, t.trace_id LIMIT {int(limit)}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
     return [row["trace_id"] for row in rows]
+
+
+def _found(store: Store, scope: Since) -> Scope:
+    """*scope* as a list of ids, looked up once: the store works out a named subquery at each of its uses."""
+    rows = store.query(
+        f"SELECT DISTINCT trace_id AS id FROM ({scope.sql()}) LIMIT {MAX_IDS + 1}",  # noqa: S608
+        scope.parameters(),
+    )
+    return scope if len(rows) > MAX_IDS else Ids([row["id"] for row in rows])
 
 
 def count_pending(store: Store, judge: JudgeVersion, scope: Scope) -> int:

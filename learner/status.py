@@ -101,5 +101,5 @@ def _in_words(
         words, command = _WORDS[newest.state]
         return f"{newest.snapshot} {words}", command and command.format(route=route, snapshot=newest.snapshot)
     if judged < needed:
-        return f"{judged} of {needed} judged traces", None
+        return f"{judged} of {needed} judged traces", "tracetune judge list"
     return f"{judged} judged traces, {needed} needed: ready to learn", f"tracetune learn run --route {route}"

@@ -102,7 +102,7 @@ def test_too_few_judged_traces_are_refused_with_the_numbers(tmp_path: Path, clea
     assert refused.value.exit_code == 3
     assert "learner.dataset.min_traces" in str(refused.value)
     (status,) = route_status(config, clean_store)
-    assert (status.line, status.next) == ("87 of 200 judged traces", None)
+    assert (status.line, status.next) == ("87 of 200 judged traces", "tracetune judge list")
 
 
 def test_without_winners_it_is_refused(tmp_path: Path, clean_store: Store) -> None:
