@@ -24,7 +24,7 @@ from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
 from gateway.traces.store import Store
 
-MESSAGES = 700  # of the first step, before anything is learnt
+MESSAGES = 600  # of the first step, before anything is learnt
 IN_FLIGHT = 48  # at the stand-in, which takes its time
 IN_FLIGHT_LEARNING = 2  # the app goes on while the model trains
 IN_FLIGHT_CANARY = 10  # two cores write about 50 tokens a second in all

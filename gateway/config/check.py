@@ -89,6 +89,18 @@ def _check_supported(config: Config) -> None:
         raise ConfigError(
             "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"
         )
+    for index, upstream in enumerate(config.upstreams):
+        if upstream.passthrough:
+            raise ConfigError(
+                f"passing other endpoints through is not built yet; remove it - at "
+                f"`$.upstreams[{index}].passthrough`"
+            )
+    for index, route in enumerate(config.routes):
+        if any(isinstance(entry, Fallback) and entry.larger_context for entry in route.fallbacks):
+            raise ConfigError(
+                f"fallbacks for larger contexts are not built yet; remove larger_context - at "
+                f"`$.routes[{index}].fallbacks`"
+            )
 
 
 def is_loopback(host: str) -> bool:

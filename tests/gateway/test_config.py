@@ -38,6 +38,8 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
         (UPSTREAM + ROUTE + "listen: {host: 0.0.0.0}\n", "listen.host 0.0.0.0 is not loopback and there are no keys"),
         (UPSTREAM + ROUTE + "privacy: {encrypt: per_subject}\n", "encryption per subject is not built yet"),
+        (UPSTREAM.replace("default: true", "default: true, passthrough: [audio]") + ROUTE, "passing other endpoints through is not built yet; remove it - at `$.upstreams[0].passthrough`"),
+        (UPSTREAM + ROUTE.replace("m, v", "m, fallbacks: [{upstream: a, model: x, larger_context: true}], v"), "remove larger_context - at `$.routes[0].fallbacks`"),
         (UPSTREAM + ROUTE + "judges: [{name: j, path: j.py}]\n", "path 'j.py' is not FILE.py:FUNCTION"),
         (UPSTREAM + "routes: [{model: m, variants: []}]\n", "route 'm' has no variants"),
         (UPSTREAM + ROUTE + "capture: {at_bound: explode}\n", "Invalid enum value 'explode' - at `$.capture.at_bound`"),
