@@ -27,7 +27,7 @@ from gateway.traces.store import Store
 MESSAGES = 600  # of the first step, before anything is learnt
 IN_FLIGHT = 48  # at the stand-in, which takes its time
 IN_FLIGHT_LEARNING = 2  # the app goes on while the model trains
-IN_FLIGHT_CANARY = 10  # two cores write about 50 tokens a second in all
+IN_FLIGHT_CANARY = 8  # two cores write about 50 tokens a second in all
 FRONTIER_DELAY_S = 6.0
 LEARN_WITHIN_S = 1500.0
 ROLLOUT_WITHIN_S = 1500.0
@@ -199,7 +199,7 @@ async def _until_ended(stage: Stage, snapshot: str) -> tuple[str, str]:
             )
             found[:] = [event for event in events if event["event"] in ENDED]
             if events:
-                note(f"{events[-1]['event']}: {events[-1]['why']}; {stage.totals.sent} messages so far")
+                note(f"{events[-1]['event']}: {events[-1]['why']}")
             return bool(found)
 
         async with stage.traffic(IN_FLIGHT_CANARY):
