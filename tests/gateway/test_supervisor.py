@@ -95,7 +95,7 @@ async def test_what_a_child_started_goes_with_it(tmp_path: Path) -> None:
     async with up(tmp_path, [plan("a", code, tmp_path, stop_within_s=0.5)]):
         await until(lambda: grandchild.exists() and bool(grandchild.read_text()))
 
-    assert not running(int(grandchild.read_text()))
+    await until(lambda: not running(int(grandchild.read_text())), within_s=2.0)
 
 
 async def test_a_process_that_cannot_start_stops_the_rest_and_says_its_last_line(tmp_path: Path) -> None:
