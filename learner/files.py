@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 
@@ -16,6 +17,7 @@ from learner.errors import LearnerError
 
 T = TypeVar("T")
 
+LOCK_POLL_S = 0.2
 _CHUNK_BYTES = 1 << 20
 
 
@@ -90,18 +92,27 @@ def slug(name: str) -> str:
 
 
 @contextmanager
-def locked(path: Path, *, holder: str) -> Iterator[None]:
+def locked(path: Path, *, holder: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold *path*'s lock, which the kernel releases when the process dies.
 
-    Raises LearnerError, saying that *holder* is at work, when another process holds it.
+    Raises LearnerError, saying that *holder* is at work, when another process still holds it after *wait_s*.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + wait_s
     with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LearnerError(f"{holder} at work already ({path} is locked); wait for it to end") from error
+        while not _lock(lock):
+            if time.monotonic() >= until:
+                raise LearnerError(f"{holder} at work already ({path} is locked); wait for it to end")
+            time.sleep(LOCK_POLL_S)
         yield
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _encode_path(value: object) -> str:

@@ -22,7 +22,7 @@ import msgspec
 from gateway.errors import TracetuneError
 from learner.files import jsonl, locked, read_json, read_jsonl, write_bytes, write_json
 from learner.render import prompt_ids
-from learner.runtime import die_with_parent, find_device, quiet_libraries
+from learner.runtime import ORPHAN_ENDS_WITHIN_S, die_with_parent, find_device, quiet_libraries
 from learner.types import Progress
 
 MAX_PROMPT_TOKENS = 8192  # longer prompts are answered with nothing and count as cut short
@@ -222,7 +222,7 @@ def main(arguments: list[str]) -> int:
     run: Path = parser.parse_args(arguments).run
     die_with_parent()
     try:
-        with locked(run / "generate.lock", holder="a generation is"):
+        with locked(run / "generate.lock", holder="a generation is", wait_s=ORPHAN_ENDS_WITHIN_S):
             generate(run)
     except TracetuneError as error:
         sys.stderr.write(f"{error}\n")

@@ -15,6 +15,8 @@ import msgspec
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 # Added to a batch process's niceness: the gateway and the inference server of the same machine go first.
 NICENESS = 5
+# A script whose starter was killed ends at its next step; the one that goes on in its place waits this long.
+ORPHAN_ENDS_WITHIN_S = 120.0
 _PR_SET_PDEATHSIG = 1
 
 # Environment of every model process. Spinning OpenMP threads of two torch processes on the same cores starve

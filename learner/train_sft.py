@@ -22,7 +22,13 @@ from learner.base_model import base_model_digest
 from learner.errors import LearnerError, LearnerRefusedError
 from learner.files import locked, read_json, read_jsonl, sha256_of, write_json
 from learner.render import render
-from learner.runtime import die_with_parent, find_device, library_versions, quiet_libraries
+from learner.runtime import (
+    ORPHAN_ENDS_WITHIN_S,
+    die_with_parent,
+    find_device,
+    library_versions,
+    quiet_libraries,
+)
 from learner.types import Example, Progress, TrainPlan, TrainResult
 
 WHOLE = "whole"  # the file that marks a checkpoint as completely written
@@ -196,7 +202,7 @@ def main(arguments: list[str]) -> int:
     run: Path = parser.parse_args(arguments).run
     die_with_parent()
     try:
-        with locked(run / "train.lock", holder="a trainer is"):
+        with locked(run / "train.lock", holder="a trainer is", wait_s=ORPHAN_ENDS_WITHIN_S):
             result = train_sft(run)
     except TracetuneError as error:
         sys.stderr.write(f"{error}\n")
