@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTERS ?= 3# tests wait for sockets and clocks more than they compute
 MODEL := models/smollm2-135m-instruct
 .DEFAULT_GOAL := help
 .PHONY: help setup model demo test test-fast test-vllm check format bench clean
@@ -29,11 +30,11 @@ demo: setup model ## Run the whole loop on this machine: traffic, judges, traini
 	@$(BIN)/tracetune demo $(DEMO)
 
 test: setup model ## Run all tests, the fast ones first
-	@$(BIN)/pytest -m 'not slow and not vllm' -q
-	@$(BIN)/pytest -m 'slow and not vllm' -q
+	@$(BIN)/pytest -m 'not slow and not vllm' -q -n $(TESTERS)
+	@$(BIN)/pytest -m 'slow and not vllm' -q -n 2
 
 test-fast: setup ## Run the tests that need no model and take under ten seconds each
-	@$(BIN)/pytest -m 'not slow and not vllm and not model' -q
+	@$(BIN)/pytest -m 'not slow and not vllm and not model' -q -n $(TESTERS)
 
 test-vllm: setup model ## Run the serving tests against a real vLLM on CPU, in an environment of its own
 	@scripts/setup_vllm_cpu.sh
