@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -26,8 +27,8 @@ from gateway.config.load import DEFAULT_CONFIG, load_config
 from gateway.config.secrets import read_secrets
 from gateway.config.types import Config
 from gateway.control.app import create_control_app
-from gateway.data_plane.app import DataPlane
 from gateway.data_plane.protocol import GatewayProtocol
+from gateway.data_plane.serve import DataPlane
 from gateway.errors import TracetuneError
 from gateway.metrics import WorkerMetrics, metrics_directory
 from gateway.paths import paths_of
@@ -40,7 +41,6 @@ from gateway.watch import load_table
 log = logging.getLogger("tracetune.gateway")
 
 GC_THRESHOLDS = (20_000, 20, 50)  # requests make few cycles; Python's default would look every few requests
-KEEP_ALIVE_S = 75  # how long a client's idle connection is kept; longer than common clients keep theirs
 
 
 class Server(uvicorn.Server):
@@ -63,6 +63,13 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait `listen.drain_s` for what runs, then cut off what is left."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, GatewayProtocol), "it is the only protocol"
+            connection.cut_off()
 
     def stop(self) -> None:
         """Accept no more and let what runs finish."""
@@ -96,9 +103,10 @@ def create_state(
 
 def create_server(state: State) -> Server:
     """The server of one worker; `await serve(sockets=[…])` runs it."""
+    listen = state.live.config.listen
     config = uvicorn.Config(
-        DataPlane(state, create_control_app(state)),  # type: ignore[arg-type]  # its own, looser ASGI types
-        http=GatewayProtocol,
+        create_control_app(state),
+        http=partial(GatewayProtocol, DataPlane(state).begin, state.sweeper, listen),  # type: ignore[arg-type]  # is called, only
         ws="none",
         interface="asgi3",
         lifespan="on",
@@ -107,8 +115,8 @@ def create_server(state: State) -> Server:
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=state.live.config.listen.drain_s,  # type: ignore[arg-type]  # takes floats too
+        timeout_keep_alive=listen.keep_alive_s,  # type: ignore[arg-type]  # takes floats too
+        timeout_graceful_shutdown=listen.drain_s,  # type: ignore[arg-type]  # takes floats too
     )
     return Server(config, state)
 

@@ -51,6 +51,9 @@ class Listen(Strict, frozen=True, kw_only=True):
     port: Port = 8080
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024  # of one request
+    head_s: Seconds = 30  # for a request's head to arrive, and for a new connection's first byte
+    body_s: Seconds = 30  # for a request's body to arrive
+    keep_alive_s: Seconds = 75  # an idle connection is kept this long; longer than common clients keep theirs
     drain_s: Seconds = 10  # running requests may take this long to finish after SIGTERM
 
 

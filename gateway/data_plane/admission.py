@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import urlsplit
 
 from gateway.config.check import is_loopback
 from gateway.data_plane import errors
 from gateway.data_plane.auth import ANYONE, Client
-from gateway.data_plane.client_side import Receive
 from gateway.data_plane.headers import OwnHeaders
 from gateway.state import Live
 
 _JSON = b"application/json"
-BODY_S = 30.0  # for a request's body to arrive
-
-
-class ClientGoneError(Exception):
-    """The client left before its request was whole: there is nobody to answer."""
 
 
 def identify(live: Live, own: OwnHeaders) -> Client:
@@ -50,30 +43,5 @@ def check_head(own: OwnHeaders, max_bytes: int) -> None:
         raise errors.too_large(max_bytes)
 
 
-async def receive_body(receive: Receive, max_bytes: int) -> bytes:
-    """A body that was not there with its head. Raises ApiError (408, 413), ClientGoneError."""
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await _receive(receive, max_bytes)
-    except TimeoutError as error:
-        raise errors.body_timeout(BODY_S) from error
-
-
 def _is_local(origin: bytes) -> bool:
     return is_loopback(urlsplit(origin.decode("latin-1")).hostname or "")
-
-
-async def _receive(receive: Receive, max_bytes: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        body: bytes = message.get("body", b"")
-        size += len(body)
-        if size > max_bytes:
-            raise errors.too_large(max_bytes)
-        pieces.append(body)
-        if not message.get("more_body", False):
-            return body if len(pieces) == 1 else b"".join(pieces)

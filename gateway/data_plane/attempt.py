@@ -111,13 +111,16 @@ class OpenAttempt:
         """
         connection = self._connection = self.pool.reuse(self.server)
         if connection is not None:
+            connection.waker = self.call.fiber.wake
             try:
                 return await self._ask(connection)
             except DisconnectedError:
                 if connection.received:
                     raise
                 self.pool.discard(connection)
-        connection = self._connection = await self.pool.connect(self.server, self.total_at)
+        fiber = self.call.fiber
+        connection = self._connection = await self.pool.connect(self.server, fiber, self.total_at)
+        connection.waker = fiber.wake
         return await self._ask(connection)
 
     async def _ask(self, connection: Connection) -> Connection:

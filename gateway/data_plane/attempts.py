@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
@@ -32,10 +31,10 @@ async def answer(call: Call) -> None:
             break
     assert failure is not None, "a plan has at least one target"
     if response is not None:
-        await send_response(call, response, "upstream_error", failure.reason)
+        send_response(call, response, "upstream_error", failure.reason)
         return
     assert failure.error is not None, "a failure has a response or an error"
-    await call.refuse(upstream_failed(failure.error), _outcome(failure.error), failure.reason)
+    call.refuse(upstream_failed(failure.error), _outcome(failure.error), failure.reason)
 
 
 async def _try_target(call: Call, target: Target) -> Failure | None:
@@ -55,7 +54,7 @@ async def _try_target(call: Call, target: Target) -> Failure | None:
         if pause is None or time.monotonic() + pause >= total_at or not pool.retry_budget.withdraw():
             return failure
         call.trace.paused_s += pause
-        await asyncio.sleep(pause)
+        await call.fiber.sleep(pause)
         avoid = server
 
 
@@ -65,7 +64,7 @@ async def _try_once(
     if not pool.try_enter():
         waits_from = time.monotonic()
         try:
-            await pool.wait_turn(call.trace.arrived + pool.upstream.timeouts.total_s)
+            await pool.wait_turn(call.fiber, call.trace.arrived + pool.upstream.timeouts.total_s)
         except UpstreamError as error:
             call.trace.state.metrics.attempt_failed(pool.name, error.reason)
             return None, failure_of(error)

@@ -8,6 +8,7 @@ from gateway.data_plane.body import RequestView, upstream_body
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.errors import ApiError, Headers
+from gateway.fiber import Fiber
 from gateway.traces.types import Outcome
 
 
@@ -25,10 +26,21 @@ class Call:
     `query` is the URL's, without its question mark.
     """
 
-    __slots__ = ("_bodies", "adds_usage", "client_side", "endpoint", "passed", "query", "trace", "view")
+    __slots__ = (
+        "_bodies",
+        "adds_usage",
+        "client_side",
+        "endpoint",
+        "fiber",
+        "passed",
+        "query",
+        "trace",
+        "view",
+    )
 
     def __init__(
         self,
+        fiber: Fiber,
         client_side: ClientSide,
         trace: OpenTrace,
         endpoint: Endpoint,
@@ -36,6 +48,7 @@ class Call:
         passed: bytes,
         query: bytes = b"",
     ) -> None:
+        self.fiber = fiber
         self.client_side = client_side
         self.trace = trace
         self.endpoint = endpoint
@@ -59,20 +72,18 @@ class Call:
         self.trace.expired = True
         self.client_side.abort()
 
-    async def refuse(self, error: ApiError, outcome: Outcome, reason: str) -> None:
+    def refuse(self, error: ApiError, outcome: Outcome, reason: str) -> None:
         """Answer with an error of our own."""
-        await refuse(self.client_side, self.trace, error, outcome, reason)
+        refuse(self.client_side, self.trace, error, outcome, reason)
 
 
-async def refuse(
-    client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: Outcome, reason: str
-) -> None:
+def refuse(client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: Outcome, reason: str) -> None:
     """Answer with an error of our own, which becomes the response of the trace."""
     body = error.body()
     trace.status = error.status
     trace.settle(body)
     trace.finish(outcome, reason)
-    await client_side.refuse(error, body, own_headers(trace) if trace.admitted else [])
+    client_side.refuse(error, body, own_headers(trace) if trace.admitted else [])
 
 
 def own_headers(trace: OpenTrace) -> Headers:

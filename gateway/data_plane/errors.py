@@ -104,6 +104,13 @@ def wrong_method(method: str, path: str, allowed: str) -> ApiError:
     )
 
 
+def unreadable(status: int, message: str) -> ApiError:
+    """400, 408, 431: no HTTP request that can be read; the connection closes."""
+    return ApiError(
+        status, "invalid_request_error", "invalid_http_request", message, headers=[(b"connection", b"close")]
+    )
+
+
 def wrong_content_type() -> ApiError:
     """415."""
     return ApiError(
@@ -131,7 +138,7 @@ def body_timeout(seconds: float) -> ApiError:
         408,
         "invalid_request_error",
         "request_timeout",
-        f"The request body did not arrive within {seconds:g} seconds (BODY_S).",
+        f"The request body did not arrive within {seconds:g} seconds; listen.body_s raises the bound.",
         headers=[(b"connection", b"close")],
     )
 

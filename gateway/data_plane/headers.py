@@ -69,6 +69,7 @@ class OwnHeaders(msgspec.Struct, kw_only=True):
     content_type: bytes = b""
     content_encoding: bytes = b""
     content_length: int | None = None
+    expects_continue: bool = False
 
 
 def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
@@ -97,6 +98,7 @@ def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
         content_encoding=seen.get(b"content-encoding", b""),
         content_length=int(length) if length.isdigit() else None,
         origin=seen.get(b"origin"),
+        expects_continue=seen.get(b"expect", b"").lower() == b"100-continue",
         traceparent=traceparent.decode("latin-1")[:MAX_KEY_BYTES] if traceparent is not None else None,
     )
     for name, value in ours:

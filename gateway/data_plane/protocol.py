@@ -1,67 +1,299 @@
-"""uvicorn's HTTP protocol with news of who leaves, bounded heads and errors in OpenAI's shape."""
+"""The client's connection: HTTP/1.1 in, requests to `/v1` to the data plane, all others to the control app.
+
+uvicorn's protocol serves the control app. A request to `/v1` never becomes an ASGI scope: what uvicorn spends
+on scope, task and messages is more than all that we do with it.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.data_plane.errors import error_body
+from gateway.config.types import Listen
+from gateway.data_plane import errors
+from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.errors import Headers
+from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
+from gateway.upstream.deadlines import Sweeper
 
-SCOPE_KEY = "tracetune.protocol"
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
-FIRST_BYTE_S = 30.0  # a connection that stays silent this long is closed
+_NEVER = float("inf")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """Calls `on_gone` when the client's connection is lost: no task per request has to wait for that."""
+    """One client's connection. Requests that are sent ahead of an answer (pipelined) wait for their turn.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.on_gone: Callable[[], None] | None = None
+    `begin` is called with each exchange to start its fiber. A Sweeper watches `expires_at`: the deadline of
+    a head, of a body that is awaited, or of an idle connection.
+    """
+
+    def __init__(
+        self, begin: Callable[[Exchange], None], sweeper: Sweeper, listen: Listen, **uvicorn: Any
+    ) -> None:
+        super().__init__(**uvicorn)
+        self._listen = listen
+        self.expires_at = _NEVER
         self.lost = False
+        self.write_paused = False  # the client reads more slowly than we write
+        self._begin = begin
+        self._sweeper = sweeper
+        self._target = b""
+        self._head: Headers = []
         self._head_open = False
         self._head_bytes = 0
+        self._deaf = False  # what follows cannot be read
+        self._receiving: Exchange | None = None  # the one whose body is arriving
+        self._running: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+
+    # --- the exchange's side
+
+    @property
+    def body_s(self) -> float:
+        """How long a body may take to arrive."""
+        return self._listen.body_s
+
+    def write(self, data: bytes) -> None:
+        """Send *data* to the client; after it left, nowhere."""
+        if not self.lost:
+            self.transport.write(data)
+
+    def go_on(self) -> None:
+        """Tell a client that asked (`expect: 100-continue`) to send the body."""
+        self.write(_CONTINUE)
+
+    def await_body(self) -> None:
+        """The running exchange needs more of its body, which has `listen.body_s` to come."""
+        self.expires_at = time.monotonic() + self._listen.body_s
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+
+    def finish(self, exchange: Exchange) -> None:
+        """The answer to *exchange* has gone out."""
+        exchange.finished = True
+        self._running = None
+        self.server_state.total_requests += 1
+        if not exchange.keep_alive:
+            self.transport.close()
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self._waiting:
+            self.loop.call_soon(self._start_next)
+        else:
+            self.expires_at = time.monotonic() + self._listen.keep_alive_s
+
+    def abort(self) -> None:
+        """Break the connection off, so that the client cannot take what it has for a whole answer."""
+        self.transport.abort()
+
+    def cut_off(self) -> None:
+        """The worker's patience is over: end what runs, and the connection."""
+        if self._running is not None:
+            self._running.fiber.throw(ShutdownError())
+        self.transport.abort()
+
+    def expire(self) -> None:
+        """What `expires_at` was for has not come in time."""
+        self.expires_at = _NEVER
+        if self._head_open:
+            self._refuse(
+                408,
+                f"The request's head did not arrive within {self._listen.head_s:g} seconds "
+                "(listen.head_s of the gateway).",
+            )
+        elif self._receiving is not None and self._receiving is self._running:
+            self._receiving.body_expired = True
+            self._receiving.fiber.wake()
+        else:
+            self.transport.close()
+
+    # --- asyncio's side
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(FIRST_BYTE_S, self.timeout_keep_alive_handler)
+        self.expires_at = time.monotonic() + self._listen.head_s
+        self._sweeper.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
         self.lost = True
-        if self.on_gone is not None:
-            self.on_gone()
+        super().connection_lost(exc)
+        self._sweeper.forget(self)
+        self._waiting.clear()
+        running, self._running = self._running, None
+        if running is not None:
+            running.finished = True
+            running.fiber.throw(ClientGoneError())
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._deaf:
+            return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(400, "What was sent is no HTTP request.")
+            return
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "An upgrade of the protocol is not supported.")
+            return
         if self._head_open:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
+                return
+        if self._running is not None:
+            self._receive()
+        elif self._waiting:
+            self._start_next()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.write_paused = False
+        if self._running is not None:
+            self._running.fiber.wake()
+        else:
+            self._start_next()
+
+    def shutdown(self) -> None:
+        """The worker stops: close when what runs has been answered."""
+        if self._running is None and not self._waiting:
+            super().shutdown()
+            return
+        for exchange in (self._running, *self._waiting):
+            if exchange is not None:
+                exchange.keep_alive = False
+
+    # --- httptools' side
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self._target = b""
+        self._head = []
         self._head_open = True
         self._head_bytes = 0
-        cast("dict[str, Any]", self.scope)[SCOPE_KEY] = self
+        self.expires_at = time.monotonic() + self._listen.head_s
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._head_open = False
-        super().on_headers_complete()
+        self.expires_at = _NEVER
+        if not _is_ours(self._target):
+            self._hand_to_control()
+            return
+        version = self.parser.get_http_version()
+        exchange = Exchange(
+            self,
+            self.parser.get_method(),
+            self._target,
+            self._head,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            chunked=version == "1.1",
+        )
+        self._receiving = exchange
+        self._waiting.append(exchange)
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+    def on_body(self, body: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.feed(body)
+        elif self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._receiving is not None:
+            exchange, self._receiving = self._receiving, None
+            exchange.body_whole = True
+            # One that was answered before its body had come leaves an idle connection only now.
+            idle_until = time.monotonic() + self._listen.keep_alive_s
+            self.expires_at = idle_until if exchange.finished else _NEVER
+        elif self.cycle is not None:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The control app has answered."""
+        super().on_response_complete()
+        if self._waiting:
+            self._unset_keepalive_if_required()
+            self.loop.call_soon(self._start_next)
+
+    # --- our own
 
     def _refuse(self, status: int, message: str) -> None:
-        body = error_body(message, "invalid_request_error", "invalid_http_request")
-        self.transport.write(
-            STATUS_LINE[status]
-            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
-            + str(len(body)).encode()
-            + b"\r\n\r\n"
-            + body
-        )
-        self.transport.close()
+        """What has come is no request that we can read: answer so, after what is still to be answered."""
+        self._deaf = True
+        error = errors.unreadable(status, message)
+        receiving = self._receiving
+        if receiving is not None and receiving in self._waiting:
+            self._waiting.remove(receiving)
+        if receiving is not None and receiving is self._running:
+            receiving.fiber.throw(error)
+        elif self._waiting or self._running is not None:
+            self._close_after_last()
+            self._start_next()
+        elif not self.transport.is_closing():
+            ClientSide(self._unread()).refuse(error, error.body(), [])
+
+    def _unread(self) -> Exchange:
+        """Stands for a request of which too little was understood to have one of its own."""
+        return Exchange(self, b"", b"", [], keep_alive=False, chunked=False)
+
+    def _close_after_last(self) -> None:
+        last = self._waiting[-1] if self._waiting else self._running
+        if last is not None:
+            last.keep_alive = False
+
+    def _hand_to_control(self) -> None:
+        """Replay the head to uvicorn, which runs the control app."""
+        if self._running is not None or self._waiting:
+            # It was sent ahead of our answer. A client has to send again what a closed connection left open.
+            self._close_after_last()
+            return
+        super().on_message_begin()
+        super().on_url(self._target)
+        for name, value in self._head:
+            super().on_header(name, value)
+        super().on_headers_complete()
+
+    def _start_next(self) -> None:
+        """Begin with the exchange that waits longest, if nothing is in its way."""
+        if self._running is not None or not self._waiting or self.write_paused or self.lost:
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.flow.pause_reading()
+            return
+        exchange = self._running = self._waiting.popleft()
+        if self._waiting and not self.flow.read_paused:
+            self.flow.pause_reading()
+        self._begin(exchange)
+
+    def _receive(self) -> None:
+        """More of a running exchange's request has come, or its client has sent another one ahead."""
+        running = self._running
+        assert running is not None
+        if self._waiting or running.is_ahead:
+            self.flow.pause_reading()
+        running.fiber.wake()
+
+
+def _is_ours(target: bytes) -> bool:
+    if not target.startswith(b"/"):  # a whole URL, as for a proxy
+        try:
+            target = httptools.parse_url(target).path or b""
+        except httptools.HttpParserInvalidURLError:
+            return False
+    return target[:4] == b"/v1/" or target == b"/v1" or target[:4] == b"/v1?"

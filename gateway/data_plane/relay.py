@@ -60,7 +60,7 @@ async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure 
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
     attempt.end(status)
-    await send_response(attempt.call, response, "ok")
+    send_response(attempt.call, response, "ok")
     return None
 
 
@@ -75,14 +75,14 @@ def _refused(response: Response) -> Failure:
     )
 
 
-async def send_response(call: Call, response: Response, outcome: Outcome, error: str | None = None) -> None:
+def send_response(call: Call, response: Response, outcome: Outcome, error: str | None = None) -> None:
     """Give the client a whole response of an upstream, as it came."""
     trace = call.trace
     trace.status = response.status
     trace.settle(response.body, _encoding(response.headers))
     headers = downstream(response.headers, own_headers(trace), keep_length=True)
     trace.finish(outcome, error)
-    await call.client_side.answer(response.status, headers, response.body)
+    call.client_side.answer(response.status, headers, response.body)
 
 
 async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure | None:
@@ -93,7 +93,7 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
     trace.content_encoding = _encoding(connection.headers)
     connection.on_expired = call.expire
     headers = downstream(connection.headers, own_headers(trace), keep_length=True)
-    await client_side.start(status, headers)
+    client_side.start(status, headers)
     try:
         while True:
             data = connection.take()
@@ -101,7 +101,9 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
             if connection.complete:
                 break
             connection.rest()
-            await client_side.write(data)
+            if client_side.is_behind:
+                await client_side.drain()
+            client_side.write(data)
             connection.arm("idle", idle_s)
             await connection.more()
     except UpstreamError as error:
@@ -111,7 +113,7 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
         return None
     attempt.end(status)
     trace.finish("ok" if status < 400 else "upstream_error", None if status < 400 else f"status {status}")
-    await client_side.write(data, last=True)
+    client_side.end(data)
     return None
 
 

@@ -48,16 +48,16 @@ class _StreamRelay:
             self._error = error
         watcher = self._watcher
         if watcher.is_complete and watcher.ending != "error":
-            await self._end("ok", watcher.held if watcher.ending == "done" else b"")
+            self._end("ok", watcher.held if watcher.ending == "done" else b"")
             return None
         reason = self._error.reason if self._error is not None else _REASONS[watcher.ending]
         # An answer that began is an answer broken off, whether its end came in the same packet or later.
         if not self._client.started and (watcher.ending == "error" or not watcher.has_content):
             return self._failure(reason)
         if watcher.ending == "error":
-            await self._end("upstream_error", watcher.held, reason)
+            self._end("upstream_error", watcher.held, reason)
         else:
-            await self._end("truncated", _error_event(reason), reason)
+            self._end("truncated", _error_event(reason), reason)
         return None
 
     async def _pass_on(self) -> None:
@@ -79,7 +79,9 @@ class _StreamRelay:
                     raise ProtocolError(f"a stream began with {MAX_OPENING_BYTES} bytes and no content")
             elif passed:
                 connection.rest()
-                await self._send(passed)
+                if self._client.is_behind:
+                    await self._client.drain()
+                self._send(passed)
             if over:
                 return
             if watcher.is_exhausted:
@@ -87,26 +89,26 @@ class _StreamRelay:
             elif watcher.has_content:
                 connection.arm("idle", timeouts.idle_s)
 
-    async def _send(self, passed: bytes, *, last: bool = False) -> None:
+    def _send(self, passed: bytes) -> None:
         if not self._client.started:
-            await self._start()
+            self._start()
             passed, self._unsent = self._unsent + passed, b""
-        await self._client.write(passed, last=last)
+        self._client.write(passed)
 
-    async def _start(self) -> None:
+    def _start(self) -> None:
         if self._watcher.has_content:
             self._trace.first_content()
         self._trace.status = self._status
         headers = downstream(self._connection.headers, own_headers(self._trace), keep_length=False)
-        await self._client.start(self._status, headers)
+        self._client.start(self._status, headers)
 
-    async def _end(self, outcome: Outcome, tail: bytes, reason: str | None = None) -> None:
+    def _end(self, outcome: Outcome, tail: bytes, reason: str | None = None) -> None:
         """Write the trace down, then give the client the rest."""
         if not self._client.started:
-            await self._start()
+            self._start()
         self._attempt.end(self._status, reason)
         self._trace.finish(outcome, reason)
-        await self._client.write(self._unsent + tail, last=True)
+        self._client.end(self._unsent + tail)
 
     def _failure(self, reason: str) -> Failure:
         """Nothing has been sent: another attempt may answer, else an error of the upstream's own can."""

@@ -9,6 +9,7 @@ from typing import cast
 
 import httptools
 
+from gateway.fiber import SUSPEND
 from gateway.upstream.errors import (
     DeadlineError,
     DisconnectedError,
@@ -31,22 +32,22 @@ class Connection(asyncio.Protocol):
     `expires_at` is the nearer of the phase's deadline and the request's.
     """
 
-    def __init__(self, upstream: str, server: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, upstream: str, server: str) -> None:
         self.upstream = upstream
         self.server = server
         self.expires_at = _NEVER
         self.total_at = _NEVER
         self.closed = False
         self.served = 0  # exchanges completed: above 0, the server may have closed it meanwhile
+        self.waker: Callable[[], None] | None = None  # called with all news while somebody uses it
         self.on_complete: Callable[[Connection], None] | None = None
         self.on_lost: Callable[[Connection], None] | None = None
         self.on_expired: Callable[[], None] | None = None  # told when a deadline passes and nobody waits
-        self._loop = loop
         self._phase: Phase = "connect"
         self._patience_s = 0.0
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set before it is used
         self._parser: httptools.HttpResponseParser | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._awaited = False
         self._reset()
 
     def _reset(self) -> None:
@@ -130,27 +131,26 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """A deadline passed: the pending wait fails, or `on_expired` is told."""
         self.expires_at = _NEVER
-        waiting = self._waiter is not None
+        awaited = self._awaited
         self._fail(DeadlineError(self._phase, self.upstream))
-        if not waiting and self.on_expired is not None:
+        if not awaited and self.on_expired is not None:
             self.on_expired()
 
     async def _wait(self, wanted: int) -> None:
         if self.error is not None:
             raise self.error
         self._wanted = wanted
-        self._waiter = self._loop.create_future()
+        self._awaited = True
         try:
-            await self._waiter
+            await SUSPEND
         finally:
-            self._waiter = None
+            self._awaited = False
         if self.error is not None:
             raise self.error
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self.waker is not None:
+            self.waker()
 
     def _fail(self, error: UpstreamError) -> None:
         if self.error is None and not self.complete:
@@ -208,10 +208,16 @@ class Connection(asyncio.Protocol):
     # --- httptools' side
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self.complete:
+            self.closed = True  # a second answer in the packet of the first: it is used no more
+        else:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
+        if self.complete:
+            self.closed = True
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             return  # 1xx: the answer is still to come
@@ -225,11 +231,14 @@ class Connection(asyncio.Protocol):
                 self.framed = True
 
     def on_body(self, body: bytes) -> None:
-        self._pieces.append(body)
-        self.buffered += len(body)
+        if not self.complete:
+            self._pieces.append(body)
+            self.buffered += len(body)
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
+        if self.complete:
+            return
         if not self.headed:
             self.headers = []
             self._head_bytes = 0

@@ -8,6 +8,7 @@ from collections import deque
 from random import Random
 
 from gateway.config.types import Upstream
+from gateway.fiber import SUSPEND, Fiber
 from gateway.traces.types import PriceTerms
 from gateway.upstream.address import Address
 from gateway.upstream.connection import Connection
@@ -36,16 +37,22 @@ class Server:
 class _Turn:
     """A request's place in the queue, bounded by the request's total deadline."""
 
-    __slots__ = ("expires_at", "granted", "upstream")
+    __slots__ = ("expired", "expires_at", "fiber", "granted")
 
-    def __init__(self, upstream: str, expires_at: float) -> None:
-        self.upstream = upstream
+    def __init__(self, fiber: Fiber, expires_at: float) -> None:
+        self.fiber = fiber
         self.expires_at = expires_at
-        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.granted = False
+        self.expired = False
+
+    def grant(self) -> None:
+        self.granted = True
+        # Not at once: whoever gives the place is in the middle of a step of its own.
+        asyncio.get_running_loop().call_soon(self.fiber.wake)
 
     def expire(self) -> None:
-        if not self.granted.done():
-            self.granted.set_exception(DeadlineError("total", self.upstream))
+        self.expired = True
+        self.fiber.wake()
 
 
 class UpstreamPool:
@@ -114,35 +121,36 @@ class UpstreamPool:
         self.in_flight += 1
         return True
 
-    async def wait_turn(self, total_at: float) -> None:
+    async def wait_turn(self, fiber: Fiber, total_at: float) -> None:
         """Wait for a place. Raises QueueFullError at once, or DeadlineError."""
         if len(self._turns) >= self._queue:
             raise QueueFullError(
                 f"upstream {self.name!r} has {self._concurrent} requests and {len(self._turns)} waiting; "
                 "upstreams[].limits of the configuration raises both"
             )
-        turn = _Turn(self.name, total_at)
+        turn = _Turn(fiber, total_at)
         self._turns.append(turn)
         self.sweeper.watch(turn)
+        entered = False
         try:
-            await turn.granted
-        except BaseException:
-            if turn.granted.done() and not turn.granted.cancelled() and turn.granted.exception() is None:
-                self.leave()  # the place came together with the cancellation: pass it on
-            elif turn in self._turns:
-                self._turns.remove(turn)
-            raise
+            while not (turn.granted or turn.expired):
+                await SUSPEND
+            entered = turn.granted
         finally:
             self.sweeper.forget(turn)
+            if turn.granted and not entered:
+                self.leave()  # the place came together with the end of the request: pass it on
+            elif not entered:
+                self._turns.remove(turn)
+        if not entered:
+            raise DeadlineError("total", self.name)
 
     def leave(self) -> None:
         """Give the place to whoever waits longest."""
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.granted.done():
-                turn.granted.set_result(None)
-                return
-        self.in_flight -= 1
+        if self._turns:
+            self._turns.popleft().grant()
+        else:
+            self.in_flight -= 1
 
     # --- servers and connections
 
@@ -176,11 +184,14 @@ class UpstreamPool:
                 return connection
         return None
 
-    async def connect(self, server: Server, total_at: float) -> Connection:
+    async def connect(self, server: Server, fiber: Fiber, total_at: float) -> Connection:
         """A new connection. Raises ConnectError or DeadlineError."""
+        return await fiber.in_task(self._connect(server, total_at), self.discard)
+
+    async def _connect(self, server: Server, total_at: float) -> Connection:
         loop = asyncio.get_running_loop()
         address = server.address
-        connection = Connection(self.name, address.url, loop)
+        connection = Connection(self.name, address.url)
         connect_s = self.upstream.timeouts.connect_s
         left_s = total_at - time.monotonic()
         try:
@@ -207,7 +218,7 @@ class UpstreamPool:
 
         One whose body's end is still to come is kept once it came, within TAIL_S.
         """
-        connection.on_expired = None
+        connection.on_expired = connection.waker = None
         if connection.closed or self._retired:
             self.discard(connection)
         elif not connection.complete:
@@ -225,7 +236,7 @@ class UpstreamPool:
 
     def discard(self, connection: Connection) -> None:
         """Close a connection at once, whatever it is doing."""
-        connection.on_complete = connection.on_expired = None
+        connection.on_complete = connection.on_expired = connection.waker = None
         self.sweeper.forget(connection)
         connection.abort()
 

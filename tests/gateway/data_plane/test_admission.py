@@ -327,3 +327,58 @@ def test_the_answer_to_head_has_no_body_that_the_next_answer_would_begin_with(ga
         answer = connection.getresponse()
         assert (answer.status, bool(answer.read())) == (status, method == "GET")
     connection.close()
+
+
+@pytest.fixture
+def impatient(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[RunningGateway]:
+    """Short deadlines for what a client sends."""
+    config = {**config_for(upstream.base_url), "listen": {"head_s": 0.3, "body_s": 0.3, "keep_alive_s": 0.3}}
+    with running_gateway(tmp_path, config) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("missing", "setting"), [(5, b"listen.body_s"), (400, b"listen.head_s")])
+def test_half_a_request_is_told_so_in_time(
+    impatient: RunningGateway, upstream: ScriptedUpstream, missing: int, setting: bytes
+):
+    request = post_bytes(json.dumps(chat(x="y" * 280)).encode())
+    answer = raw(impatient, request[:-missing])
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert setting in answer
+    assert upstream.received == []
+
+
+def test_silent_connections_are_closed(impatient: RunningGateway):
+    assert raw(impatient, b"") == b""
+    answer = raw(impatient, post_bytes(json.dumps(chat()).encode()))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_stops_being_http_is_a_400(gateway: RunningGateway, upstream: ScriptedUpstream):
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    answer = raw(gateway, head + b'transfer-encoding: chunked\r\n\r\n5\r\n{"mod\r\nnonsense\r\n')
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert upstream.received == []
+
+
+@pytest.mark.parametrize("follower", [b"nonsense\r\n\r\n", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"])
+def test_what_cannot_be_answered_behind_a_request_closes_after_its_answer(
+    gateway: RunningGateway, follower: bytes
+):
+    answer = raw(gateway, post_bytes(json.dumps(chat()).encode()) + follower)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_requests_behind_one_for_the_control_app_wait_for_it(gateway: RunningGateway):
+    health = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
+    answer = raw(
+        gateway, health + post_bytes(json.dumps(chat()).encode(), "/v1/chat/completions", "connection: close")
+    )
+
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert answer.index(b"x-tracetune-trace-id") > answer.index(b"HTTP/1.1 200", 1)
