@@ -13,11 +13,12 @@ import httpx
 import msgspec
 
 from gateway.checks import Finding, failed, passed, skipped
-from gateway.config.secrets import read_secret
+from gateway.config.secrets import read_upstream_secrets
 from gateway.config.types import AdminListen, Config, Listen, Upstream
 from gateway.control.client import sendable
 from gateway.errors import ConfigError, StoreUnreachableError, TracetuneError
 from gateway.traces.store import Store
+from gateway.upstream.request_head import RequestHead
 
 PROBE_S = 3.0  # for one upstream server to list its models
 MAX_MODELS_BYTES = 4 << 20  # of that list
@@ -43,7 +44,7 @@ def check_reachable(config: Config, environ: Mapping[str, str]) -> Iterator[Find
     """The store and every server of every upstream. Takes PROBE_S and a little, however many there are."""
     probes: list[Callable[[], Finding]] = [lambda: _store(config, environ)]
     probes += [
-        partial(_upstream, config, upstream, server, f"$.upstreams[{index}].api_key", environ)
+        partial(_upstream, config, upstream, server, f"$.upstreams[{index}]", environ)
         for index, upstream in enumerate(config.upstreams)
         for server in upstream.servers
     ]
@@ -95,14 +96,16 @@ def _upstream(
 ) -> Finding:
     what = f"upstream {upstream.name} {server}"
     try:
-        key = read_secret(upstream.api_key, environ, place) if upstream.api_key is not None else None
+        secrets = read_upstream_secrets(upstream, environ, place)
     except ConfigError:
         return skipped(what, "its key is missing")
-    if key is not None and not sendable(key):
-        return failed(what, "its key has characters that no header can carry; correct api_key")
-    headers = {"authorization": f"Bearer {key}"} if key is not None else {}
+    headers = RequestHead(upstream, secrets).fields
+    unsendable = next((name for name, value in headers.items() if not sendable(value)), None)
+    if unsendable is not None:
+        return failed(what, f"{unsendable} has characters that no header can carry; correct its secret")
+    query = httpx.QueryParams([(parameter.name, parameter.value) for parameter in upstream.query])
     try:
-        status, content = _fetch(f"{server}/models", headers)
+        status, content = _fetch(f"{server}/models", headers, query)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         if upstream.managed is not None:
             return skipped(what, "not running; `tracetune up` starts it")
@@ -138,12 +141,12 @@ def _models(config: Config, upstream: Upstream, what: str, content: bytes) -> Fi
     return passed(what, f"answers, {len(listed)} models")
 
 
-def _fetch(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def _fetch(url: str, headers: Mapping[str, str], query: httpx.QueryParams) -> tuple[int, bytes]:
     """Status and body, at most MAX_MODELS_BYTES of it. Raises httpx.HTTPError, also after PROBE_S in all."""
     deadline = time.monotonic() + PROBE_S
     with (
         httpx.Client(timeout=PROBE_S, trust_env=False) as client,
-        client.stream("GET", url, headers=headers) as response,
+        client.stream("GET", url, headers=headers, params=query) as response,
     ):
         content = b""
         for chunk in response.iter_bytes():

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.config.secrets import Secrets, read_secrets
+from gateway.config.secrets import Secrets, UpstreamSecrets, read_secrets
 from gateway.config.types import Config
 from gateway.data_plane.auth import ClientKeys
 from gateway.data_plane.plan import Planner
@@ -122,10 +122,10 @@ class State:
     ) -> Live:
         pools: dict[str, UpstreamPool] = {}
         for upstream in config.upstreams:
-            key = secrets.upstream_keys.get(upstream.name)
+            own = secrets.upstreams.get(upstream.name, UpstreamSecrets())
             pool = former.get(upstream.name)
-            if pool is None or not pool.serves(upstream, key, config.listen.workers):
-                pool = UpstreamPool(upstream, key, workers=config.listen.workers, sweeper=self.sweeper)
+            if pool is None or not pool.serves(upstream, own, config.listen.workers):
+                pool = UpstreamPool(upstream, own, workers=config.listen.workers, sweeper=self.sweeper)
             pools[upstream.name] = pool
         keys = ClientKeys(config.auth, secrets) if config.auth is not None else None
         return Live(config=config, table=table, keys=keys, planner=Planner(table, self.salt), pools=pools)

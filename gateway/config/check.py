@@ -90,10 +90,10 @@ def _check_supported(config: Config) -> None:
             "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"
         )
     for index, upstream in enumerate(config.upstreams):
-        if upstream.passthrough:
+        if upstream.passthrough and not upstream.default:
             raise ConfigError(
-                f"passing other endpoints through is not built yet; remove it - at "
-                f"`$.upstreams[{index}].passthrough`"
+                f"only the default upstream passes other endpoints through; mark {upstream.name!r} default, "
+                f"or remove it - at `$.upstreams[{index}].passthrough`"
             )
     for index, route in enumerate(config.routes):
         if any(isinstance(entry, Fallback) and entry.larger_context for entry in route.fallbacks):

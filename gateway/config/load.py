@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 DEFAULT_CONFIG = Path("tracetune.yaml")
 MAX_CONFIG_BYTES = 1_000_000
-_SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key")
+_SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key", ".secret")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -103,6 +103,10 @@ def _absolute(config: Config, base: Path) -> Config:
             msgspec.structs.replace(
                 upstream,
                 api_key=_secret(upstream.api_key, base),
+                headers=[
+                    msgspec.structs.replace(header, secret=_secret(header.secret, base))
+                    for header in upstream.headers
+                ],
                 managed=upstream.managed
                 and msgspec.structs.replace(
                     upstream.managed, model=(base / upstream.managed.model).resolve()

@@ -7,14 +7,24 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config.types import Config, Secret
+from gateway.config.types import Config, Secret, Upstream
 from gateway.errors import ConfigError
+
+
+class UpstreamSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What one upstream is told: our key, and its fixed headers with secret values filled in."""
+
+    key: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return "UpstreamSecrets(…)"
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     """The secrets in use. `repr` shows none of them."""
 
-    upstream_keys: dict[str, str]  # by upstream name
+    upstreams: dict[str, UpstreamSecrets]  # by upstream name
     client_keys: dict[str, str]  # by client name
     admin_key: str | None
     store_password: str | None
@@ -38,10 +48,9 @@ def read_secrets(config: Config, environ: Mapping[str, str], origin: Path | None
 
 def _read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     return Secrets(
-        upstream_keys={
-            upstream.name: read_secret(upstream.api_key, environ, f"$.upstreams[{index}].api_key")
+        upstreams={
+            upstream.name: read_upstream_secrets(upstream, environ, f"$.upstreams[{index}]")
             for index, upstream in enumerate(config.upstreams)
-            if upstream.api_key is not None
         },
         client_keys=_client_keys(config, environ),
         admin_key=environ.get("TRACETUNE_ADMIN_KEY") or None,
@@ -49,6 +58,18 @@ def _read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
         if config.store.embedded or config.store.password is None
         else read_secret(config.store.password, environ, "$.store.password"),
     )
+
+
+def read_upstream_secrets(upstream: Upstream, environ: Mapping[str, str], place: str) -> UpstreamSecrets:
+    """The secrets of one upstream at *place* of the file. Raises ConfigError as `read_secret` does."""
+    headers: list[tuple[str, str]] = []
+    for index, header in enumerate(upstream.headers):
+        value = header.value
+        if header.secret is not None:
+            value = read_secret(header.secret, environ, f"{place}.headers[{index}].secret")
+        headers.append((header.name.lower(), value or ""))
+    key = read_secret(upstream.api_key, environ, f"{place}.api_key") if upstream.api_key else None
+    return UpstreamSecrets(key=key, headers=tuple(headers))
 
 
 def _client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

@@ -19,8 +19,17 @@ Seconds = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Scope = Literal["infer", "feedback", "pin", "admin", "approve"]
+PassthroughFamily = Literal["audio", "images", "moderations", "files", "batches", "fine_tuning"]
 
 _WEIGHT_TOLERANCE = 1e-9
+_HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+_HEADER_VALUE = re.compile(r"^[\x20-\x7e]*$")
+_PATH = re.compile(r"^/?[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*$")
+# We set these ourselves, for the connection's sake.
+_RESERVED_HEADERS = frozenset(
+    {"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"}
+)
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
 _JUDGE_PATH = re.compile(r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -51,6 +60,7 @@ class Listen(Strict, frozen=True, kw_only=True):
     port: Port = 8080
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024  # of one request
+    max_upload_bytes: Annotated[int, Meta(ge=1)] = 1024 * 1024 * 1024  # of one that is passed through
     head_s: Seconds = 30  # for a request's head to arrive, and for a new connection's first byte
     body_s: Seconds = 30  # for a request's body to arrive
     keep_alive_s: Seconds = 75  # an idle connection is kept this long; longer than common clients keep theirs
@@ -153,6 +163,33 @@ class Limits(Strict, frozen=True, kw_only=True):
     queue: Annotated[int, Meta(ge=0)] = 1000
 
 
+class FixedHeader(Strict, frozen=True, kw_only=True):
+    """A header of every request to an upstream: a `value`, or a `secret`. The client's own is replaced."""
+
+    name: Name
+    value: str | None = None
+    secret: Secret | None = None
+
+    def __post_init__(self) -> None:
+        if not _HEADER_NAME.match(self.name) or self.name.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"{self.name!r} is no header that can be set")
+        if (self.value is None) == (self.secret is None):
+            raise ValueError(f"header {self.name!r} needs exactly one of value and secret")
+        if self.value is not None and _SECRET_HEADER.search(self.name):
+            raise ValueError(
+                f"header {self.name!r} looks like a secret; write secret: {{env: NAME}} in place of value"
+            )
+        if self.value is not None and not _HEADER_VALUE.match(self.value):
+            raise ValueError(f"header {self.name!r} has characters that no header can carry")
+
+
+class FixedQuery(Strict, frozen=True, kw_only=True):
+    """A query parameter of every request to an upstream. The client's own is replaced."""
+
+    name: Name
+    value: str
+
+
 class Managed(Strict, frozen=True, kw_only=True):
     """An inference server that `tracetune up` runs itself on the upstream's base_url."""
 
@@ -175,9 +212,16 @@ class Upstream(Strict, frozen=True, kw_only=True):
     retries: Retries = Retries()
     limits: Limits = Limits()
     managed: Managed | None = None
-    passthrough: list[Literal["audio", "images", "moderations", "files", "batches", "fine_tuning"]] = []
+    auth_header: Name = "authorization"  # where api_key goes: as `Bearer KEY` in this one, bare in any other
+    headers: list[FixedHeader] = []
+    query: list[FixedQuery] = []
+    path: str = "{path}"  # what follows base_url; Azure: /deployments/{model}{path}
+    passthrough: list[
+        PassthroughFamily
+    ] = []  # of endpoints that are not routed; only of the default upstream
 
     def __post_init__(self) -> None:
+        self._check_request()
         if (self.base_url is None) == (not self.base_urls):
             raise ValueError(f"upstream {self.name!r} needs exactly one of base_url and base_urls")
         for url in self.servers:
@@ -195,6 +239,21 @@ class Upstream(Strict, frozen=True, kw_only=True):
         models = [price.model for price in self.prices]
         if len(models) != len(set(models)):
             raise ValueError(f"upstream {self.name!r} prices a model twice: {models}")
+
+    def _check_request(self) -> None:
+        if not _HEADER_NAME.match(self.auth_header) or self.auth_header.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"upstream {self.name!r}: auth_header {self.auth_header!r} is no header")
+        names = [header.name.lower() for header in self.headers]
+        if len(names) != len(set(names)):
+            raise ValueError(f"upstream {self.name!r} sets a header twice: {names}")
+        if self.api_key is not None and self.auth_header.lower() in names:
+            raise ValueError(f"upstream {self.name!r}: api_key goes into {self.auth_header!r} already")
+        rest = self.path.replace("{path}", "", 1).replace("{model}", "")
+        if "{path}" not in self.path or not _PATH.match(self.path) or "{" in rest or "}" in rest:
+            raise ValueError(
+                f"upstream {self.name!r}: path {self.path!r} must hold {{path}} once, may hold {{model}}, "
+                "and else only what a URL's path can"
+            )
 
     @property
     def servers(self) -> list[str]:

@@ -118,18 +118,24 @@ class OpenAttempt:
                 if connection.received:
                     raise
                 self.pool.discard(connection)
+        return await self._ask(await self.open())
+
+    async def open(self) -> Connection:
+        """A connection of its own for a request that cannot be sent twice. Raises UpstreamError."""
         fiber = self.call.fiber
         connection = self._connection = await self.pool.connect(self.server, fiber, self.total_at)
         connection.waker = fiber.wake
-        return await self._ask(connection)
+        return connection
 
     async def _ask(self, connection: Connection) -> Connection:
         call = self.call
         body = call.body_for(self.target.model)
         head = b"".join(
             (
-                self.pool.request_head(self.server, call.endpoint.upstream_path, call.query),
-                call.passed,
+                self.pool.head.routed(
+                    self.server.address, call.endpoint.upstream_path, self.target.model, call.query
+                ),
+                self.pool.head.filter(call.passed),
                 b"content-length: %d\r\n\r\n" % len(body),
             )
         )

@@ -34,7 +34,7 @@ async def answer(call: Call) -> None:
         send_response(call, response, "upstream_error", failure.reason)
         return
     assert failure.error is not None, "a failure has a response or an error"
-    call.refuse(upstream_failed(failure.error), _outcome(failure.error), failure.reason)
+    give_up(call, failure.error)
 
 
 async def _try_target(call: Call, target: Target) -> Failure | None:
@@ -58,18 +58,31 @@ async def _try_target(call: Call, target: Target) -> Failure | None:
         avoid = server
 
 
+async def wait_turn(call: Call, pool: UpstreamPool) -> None:
+    """Until *pool* has a place for *call*. Raises UpstreamError."""
+    waits_from = time.monotonic()
+    try:
+        await pool.wait_turn(call.fiber, call.trace.arrived + pool.upstream.timeouts.total_s)
+    except UpstreamError as error:
+        call.trace.state.metrics.attempt_failed(pool.name, error.reason)
+        raise
+    finally:
+        call.trace.paused_s += time.monotonic() - waits_from
+
+
+def give_up(call: Call, error: UpstreamError) -> None:
+    """Tell the client that no upstream has answered, and why."""
+    call.refuse(upstream_failed(error), _outcome(error), error.reason)
+
+
 async def _try_once(
     call: Call, pool: UpstreamPool, target: Target, avoid: Server | None
 ) -> tuple[Server | None, Failure | None]:
     if not pool.try_enter():
-        waits_from = time.monotonic()
         try:
-            await pool.wait_turn(call.fiber, call.trace.arrived + pool.upstream.timeouts.total_s)
+            await wait_turn(call, pool)
         except UpstreamError as error:
-            call.trace.state.metrics.attempt_failed(pool.name, error.reason)
             return None, failure_of(error)
-        finally:
-            call.trace.paused_s += time.monotonic() - waits_from
     attempt = OpenAttempt(call, pool, target, pool.pick(avoid))
     status: int | None = None
     try:

@@ -41,6 +41,16 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     choices: int
 
 
+# Of a body that is passed through as it is.
+NOTHING_READ = RequestView(
+    model="",
+    stream=False,
+    asks_usage=False,
+    has_stream_options=False,
+    session=None,
+    subject=None,
+    choices=1,
+)
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 _decode = msgspec.json.Decoder(_Fields).decode
 

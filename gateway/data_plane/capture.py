@@ -55,6 +55,10 @@ class OpenTrace:
         if self._kept_bytes <= MAX_KEPT_BYTES:
             self.response.append(data)
 
+    def keep_nothing(self) -> None:
+        """Capture the metadata alone, and hold no byte of the response in memory."""
+        self._kept_bytes = MAX_KEPT_BYTES + 1
+
     def restart(self) -> None:
         """Another attempt begins: what the former one sent was not an answer."""
         self.response = []

@@ -132,6 +132,17 @@ def too_large(limit: int) -> ApiError:
     )
 
 
+def too_large_upload(limit: int) -> ApiError:
+    """413 for a body that is passed through; the connection closes."""
+    return ApiError(
+        413,
+        "invalid_request_error",
+        "request_too_large",
+        f"The upload exceeds {limit} bytes; listen.max_upload_bytes of the gateway raises the bound.",
+        headers=[(b"connection", b"close")],
+    )
+
+
 def body_timeout(seconds: float) -> ApiError:
     """408; the connection closes."""
     return ApiError(

@@ -94,14 +94,11 @@ class Exchange:
             raise errors.too_large(most)
         return self.take()
 
-    async def more(self) -> bytes:
-        """The next part of a body that is passed on as it comes; b"" at its end. Raises ApiError (408)."""
-        while not self._pieces and not self.body_whole:
-            self.protocol.await_body()
-            if self.body_expired:
-                raise errors.body_timeout(self.protocol.body_s)
-            await SUSPEND
-        return self.take()
+    def expect_more(self) -> None:
+        """More of a body that is passed on as it comes has to come. Raises ApiError (408)."""
+        if self.body_expired:
+            raise errors.body_timeout(self.protocol.body_s)
+        self.protocol.await_body()
 
     def take(self) -> bytes:
         """What of the body has come since the last call."""

@@ -70,6 +70,7 @@ class OwnHeaders(msgspec.Struct, kw_only=True):
     content_encoding: bytes = b""
     content_length: int | None = None
     expects_continue: bool = False
+    is_chunked: bool = False
 
 
 def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
@@ -98,6 +99,7 @@ def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
         content_encoding=seen.get(b"content-encoding", b""),
         content_length=int(length) if length.isdigit() else None,
         origin=seen.get(b"origin"),
+        is_chunked=b"transfer-encoding" in seen,
         expects_continue=seen.get(b"expect", b"").lower() == b"100-continue",
         traceparent=traceparent.decode("latin-1")[:MAX_KEY_BYTES] if traceparent is not None else None,
     )

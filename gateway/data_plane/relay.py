@@ -45,7 +45,8 @@ async def relay(attempt: OpenAttempt, connection: Connection) -> Failure | None:
     await connection.body(BUFFERED_BYTES)
     if connection.complete:
         return await _relay_whole(attempt, connection)
-    return await _relay_pieces(attempt, connection)
+    await relay_pieces(attempt, connection)
+    return None
 
 
 async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure | None:
@@ -85,7 +86,8 @@ def send_response(call: Call, response: Response, outcome: Outcome, error: str |
     call.client_side.answer(response.status, headers, response.body)
 
 
-async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure | None:
+async def relay_pieces(attempt: OpenAttempt, connection: Connection) -> None:
+    """Relay a response as it comes in, whatever it is. Where it breaks off, so does our answer."""
     call = attempt.call
     trace, client_side = call.trace, call.client_side
     idle_s = attempt.pool.upstream.timeouts.idle_s
@@ -110,11 +112,10 @@ async def _relay_pieces(attempt: OpenAttempt, connection: Connection) -> Failure
         attempt.end(status, error.reason)
         trace.finish("truncated", error.reason)
         client_side.abort()
-        return None
+        return
     attempt.end(status)
     trace.finish("ok" if status < 400 else "upstream_error", None if status < 400 else f"status {status}")
     client_side.end(data)
-    return None
 
 
 def _encoding(headers: Headers) -> str | None:

@@ -11,7 +11,7 @@ import httptools
 from gateway.data_plane import errors
 from gateway.data_plane.admission import check_head, identify
 from gateway.data_plane.attempts import answer
-from gateway.data_plane.body import read_body
+from gateway.data_plane.body import NOTHING_READ, read_body
 from gateway.data_plane.call import Call, Endpoint, refuse
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
@@ -20,6 +20,7 @@ from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
 from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import uuid7
 from gateway.data_plane.models import list_models, show_model
+from gateway.data_plane.passthrough import admit_passthrough, family_of, label_of, pass_through
 from gateway.state import State
 from gateway.traces.types import Outcome
 
@@ -52,17 +53,29 @@ class DataPlane:
         endpoint = ENDPOINTS.get(path)
         if endpoint is not None and exchange.method == b"POST":
             exchange.fiber.run(self._serve(endpoint, exchange, query))
+            return
+        shown = path.decode("latin-1")
+        family = family_of(shown)
+        if family is not None:
+            unread = Endpoint(path=label_of(shown, family), upstream_path=shown.removeprefix("/v1"))
+            exchange.fiber.run(self._serve(unread, exchange, query, family))
         else:
-            self._serve_rest(endpoint, unquote(path.decode("latin-1")), exchange)
+            self._serve_rest(endpoint, unquote(shown), exchange)
 
-    async def _serve(self, endpoint: Endpoint, exchange: Exchange, query: bytes) -> None:
+    async def _serve(
+        self, endpoint: Endpoint, exchange: Exchange, query: bytes, family: str | None = None
+    ) -> None:
+        """Answer one request. *family*: it is passed through, and its endpoint is not one of ours."""
         state = self._state
         trace = OpenTrace(state, state.live, endpoint.path, exchange.arrived)
         client_side = ClientSide(exchange)
         state.metrics.request_started()
         state.in_flight += 1
         try:
-            await answer(await self._admit(trace, client_side, endpoint, exchange, query))
+            if family is None:
+                await answer(await self._admit(trace, client_side, endpoint, exchange, query))
+            else:
+                await self._pass(trace, client_side, endpoint, exchange, query, family)
         except ApiError as error:
             refuse(client_side, trace, error, "rejected", error.code or error.kind)
         except ClientGoneError:
@@ -114,6 +127,30 @@ class DataPlane:
             trace_id=trace.trace_id,
         )
         return Call(exchange.fiber, client_side, trace, endpoint, view, passed, query)
+
+    async def _pass(
+        self,
+        trace: OpenTrace,
+        client_side: ClientSide,
+        endpoint: Endpoint,
+        exchange: Exchange,
+        query: bytes,
+        family: str,
+    ) -> None:
+        """Pass a request through. Raises ApiError, ClientGoneError."""
+        own, passed = read_own(exchange.headers)
+        trace.own = own
+        trace.client = identify(trace.live, own)
+        path = f"/v1{endpoint.upstream_path}"
+        upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, family)
+        if own.expects_continue and not exchange.body_whole:
+            exchange.protocol.go_on()
+        trace.trace_id = uuid7(trace.started_ns, os.urandom(8))
+        trace.session = own.session or trace.trace_id
+        trace.subject = own.subject
+        trace.admitted = True
+        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, passed, query)
+        await pass_through(call, exchange, upstream)
 
     def _serve_rest(self, endpoint: Endpoint | None, path: str, exchange: Exchange) -> None:
         """/v1 but for inference: the list of models, and what does not exist."""

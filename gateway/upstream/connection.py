@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         self.expires_at = _NEVER
         self.total_at = _NEVER
         self.closed = False
+        self.is_behind = False  # the server takes a request's body more slowly than it comes
         self.served = 0  # exchanges completed: above 0, the server may have closed it meanwhile
         self.waker: Callable[[], None] | None = None  # called with all news while somebody uses it
         self.on_complete: Callable[[Connection], None] | None = None
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self.framed = False  # the body's end is told by a length or by chunks, not by the connection's end
         self._paused = False
+        self._sending = False  # pieces of the request are still to come
 
     # --- the caller's side
 
@@ -78,6 +80,27 @@ class Connection(asyncio.Protocol):
             self._transport.write(body)
         else:
             self._transport.write(head + body)
+
+    def begin(self, head: bytes, total_at: float) -> None:
+        """Start an exchange whose body follows: `send_piece` for each, then `sent`."""
+        if self.served:
+            self._reset()
+        self._sending = True
+        self.total_at = total_at
+        self._transport.write(head)
+
+    def send_piece(self, data: bytes) -> None:
+        """A part of the request's body. Send no more while `is_behind`."""
+        self._transport.write(data)
+
+    def sent(self) -> None:
+        """The request is whole."""
+        self._sending = False
+
+    def check(self) -> None:
+        """Raise the UpstreamError that has happened, if one has."""
+        if self.error is not None:
+            raise self.error
 
     def arm(self, phase: Phase, seconds: float) -> None:
         """Deadline of what is awaited next."""
@@ -181,6 +204,13 @@ class Connection(asyncio.Protocol):
             )
         self._wake()
 
+    def pause_writing(self) -> None:
+        self.is_behind = True
+
+    def resume_writing(self) -> None:
+        self.is_behind = False
+        self._wake()
+
     def data_received(self, data: bytes) -> None:
         if self.complete or self._parser is None:
             self.abort()  # nothing was asked
@@ -244,7 +274,8 @@ class Connection(asyncio.Protocol):
             self._head_bytes = 0
             return
         # An answer before we have sent all of our question leaves the rest of it in the way of the next one.
-        self.reusable = self._parser.should_keep_alive() and self._transport.get_write_buffer_size() == 0
+        whole = not self._sending and self._transport.get_write_buffer_size() == 0
+        self.reusable = whole and self._parser.should_keep_alive()
         self._finish()
 
     def _finish(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from random import Random
 
+from gateway.config.secrets import UpstreamSecrets
 from gateway.config.types import Upstream
 from gateway.fiber import SUSPEND, Fiber
 from gateway.traces.types import PriceTerms
@@ -15,6 +16,7 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Sweeper
 from gateway.upstream.errors import ConnectError, DeadlineError, QueueFullError
 from gateway.upstream.machine_cost import MachineTime
+from gateway.upstream.request_head import RequestHead
 from gateway.upstream.retries import RetryBudget
 
 MAX_IDLE_S = 30.0  # an idle connection is closed rather than trusted for longer
@@ -25,13 +27,12 @@ _NEVER = float("inf")
 class Server:
     """One server: `idle` connections, newest last, and how many requests are `outstanding` at it."""
 
-    __slots__ = ("address", "heads", "idle", "outstanding")
+    __slots__ = ("address", "idle", "outstanding")
 
     def __init__(self, url: str) -> None:
         self.address = Address(url)
         self.idle: list[Connection] = []
         self.outstanding = 0
-        self.heads: dict[str, bytes] = {}
 
 
 class _Turn:
@@ -65,7 +66,7 @@ class UpstreamPool:
     def __init__(
         self,
         upstream: Upstream,
-        key: str | None,
+        secrets: UpstreamSecrets,
         *,
         workers: int,
         sweeper: Sweeper,
@@ -82,7 +83,8 @@ class UpstreamPool:
         self.retry_budget = RetryBudget(upstream.retries.budget)
         self.in_flight = 0
         self._machine: MachineTime | None = None  # from the first request on: before it there is no clock
-        self._key = key
+        self.head = RequestHead(upstream, secrets)
+        self._secrets = secrets
         self._workers = workers
         self._servers = [Server(url) for url in upstream.servers]
         self._concurrent = -(-upstream.limits.concurrent // workers)
@@ -90,9 +92,9 @@ class UpstreamPool:
         self._turns: deque[_Turn] = deque()
         self._retired = False
 
-    def serves(self, upstream: Upstream, key: str | None, workers: int) -> bool:
+    def serves(self, upstream: Upstream, secrets: UpstreamSecrets, workers: int) -> bool:
         """Whether it was built from exactly these settings."""
-        return self.upstream == upstream and self._key == key and self._workers == workers
+        return self.upstream == upstream and self._secrets == secrets and self._workers == workers
 
     def retire(self) -> None:
         """Close what is idle now, and the rest when its request is done."""
@@ -165,15 +167,6 @@ class UpstreamPool:
             return servers[0]
         one, other = self.random.sample(servers, 2)
         return one if one.outstanding <= other.outstanding else other
-
-    def request_head(self, server: Server, path: str, query: bytes = b"") -> bytes:
-        """The lines that every POST to *path* of *server* begins with; our key is among them."""
-        head = server.heads.get(path)
-        if head is None:
-            key = "" if self._key is None else f"authorization: Bearer {self._key}\r\n"
-            constant = f"{key}accept-encoding: identity\r\n".encode()
-            head = server.heads[path] = server.address.request_line("POST", path) + constant
-        return head.replace(b" HTTP/1.1\r\n", b"?%b HTTP/1.1\r\n" % query, 1) if query else head
 
     def reuse(self, server: Server) -> Connection | None:
         """The connection that was used last, or None. The caller owns it until `release` or `discard`."""

@@ -103,7 +103,7 @@ def wait_until(check: Callable[[], bool], within_s: float = 5.0) -> None:
 
 
 def no_secrets() -> Secrets:
-    return Secrets(upstream_keys={}, client_keys={}, admin_key=None, store_password=None)
+    return Secrets(upstreams={}, client_keys={}, admin_key=None, store_password=None)
 
 
 def chat(**fields: Any) -> dict[str, Any]:

@@ -337,6 +337,18 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Receiv
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ")
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
-    length = int(next((value for name, value in headers if name.lower() == "content-length"), "0"))
-    body = await reader.readexactly(length)
+    fields = {name.lower(): value for name, value in headers}
+    if "chunked" in fields.get("transfer-encoding", ""):
+        body = await _read_chunks(reader)
+    else:
+        body = await reader.readexactly(int(fields.get("content-length", "0")))
     return Received(method, target, headers, body, connection)
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    pieces: list[bytes] = []
+    while size := int(await reader.readline(), 16):
+        pieces.append(await reader.readexactly(size))
+        await reader.readline()
+    await reader.readline()
+    return b"".join(pieces)

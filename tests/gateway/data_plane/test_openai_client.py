@@ -158,10 +158,10 @@ def test_a_stream_that_breaks_off_is_an_error_to_the_client(
     assert error.value.code == "stream_truncated"
 
 
-def test_models_lists_the_routes(gateway: RunningGateway, upstream: ScriptedUpstream):
+def test_models_lists_the_routes_and_what_may_be_pinned(gateway: RunningGateway, upstream: ScriptedUpstream):
     client = clients(gateway, upstream)[0]
 
-    assert [model.id for model in client.models.list()] == ["bot"]
+    assert [model.id for model in client.models.list()] == ["bot", "bot@stable"]
     assert client.models.retrieve("bot").owned_by == "tracetune"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")

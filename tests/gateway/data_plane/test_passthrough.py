@@ -1,0 +1,280 @@
+"""Endpoints that are passed through: whose they are, that nothing of them is held, how they break off."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.request_path import RunningGateway, config_for, running_gateway
+from tests.support.upstream import Received, Reply, ScriptedUpstream, answers_status, hangs
+
+KEYS = {"WEB": "key-web", "OPS": "key-ops", "UP": "key-upstream"}
+ALL = ["audio", "images", "moderations", "files", "batches", "fine_tuning"]
+
+
+def config(base_url: str, families: list[str], **listen: Any) -> dict[str, Any]:
+    made = config_for(base_url, default=True, passthrough=families, api_key={"env": "UP"})
+    made["auth"] = {
+        "keys": [
+            {"name": "web", "key": {"env": "WEB"}},
+            {"name": "ops", "key": {"env": "OPS"}, "scopes": ["infer", "admin"]},
+        ]
+    }
+    return {**made, "listen": listen}
+
+
+@pytest.fixture
+def passing(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[RunningGateway]:
+    with running_gateway(tmp_path, config(upstream.base_url, ALL), KEYS) as running:
+        yield running
+
+
+def ask(gateway: RunningGateway, method: str, path: str, key: str = "key-ops", **more: Any) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}
+    return httpx.request(method, f"{gateway.base_url}{path}", headers=headers, timeout=10, **more)
+
+
+def replies(body: bytes, content_type: str, status: int = 200):
+    async def script(received: Received, reply: Reply) -> None:
+        await reply.whole(body, status, ("content-type", content_type), ("x-upstream", "yes"))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/audio/speech"),
+        ("POST", "/images/generations?size=big&n=2"),
+        ("POST", "/moderations"),
+        ("GET", "/files"),
+        ("DELETE", "/files/file-1"),
+        ("GET", "/files/file-1/content"),
+        ("POST", "/batches/b-1/cancel"),
+        ("GET", "/fine_tuning/jobs?limit=3"),
+    ],
+)
+def test_request_and_response_pass_as_they_are(
+    passing: RunningGateway, upstream: ScriptedUpstream, method: str, path: str
+):
+    body = b"\x00any bytes\xff" if method == "POST" else b""
+    upstream.default = replies(b"\xffany answer\x00", "audio/mpeg", 201)
+    answer = ask(passing, method, path, content=body, headers={"x-own": "1", "content-type": "a/b"})
+    received = upstream.received[0]
+
+    assert (answer.status_code, answer.content) == (201, b"\xffany answer\x00")
+    assert (answer.headers["content-type"], answer.headers["x-upstream"]) == ("audio/mpeg", "yes")
+    assert (received.method, received.target, received.body) == (method, f"/v1{path}", body)
+    assert (received.header("x-own"), received.header("content-type")) == ("1", "a/b")
+    assert received.header("authorization") == "Bearer key-upstream"
+
+
+def test_its_trace_is_metadata_without_a_route(passing: RunningGateway, upstream: ScriptedUpstream):
+    answer = ask(passing, "GET", "/files/file-secret-name", headers={"x-tracetune-session": "s"})
+    record, trace = passing.records()[0], passing.trace()
+
+    assert (trace.route, trace.variant, trace.capture, trace.outcome) == ("", "", "metadata", "ok")
+    assert (trace.endpoint, trace.upstream, trace.session, trace.client) == ("/v1/files", "up", "s", "ops")
+    assert (record.request, record.response) == (b"", b"")
+    assert answer.headers["x-tracetune-trace-id"] == trace.trace_id
+
+
+@pytest.mark.parametrize("family", ["files", "batches", "fine_tuning"])
+def test_what_is_everybodys_needs_scope_admin(
+    passing: RunningGateway, upstream: ScriptedUpstream, family: str
+):
+    assert ask(passing, "GET", f"/{family}", "key-web").status_code == 403
+    assert upstream.received == []
+
+
+def test_without_a_key_nothing_passes(passing: RunningGateway, upstream: ScriptedUpstream):
+    assert ask(passing, "POST", "/audio/speech", "wrong").status_code == 401
+    assert upstream.received == []
+
+
+def test_only_what_is_listed_passes(upstream: ScriptedUpstream, tmp_path: Path):
+    with running_gateway(tmp_path, config(upstream.base_url, ["audio"]), KEYS) as gateway:
+        assert ask(gateway, "POST", "/audio/speech").status_code == 200
+        for path in ("/images/edits", "/files", "/assistants", "/audiobooks"):
+            answer = ask(gateway, "GET", path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/audio/../load_lora_adapter",
+        "/v1/audio/%2e%2e/load_lora_adapter",
+        "/v1/audio/%2E%2E%2Fload_lora_adapter",
+        "/v1/audio/..%2fload_lora_adapter",
+        "/v1/audio/.",
+        "/v1/audio//load_lora_adapter",
+        "/v1/audio/..;/load_lora_adapter",
+        "/v1/audio/..\\load_lora_adapter",
+        "/v1/audio/%5c..%5c",
+        "/v1/audio/%252e%252e/load_lora_adapter",
+        "/v1//load_lora_adapter",
+    ],
+)
+def test_no_way_of_writing_a_path_leaves_its_family(
+    passing: RunningGateway, upstream: ScriptedUpstream, target: str
+):
+    request = f"POST {target} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\nconnection: close\r\n"
+    with passing.connect() as connection:
+        connection.sendall(request.encode() + b"content-length: 0\r\n\r\n")
+        answer = connection.recv(65536)
+
+    assert answer.split(b" ")[1] in {b"404", b"400"}
+    assert upstream.received == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "OPTIONS"])
+def test_other_methods_do_not_pass(passing: RunningGateway, upstream: ScriptedUpstream, method: str):
+    answer = ask(passing, method, "/files")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, DELETE")
+    assert upstream.received == []
+
+
+def test_the_openai_client_uploads_and_speaks(passing: RunningGateway, upstream: ScriptedUpstream):
+    client = openai.OpenAI(base_url=passing.base_url, api_key="key-ops", max_retries=0)
+    upstream.default = replies(b'{"text": "hello"}', "application/json")
+    spoken = client.audio.transcriptions.create(file=("a.wav", b"RIFF" * 1000), model="whisper-1")
+    multipart = upstream.received[0]
+    upstream.default = replies(b"mp3 bytes", "audio/mpeg")
+    sound = client.audio.speech.create(input="hello", model="tts-1", voice="alloy")
+
+    assert spoken.text == "hello"
+    assert (multipart.header("content-type") or "").startswith("multipart/form-data; boundary=")
+    assert b"RIFF" * 1000 in multipart.body
+    assert sound.content == b"mp3 bytes"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_upload_passes_whole(passing: RunningGateway, upstream: ScriptedUpstream, chunked: bool):
+    piece = bytes(range(256)) * 256
+    count = 160  # ten megabytes, more than any buffer on the way
+    headers = {} if chunked else {"content-length": str(len(piece) * count)}
+    answer = ask(passing, "POST", "/files", content=iter([piece] * count), headers=headers)
+
+    assert answer.status_code == 200
+    assert upstream.received[0].body == piece * count
+
+
+def test_a_server_that_takes_an_upload_slowly_holds_back_its_sender(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    # A listener that accepts and reads nothing.
+    with socket.create_server(("127.0.0.1", 0)) as stuck:
+        made = config(f"http://127.0.0.1:{stuck.getsockname()[1]}/v1", ALL)
+        made["upstreams"][0]["timeouts"] = {"idle_s": 0.7}
+        with running_gateway(tmp_path, made, KEYS) as gateway, gateway.connect() as sender:
+            head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
+            sender.sendall(f"{head}content-length: 1000000000\r\n\r\n".encode())
+            sender.settimeout(0.3)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while sent < 200_000_000:
+                    sent += sender.send(b"x" * 65536)
+
+            assert sent < 100_000_000
+            sender.settimeout(5)
+            assert sender.recv(65536).startswith(b"HTTP/1.1 504 ")
+            assert gateway.trace().outcome == "timeout"
+
+
+@contextlib.contextmanager
+def uploading(directory: Path) -> Iterator[tuple[RunningGateway, socket.socket, socket.socket]]:
+    """A gateway, and both ends of an upload that has begun: scripts see whole requests only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        made = config(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", ALL)
+        with running_gateway(directory, made, KEYS) as gateway, gateway.connect() as sender:
+            head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
+            sender.sendall(f"{head}content-length: 1000000\r\n\r\n".encode() + b"x" * 1000)
+            server, _ = listener.accept()
+            with server:
+                server.settimeout(3)
+                assert server.recv(65536).startswith(b"POST /v1/files ")
+                yield gateway, sender, server
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            data += piece
+    return data
+
+
+def test_an_answer_that_comes_before_the_upload_is_whole_ends_it(tmp_path: Path):
+    with uploading(tmp_path) as (_, sender, server):
+        server.sendall(b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno")
+        answer = read_to_end(sender)
+        read_to_end(server)  # ours is closed: it cannot be used again
+
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.endswith(b"no")
+    assert b"connection: close" in answer
+
+
+def test_a_client_that_leaves_an_upload_cancels_it(tmp_path: Path):
+    with uploading(tmp_path) as (gateway, sender, server):
+        left_at = time.monotonic()
+        sender.close()
+        read_to_end(server)
+
+        assert time.monotonic() - left_at < 2
+        assert gateway.trace().outcome == "client_cancelled"
+
+
+def test_an_upload_beyond_the_bound_is_a_413_that_names_the_setting(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    made = config(upstream.base_url, ALL, max_upload_bytes=100_000)
+    with running_gateway(tmp_path, made, KEYS) as gateway:
+        told = ask(gateway, "POST", "/files", content=b"x" * 100_001)
+        found = ask(gateway, "POST", "/files", content=iter([b"x" * 60_000] * 2))
+
+    for answer in (told, found):
+        assert answer.status_code == 413
+        assert "listen.max_upload_bytes" in answer.json()["error"]["message"]
+
+
+def test_errors_of_the_upstream_pass_as_they_are(passing: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = answers_status(429, {"error": {"message": "slow down"}}, retry_after="7")
+    answer = ask(passing, "POST", "/moderations", json={"input": "x"})
+
+    assert (answer.status_code, answer.json()) == (429, {"error": {"message": "slow down"}})
+    assert answer.headers["retry-after"] == "7"
+    assert len(upstream.received) == 1
+    assert passing.trace().outcome == "upstream_error"
+
+
+def test_an_answer_that_breaks_off_is_broken_off(passing: RunningGateway, upstream: ScriptedUpstream):
+    async def breaks(received: Received, reply: Reply) -> None:
+        await reply.head(200, ("content-type", "audio/mpeg"), ("content-length", "100"))
+        await reply.raw(b"x" * 50)
+        reply.close()
+
+    upstream.default = breaks
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask(passing, "POST", "/audio/speech")
+    assert passing.trace().outcome == "truncated"
+
+
+def test_an_upstream_that_says_nothing_is_a_504(upstream: ScriptedUpstream, tmp_path: Path):
+    made = config(upstream.base_url, ALL)
+    made["upstreams"][0]["timeouts"] = {"headers_s": 0.4}
+    upstream.default = hangs()
+    with running_gateway(tmp_path, made, KEYS) as gateway:
+        assert ask(gateway, "POST", "/moderations").status_code == 504
+        assert gateway.trace().outcome == "timeout"
