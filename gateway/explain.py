@@ -131,7 +131,7 @@ def _answer(
         upstream=upstream.name,
         upstream_model=variant.model,
         servers=upstream.servers,
-        deadlines=upstream.timeouts,
+        deadlines=route.timeouts.over(upstream.timeouts),
         price=_terms(upstream, variant.model),
     )
 

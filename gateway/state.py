@@ -128,4 +128,6 @@ class State:
                 pool = UpstreamPool(upstream, own, workers=config.listen.workers, sweeper=self.sweeper)
             pools[upstream.name] = pool
         keys = ClientKeys(config.auth, secrets) if config.auth is not None else None
-        return Live(config=config, table=table, keys=keys, planner=Planner(table, self.salt), pools=pools)
+        return Live(
+            config=config, table=table, keys=keys, planner=Planner(table, self.salt, config), pools=pools
+        )

@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from gateway.config.types import Config, Fallback, Route
+from gateway.config.types import Config, Fallback, Route, RouteTimeouts
 from gateway.traces.types import CaptureLevel
 
 
@@ -45,6 +45,7 @@ class TableRoute(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: list[Fallback]
     capture: CaptureLevel
     rollout: TableRollout | None
+    timeouts: RouteTimeouts = RouteTimeouts()
 
     @property
     def stable(self) -> TableVariant:
@@ -106,6 +107,7 @@ def build_table(config: Config, overrides: dict[str, TableRoute]) -> Table:
             fallbacks=resolve_fallbacks(route),
             capture=route.capture,
             rollout=override.rollout if override else None,
+            timeouts=route.timeouts,
         )
     default = next((upstream.name for upstream in config.upstreams if upstream.default), None)
     # Upstreams decide where a request goes as much as routes do, so they are part of the hash.

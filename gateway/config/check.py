@@ -95,12 +95,6 @@ def _check_supported(config: Config) -> None:
                 f"only the default upstream passes other endpoints through; mark {upstream.name!r} default, "
                 f"or remove it - at `$.upstreams[{index}].passthrough`"
             )
-    for index, route in enumerate(config.routes):
-        if any(isinstance(entry, Fallback) and entry.larger_context for entry in route.fallbacks):
-            raise ConfigError(
-                f"fallbacks for larger contexts are not built yet; remove larger_context - at "
-                f"`$.routes[{index}].fallbacks`"
-            )
 
 
 def is_loopback(host: str) -> bool:

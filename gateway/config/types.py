@@ -149,6 +149,21 @@ class Timeouts(Strict, frozen=True, kw_only=True):
     total_s: Seconds = 600
 
 
+class RouteTimeouts(Strict, frozen=True, kw_only=True):
+    """Deadlines of one route, in place of its upstreams'."""
+
+    connect_s: Seconds | None = None
+    headers_s: Seconds | None = None
+    first_token_s: Seconds | None = None
+    idle_s: Seconds | None = None
+    total_s: Seconds | None = None
+
+    def over(self, upstream: Timeouts) -> Timeouts:
+        """The deadlines of *upstream* with those of the route in place of theirs."""
+        own = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        return msgspec.structs.replace(upstream, **own)
+
+
 class Retries(Strict, frozen=True, kw_only=True):
     """At most `max` more attempts, and at most `budget` of the recent requests."""
 
@@ -285,7 +300,10 @@ class Variant(Strict, frozen=True, kw_only=True):
 
 
 class Fallback(Strict, frozen=True, kw_only=True):
-    """Where a request goes when its variant cannot answer before the first content byte."""
+    """Where a request goes when its variant cannot answer before the first content byte.
+
+    One with `larger_context` may also answer a request that was too long for the variant's model.
+    """
 
     upstream: Name
     model: Name | None = None
@@ -341,6 +359,7 @@ class Route(Strict, frozen=True, kw_only=True):
     variants: list[Variant]
     sticky_by: Literal["session", "subject", "request"] = "session"
     fallbacks: list[Fallback | str] = []  # a string names a variant of this route
+    timeouts: RouteTimeouts = RouteTimeouts()
     capture: Literal["full", "metadata", "none"] = "full"
     rollout: RolloutPolicy = RolloutPolicy()
 

@@ -26,7 +26,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why an attempt gave no answer. The client has been sent nothing yet.
 
-    `may_retry`: the same upstream may be asked again. `may_move`: a fallback may be asked.
+    `may_retry`: the same upstream may be asked again. `may_move`: a fallback may be asked, where it
+    `needs_larger_context` only one that has it.
     """
 
     reason: str
@@ -35,6 +36,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     error: UpstreamError | None = None
     response: Response | None = None
     retry_after_s: float | None = None
+    needs_larger_context: bool = False
 
 
 def failure_of(error: UpstreamError) -> Failure:
@@ -55,7 +57,7 @@ class OpenAttempt:
         self.pool = pool
         self.target = target
         self.server = server
-        self.total_at = call.trace.arrived + pool.upstream.timeouts.total_s
+        self.total_at = call.trace.arrived + target.timeouts.total_s
         self._started = time.monotonic()
         self._ended = False
         self._connection: Connection | None = None
@@ -123,7 +125,9 @@ class OpenAttempt:
     async def open(self) -> Connection:
         """A connection of its own for a request that cannot be sent twice. Raises UpstreamError."""
         fiber = self.call.fiber
-        connection = self._connection = await self.pool.connect(self.server, fiber, self.total_at)
+        connection = self._connection = await self.pool.connect(
+            self.server, fiber, self.target.timeouts.connect_s, self.total_at
+        )
         connection.waker = fiber.wake
         return connection
 
@@ -140,6 +144,6 @@ class OpenAttempt:
             )
         )
         connection.send(head, body, self.total_at)
-        connection.arm("headers", self.pool.upstream.timeouts.headers_s)
+        connection.arm("headers", self.target.timeouts.headers_s)
         await connection.head()
         return connection

@@ -23,6 +23,8 @@ async def answer(call: Call) -> None:
     failure: Failure | None = None
     response: Response | None = None
     for target in call.trace.plan.targets:
+        if failure is not None and failure.needs_larger_context and not target.larger_context:
+            continue
         failure = await _try_target(call, target)
         if failure is None:
             return
@@ -41,7 +43,7 @@ async def _try_target(call: Call, target: Target) -> Failure | None:
     """Ask one upstream, again where that may help. None: the client has been answered."""
     pool = call.trace.live.pools[target.upstream]
     retries = pool.upstream.retries
-    total_at = call.trace.arrived + pool.upstream.timeouts.total_s
+    total_at = call.trace.arrived + target.timeouts.total_s
     pool.retry_budget.deposit()
     avoid: Server | None = None
     retry = 0
@@ -58,11 +60,11 @@ async def _try_target(call: Call, target: Target) -> Failure | None:
         avoid = server
 
 
-async def wait_turn(call: Call, pool: UpstreamPool) -> None:
-    """Until *pool* has a place for *call*. Raises UpstreamError."""
+async def wait_turn(call: Call, pool: UpstreamPool, total_s: float) -> None:
+    """Until *pool* has a place for *call*, whose time is *total_s*. Raises UpstreamError."""
     waits_from = time.monotonic()
     try:
-        await pool.wait_turn(call.fiber, call.trace.arrived + pool.upstream.timeouts.total_s)
+        await pool.wait_turn(call.fiber, call.trace.arrived + total_s)
     except UpstreamError as error:
         call.trace.state.metrics.attempt_failed(pool.name, error.reason)
         raise
@@ -80,7 +82,7 @@ async def _try_once(
 ) -> tuple[Server | None, Failure | None]:
     if not pool.try_enter():
         try:
-            await wait_turn(call, pool)
+            await wait_turn(call, pool, target.timeouts.total_s)
         except UpstreamError as error:
             return None, failure_of(error)
     attempt = OpenAttempt(call, pool, target, pool.pick(avoid))

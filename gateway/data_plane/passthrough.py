@@ -66,16 +66,17 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
     pool = call.trace.live.pools[upstream]
     try:
         if not pool.try_enter():
-            await wait_turn(call, pool)
+            await wait_turn(call, pool, pool.upstream.timeouts.total_s)
     except UpstreamError as error:
         give_up(call, error)
         return
-    attempt = OpenAttempt(call, pool, Target(upstream, ""), pool.pick())
+    target = Target(upstream=upstream, model="", timeouts=pool.upstream.timeouts)
+    attempt = OpenAttempt(call, pool, target, pool.pick())
     call.trace.keep_nothing()
     try:
         connection = await attempt.open()
         await _send(call, exchange, attempt, connection)
-        connection.arm("headers", pool.upstream.timeouts.headers_s)
+        connection.arm("headers", target.timeouts.headers_s)
         await connection.head()
         if not exchange.body_whole:
             exchange.keep_alive = False  # nobody will take the rest of the body
@@ -100,7 +101,7 @@ async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection
     while not connection.headed:
         connection.check()
         if connection.is_behind:
-            connection.arm("idle", attempt.pool.upstream.timeouts.idle_s)
+            connection.arm("idle", attempt.target.timeouts.idle_s)
             await SUSPEND
             continue
         connection.rest()

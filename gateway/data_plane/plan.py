@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.config.types import Config, Timeouts
 from gateway.data_plane.auth import Client
 from gateway.data_plane.errors import ApiError, Headers, invalid_request, not_permitted, unknown_model
 from gateway.data_plane.headers import header_value
@@ -12,11 +13,16 @@ from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.types import CaptureLevel
 
 
-class Target(msgspec.Struct, frozen=True):
-    """One upstream and the model name that it knows."""
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream, the model name that it knows, and the deadlines there.
+
+    `larger_context`: it may answer what was too long for another model.
+    """
 
     upstream: str
     model: str
+    timeouts: Timeouts
+    larger_context: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +56,9 @@ NO_PLAN = Plan(
 class _RoutePlans:
     """The plans of one route, made once: one for each variant, assigned or pinned."""
 
-    def __init__(self, route: TableRoute) -> None:
+    def __init__(self, route: TableRoute, config: Config) -> None:
         self.route = route
+        self._config = config
         self.rollout = route.rollout.rollout if route.rollout is not None else None
         self.scale = scale(route)
         self.sole = next((variant for variant in route.variants if variant.weight >= 1), None)
@@ -59,11 +66,11 @@ class _RoutePlans:
         self.pinned = {variant.name: self._make(variant, pinned=True) for variant in route.variants}
 
     def _make(self, variant: TableVariant, *, pinned: bool) -> Plan:
-        targets = [Target(variant.upstream, variant.model)]
+        targets = [self._target(variant.upstream, variant.model)]
         for fallback in self.route.fallbacks:
-            target = Target(fallback.upstream, fallback.model or fallback.snapshot or "")
-            if target not in targets:
-                targets.append(target)
+            model = fallback.model or fallback.snapshot or ""
+            if not any((target.upstream, target.model) == (fallback.upstream, model) for target in targets):
+                targets.append(self._target(fallback.upstream, model, fallback.larger_context))
         return Plan(
             route=self.route.model,
             variant=variant.name,
@@ -78,14 +85,19 @@ class _RoutePlans:
             ],
         )
 
+    def _target(self, upstream: str, model: str, larger_context: bool = False) -> Target:
+        timeouts = self.route.timeouts.over(self._config.upstream(upstream).timeouts)
+        return Target(upstream=upstream, model=model, timeouts=timeouts, larger_context=larger_context)
+
 
 class Planner:
     """Makes plans from one table."""
 
-    def __init__(self, table: Table, salt: bytes) -> None:
+    def __init__(self, table: Table, salt: bytes, config: Config) -> None:
         self._table = table
         self._salt = salt
-        self._routes = {model: _RoutePlans(route) for model, route in table.routes.items()}
+        self._config = config
+        self._routes = {model: _RoutePlans(route, config) for model, route in table.routes.items()}
 
     def plan(
         self,
@@ -129,7 +141,8 @@ class Planner:
             raise invalid_request(
                 f"Only a variant of a route can be pinned; no route serves {model[:200]!r}."
             )
-        target = Target(table.default_upstream, model)
+        timeouts = self._config.upstream(table.default_upstream).timeouts
+        target = Target(upstream=table.default_upstream, model=model, timeouts=timeouts)
         return msgspec.structs.replace(NO_PLAN, capture="full", targets=[target])
 
 

@@ -14,11 +14,11 @@ from gateway.data_plane.attempt import Failure, OpenAttempt, Response
 from gateway.data_plane.call import Call, own_headers
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.headers import downstream
+from gateway.data_plane.refusals import refused
 from gateway.data_plane.relay_stream import relay_stream
 from gateway.traces.types import Outcome
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
-from gateway.upstream.retries import is_moved, is_retried, parse_retry_after
 
 BUFFERED_BYTES = 1024 * 1024  # of a response that is held until it is whole; a larger one passes in pieces
 _ERROR_LOOKED_FOR = 256  # bytes: an error inside a 200 says so at its beginning
@@ -41,7 +41,7 @@ async def relay(attempt: OpenAttempt, connection: Connection) -> Failure | None:
                 f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
             )
         return await relay_stream(attempt, connection)
-    connection.arm("idle", attempt.pool.upstream.timeouts.idle_s)
+    connection.arm("idle", attempt.target.timeouts.idle_s)
     await connection.body(BUFFERED_BYTES)
     if connection.complete:
         return await _relay_whole(attempt, connection)
@@ -54,7 +54,7 @@ async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure 
     attempt.call.trace.keep(body)
     response = Response(status=status, headers=headers, body=body)
     if status >= 400:
-        return _refused(response)
+        return refused(response)
     if b'"error"' in body[:_ERROR_LOOKED_FOR] and _reports_error(body):
         return Failure(reason="error_in_200", may_retry=True, may_move=True, response=response)
     if not connection.framed and not _is_json(body):
@@ -63,17 +63,6 @@ async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure 
     attempt.end(status)
     send_response(attempt.call, response, "ok")
     return None
-
-
-def _refused(response: Response) -> Failure:
-    status = response.status
-    return Failure(
-        reason="status_429" if status == 429 else "status_4xx" if status < 500 else "status_5xx",
-        may_retry=is_retried(status),
-        may_move=is_moved(status),
-        response=response,
-        retry_after_s=parse_retry_after(response.headers),
-    )
 
 
 def send_response(call: Call, response: Response, outcome: Outcome, error: str | None = None) -> None:
@@ -90,7 +79,7 @@ async def relay_pieces(attempt: OpenAttempt, connection: Connection) -> None:
     """Relay a response as it comes in, whatever it is. Where it breaks off, so does our answer."""
     call = attempt.call
     trace, client_side = call.trace, call.client_side
-    idle_s = attempt.pool.upstream.timeouts.idle_s
+    idle_s = attempt.target.timeouts.idle_s
     status = trace.status = connection.status
     trace.content_encoding = _encoding(connection.headers)
     connection.on_expired = call.expire

@@ -62,7 +62,7 @@ class _StreamRelay:
 
     async def _pass_on(self) -> None:
         """Until the stream ends, one way or another."""
-        timeouts = self._attempt.pool.upstream.timeouts
+        timeouts = self._attempt.target.timeouts
         connection, watcher, trace = self._connection, self._watcher, self._trace
         connection.arm("first_token", timeouts.first_token_s)
         while True:

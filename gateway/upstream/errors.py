@@ -35,7 +35,7 @@ class DeadlineError(UpstreamError):
     def __init__(self, phase: Phase, upstream: str) -> None:
         super().__init__(
             f"upstream {upstream!r} exceeded its {phase} deadline; "
-            f"upstreams[].timeouts.{phase}_s of the configuration raises it"
+            f"timeouts.{phase}_s of the upstream or the route raises it"
         )
         self.phase = phase
         self.reason = f"{phase}_timeout"

@@ -177,15 +177,14 @@ class UpstreamPool:
                 return connection
         return None
 
-    async def connect(self, server: Server, fiber: Fiber, total_at: float) -> Connection:
+    async def connect(self, server: Server, fiber: Fiber, connect_s: float, total_at: float) -> Connection:
         """A new connection. Raises ConnectError or DeadlineError."""
-        return await fiber.in_task(self._connect(server, total_at), self.discard)
+        return await fiber.in_task(self._connect(server, connect_s, total_at), self.discard)
 
-    async def _connect(self, server: Server, total_at: float) -> Connection:
+    async def _connect(self, server: Server, connect_s: float, total_at: float) -> Connection:
         loop = asyncio.get_running_loop()
         address = server.address
         connection = Connection(self.name, address.url)
-        connect_s = self.upstream.timeouts.connect_s
         left_s = total_at - time.monotonic()
         try:
             async with asyncio.timeout(min(connect_s, left_s)):

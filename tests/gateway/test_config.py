@@ -47,7 +47,6 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM.replace("default", "auth_header: 'a b', default") + ROUTE, "auth_header 'a b' is no header"),
         (UPSTREAM.replace("default", "path: '/deployments/{model}', default") + ROUTE, "must hold {path} once"),
         (UPSTREAM.replace("default", "path: '{path}/{other}', default") + ROUTE, "must hold {path} once"),
-        (UPSTREAM + ROUTE.replace("m, v", "m, fallbacks: [{upstream: a, model: x, larger_context: true}], v"), "remove larger_context - at `$.routes[0].fallbacks`"),
         (UPSTREAM + ROUTE + "judges: [{name: j, path: j.py}]\n", "path 'j.py' is not FILE.py:FUNCTION"),
         (UPSTREAM + "routes: [{model: m, variants: []}]\n", "route 'm' has no variants"),
         (UPSTREAM + ROUTE + "capture: {at_bound: explode}\n", "Invalid enum value 'explode' - at `$.capture.at_bound`"),
