@@ -45,11 +45,14 @@ REQUESTS = Metric(
     "Requests that were finished, by outcome.",
     ("route", "variant", "outcome"),
 )
+# Where OpenTelemetry's conventions for generative AI have a name, it is theirs, as Prometheus writes it. The
+# requested model is the route's name.
+_GEN_AI_LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "variant")
 REQUEST_S = Metric(
-    "tracetune_request_seconds",
+    "gen_ai_server_request_duration_seconds",
     "histogram",
     "From the request's arrival to its last byte, less pauses between attempts.",
-    ("route", "variant"),
+    _GEN_AI_LABELS,
     _ANSWER_S,
 )
 UPSTREAM_S = Metric(
@@ -67,10 +70,10 @@ OVERHEAD_S = Metric(
     _OWN_S,
 )
 TTFT_S = Metric(
-    "tracetune_ttft_seconds",
+    "gen_ai_server_time_to_first_token_seconds",
     "histogram",
-    "From the request's arrival to the first byte of content.",
-    ("route", "variant"),
+    "From the request's arrival to the first byte of content, of streams.",
+    _GEN_AI_LABELS,
     _ANSWER_S,
 )
 IN_FLIGHT = Metric("tracetune_in_flight", "gauge", "Requests being answered now.")
@@ -133,16 +136,17 @@ class _Histogram:
 
 
 class _Arm:
-    """The pre-bound series of one variant."""
+    """The pre-bound series of one operation (chat, embeddings, …) on one variant."""
 
     __slots__ = ("outcomes", "overhead", "request", "ttft", "upstream")
 
-    def __init__(self, metrics: WorkerMetrics, labels: tuple[str, str]) -> None:
-        self.outcomes = {outcome: metrics.counter_slot(REQUESTS, (*labels, outcome)) for outcome in OUTCOMES}
-        self.request = metrics.histogram(REQUEST_S, labels)
+    def __init__(self, metrics: WorkerMetrics, route: str, variant: str, operation: str) -> None:
+        labels = (route, variant)
+        self.outcomes = {outcome: metrics.slot(REQUESTS, (*labels, outcome)) for outcome in OUTCOMES}
+        self.request = metrics.histogram(REQUEST_S, (operation, *labels))
         self.upstream = metrics.histogram(UPSTREAM_S, labels)
         self.overhead = metrics.histogram(OVERHEAD_S, labels)
-        self.ttft = metrics.histogram(TTFT_S, labels)
+        self.ttft = metrics.histogram(TTFT_S, (operation, *labels))
 
 
 class WorkerMetrics:
@@ -155,14 +159,14 @@ class WorkerMetrics:
         _fold_former_workers(directory)
         self._writer = SlotWriter(directory, name)
         self._slots = self._writer.slots
-        self._arms: dict[tuple[str, str], _Arm] = {}
-        self._counters: dict[SeriesKey, int] = {}
+        self._arms: dict[tuple[str, str, str], _Arm] = {}
+        self._starts: dict[SeriesKey, int] = {}
         self._full = False
         # Where a series without room counts: a place that nobody reads.
         waste = self._writer.allocate(SeriesKey("", ()), 1 + max(len(_ANSWER_S), len(_OWN_S)) + 1)
         assert waste is not None, "the first series fits"
         self._waste = waste
-        self._in_flight = self.counter_slot(IN_FLIGHT, ())
+        self._in_flight = self.slot(IN_FLIGHT, ())
 
     def request_started(self) -> None:
         self._slots[self._in_flight] += 1.0
@@ -171,6 +175,7 @@ class WorkerMetrics:
         self,
         route: str,
         variant: str,
+        operation: str,
         outcome: Outcome,
         *,
         upstream_s: float,
@@ -178,9 +183,9 @@ class WorkerMetrics:
         ttft_s: float | None,
     ) -> None:
         """Count a request that was started; times in seconds."""
-        arm = self._arms.get((route, variant))
+        arm = self._arms.get((route, variant, operation))
         if arm is None:
-            arm = self._arms[route, variant] = _Arm(self, (route, variant))
+            arm = self._arms[route, variant, operation] = _Arm(self, route, variant, operation)
         self._slots[self._in_flight] -= 1.0
         self._slots[arm.outcomes[outcome]] += 1.0
         arm.request.observe(upstream_s + overhead_s)
@@ -190,38 +195,36 @@ class WorkerMetrics:
             arm.ttft.observe(ttft_s)
 
     def attempt_failed(self, upstream: str, reason: str) -> None:
-        self._slots[self._counter(ATTEMPTS_FAILED, (upstream, reason))] += 1.0
+        self._slots[self.slot(ATTEMPTS_FAILED, (upstream, reason))] += 1.0
 
     def config_reloaded(self, result: Literal["ok", "invalid"]) -> None:
-        self._slots[self._counter(RELOADS, (result,))] += 1.0
+        self._slots[self.slot(RELOADS, (result,))] += 1.0
 
     def capture_dropped(self, dropped: Mapping[str, int]) -> None:
         """Publish what the worker's segment writer has dropped so far, by reason."""
         for reason, count in list(dropped.items())[:MAX_REASONS]:
-            self._slots[self._counter(DROPPED, ("worker", reason))] = float(count)
+            self._slots[self.slot(DROPPED, ("worker", reason))] = float(count)
 
     def close(self) -> None:
         self._writer.close()
 
-    def counter_slot(self, metric: Metric, labels: tuple[str, ...]) -> int:
-        """The slot of a new counter or gauge."""
-        return self._allocate(metric, labels, 1)
+    def slot(self, metric: Metric, labels: tuple[str, ...]) -> int:
+        """The slot of a counter or gauge."""
+        return self._start(metric, labels, 1)
 
     def histogram(self, metric: Metric, labels: tuple[str, ...]) -> _Histogram:
-        """A new histogram."""
-        return _Histogram(
-            self._slots, self._allocate(metric, labels, 2 + len(metric.buckets)), metric.buckets
-        )
+        """The slots of a histogram."""
+        return _Histogram(self._slots, self._start(metric, labels, 2 + len(metric.buckets)), metric.buckets)
 
-    def _counter(self, metric: Metric, labels: tuple[str, ...]) -> int:
+    def _start(self, metric: Metric, labels: tuple[str, ...], width: int) -> int:
         key = SeriesKey(metric.name, labels)
-        slot = self._counters.get(key)
-        if slot is None:
-            slot = self._counters[key] = self.counter_slot(metric, labels)
-        return slot
+        start = self._starts.get(key)
+        if start is None:
+            start = self._starts[key] = self._allocate(key, width)
+        return start
 
-    def _allocate(self, metric: Metric, labels: tuple[str, ...], width: int) -> int:
-        start = self._writer.allocate(SeriesKey(metric.name, labels), width)
+    def _allocate(self, key: SeriesKey, width: int) -> int:
+        start = self._writer.allocate(key, width)
         if start is not None:
             return start
         if not self._full:
@@ -229,7 +232,7 @@ class WorkerMetrics:
             log.warning(
                 "no more room for metrics (MAX_SLOTS in gateway/metric_slots.py): %s %s and what comes after "
                 "it is not counted until a restart",
-                metric.name,
-                labels,
+                key.name,
+                key.labels,
             )
         return self._waste

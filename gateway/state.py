@@ -40,7 +40,7 @@ class Metrics(Protocol):
     """What the data plane reports. A call costs a few microseconds and never raises.
 
     Names of routes, variants and upstreams come from the configuration or the table ("" for a model that no
-    route serves), outcomes and reasons from fixed sets: no client can invent a label.
+    route serves), operations, outcomes and reasons from fixed sets: no client can invent a label.
     """
 
     def request_started(self) -> None: ...
@@ -49,6 +49,7 @@ class Metrics(Protocol):
         self,
         route: str,
         variant: str,
+        operation: str,
         outcome: Outcome,
         *,
         upstream_s: float,

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from gateway.data_plane.body import RequestView, upstream_body
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError, Headers
 from gateway.fiber import Fiber
 from gateway.traces.types import Outcome
-
-
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One path of ours. `streams_usage`: its streams can be asked for usage with `stream_options`."""
-
-    path: str
-    upstream_path: str
-    streams_usage: bool = False
 
 
 class Call:

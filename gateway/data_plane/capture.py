@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from gateway.data_plane.auth import ANYONE
+from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.headers import OwnHeaders
 from gateway.data_plane.plan import NO_PLAN
 from gateway.state import Live, State
@@ -40,7 +41,7 @@ class OpenTrace:
     finished = False
     _kept_bytes = 0
 
-    def __init__(self, state: State, live: Live, endpoint: str, arrived: float) -> None:
+    def __init__(self, state: State, live: Live, endpoint: Endpoint, arrived: float) -> None:
         self.state = state
         self.live = live
         self.endpoint = endpoint
@@ -89,6 +90,7 @@ class OpenTrace:
         self.state.metrics.request_finished(
             plan.route,
             plan.variant,
+            self.endpoint.operation,
             outcome,
             upstream_s=self.upstream_s,
             overhead_s=max(0.0, latency_s - self.upstream_s - self.paused_s),
@@ -112,7 +114,7 @@ class OpenTrace:
             subject=self.subject,
             upstream=self.upstream,
             model=self.model,
-            endpoint=self.endpoint,
+            endpoint=self.endpoint.path,
             stream=self.stream,
             status=self.status or CLIENT_LEFT,
             outcome=outcome,

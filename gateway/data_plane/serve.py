@@ -12,9 +12,10 @@ from gateway.data_plane import errors
 from gateway.data_plane.admission import check_head, identify
 from gateway.data_plane.attempts import answer
 from gateway.data_plane.body import NOTHING_READ, read_body
-from gateway.data_plane.call import Call, Endpoint, refuse
+from gateway.data_plane.call import Call, refuse
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
 from gateway.data_plane.headers import read_own
@@ -29,9 +30,19 @@ log = logging.getLogger(__name__)
 ENDPOINTS = {
     endpoint.path.encode(): endpoint
     for endpoint in (
-        Endpoint(path="/v1/chat/completions", upstream_path="/chat/completions", streams_usage=True),
-        Endpoint(path="/v1/completions", upstream_path="/completions", streams_usage=True),
-        Endpoint(path="/v1/embeddings", upstream_path="/embeddings"),
+        Endpoint(
+            path="/v1/chat/completions",
+            upstream_path="/chat/completions",
+            operation="chat",
+            streams_usage=True,
+        ),
+        Endpoint(
+            path="/v1/completions",
+            upstream_path="/completions",
+            operation="text_completion",
+            streams_usage=True,
+        ),
+        Endpoint(path="/v1/embeddings", upstream_path="/embeddings", operation="embeddings"),
     )
 }
 _MODELS = "/v1/models"
@@ -57,7 +68,11 @@ class DataPlane:
         shown = path.decode("latin-1")
         family = family_of(shown)
         if family is not None:
-            unread = Endpoint(path=label_of(shown, family), upstream_path=shown.removeprefix("/v1"))
+            unread = Endpoint(
+                path=label_of(shown, family),
+                upstream_path=shown.removeprefix("/v1"),
+                operation=family,
+            )
             exchange.fiber.run(self._serve(unread, exchange, query, family))
         else:
             self._serve_rest(endpoint, unquote(shown), exchange)
@@ -67,7 +82,7 @@ class DataPlane:
     ) -> None:
         """Answer one request. *family*: it is passed through, and its endpoint is not one of ours."""
         state = self._state
-        trace = OpenTrace(state, state.live, endpoint.path, exchange.arrived)
+        trace = OpenTrace(state, state.live, endpoint, exchange.arrived)
         client_side = ClientSide(exchange)
         state.metrics.request_started()
         state.in_flight += 1
@@ -178,7 +193,9 @@ class DataPlane:
             outcome = "rejected"
             client_side.refuse(error, error.body(), [])
         finally:
-            state.metrics.request_finished("", "", outcome, upstream_s=0.0, overhead_s=0.0, ttft_s=None)
+            state.metrics.request_finished(
+                "", "", "models", outcome, upstream_s=0.0, overhead_s=0.0, ttft_s=None
+            )
 
 
 def _apologise(client_side: ClientSide) -> None:

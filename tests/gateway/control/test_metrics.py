@@ -29,7 +29,7 @@ def total(directory: Path, name: str, *labels: str) -> list[float]:
 
 def finish(metrics: WorkerMetrics, variant: str = "a", outcome: str = "ok") -> None:
     metrics.request_started()
-    metrics.request_finished("r", variant, outcome, upstream_s=0.2, overhead_s=0.0001, ttft_s=None)
+    metrics.request_finished("r", variant, "chat", outcome, upstream_s=0.2, overhead_s=0.0001, ttft_s=None)
 
 
 def test_all_workers_are_added_up_and_the_dead_keep_their_counts_but_not_their_gauges(tmp_path: Path):
@@ -70,13 +70,15 @@ def test_what_a_worker_counted_outlives_sigkill(tmp_path: Path):
         f"m = WorkerMetrics(Path({str(tmp_path)!r}), 'w0')\n"
         "for _ in range(1000):\n"
         "    m.request_started()\n"
-        "    m.request_finished('r', 'a', 'ok', upstream_s=1, overhead_s=1e-4, ttft_s=0.5)\n"
+        "    m.request_finished('r', 'a', 'chat', 'ok', upstream_s=1, overhead_s=1e-4, ttft_s=0.5)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert total(tmp_path, "tracetune_requests_total", "r", "a", "ok") == [1000]
-    assert total(tmp_path, "tracetune_ttft_seconds", "r", "a")[0] == pytest.approx(500)
+    assert total(tmp_path, "gen_ai_server_time_to_first_token_seconds", "chat", "r", "a")[0] == pytest.approx(
+        500
+    )
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1000), max_size=50))
@@ -86,7 +88,7 @@ def test_a_histogram_counts_each_value_once_in_the_bucket_that_holds_it(values: 
     try:
         for value in values:
             metrics.request_started()
-            metrics.request_finished("r", "a", "ok", upstream_s=value, overhead_s=0.0, ttft_s=None)
+            metrics.request_finished("r", "a", "chat", "ok", upstream_s=value, overhead_s=0.0, ttft_s=None)
         sum_s, *counts = total(directory, "tracetune_upstream_seconds", "r", "a")
         if values:
             bounds = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 600, float("inf")]
