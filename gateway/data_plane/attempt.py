@@ -7,6 +7,7 @@ import time
 import msgspec
 
 from gateway.data_plane.call import Call
+from gateway.data_plane.capture import Kept
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.plan import Target
 from gateway.traces.types import Attempt
@@ -65,7 +66,7 @@ class OpenAttempt:
         self._entered = self._machine.enter(self._started) if self._machine is not None else 0.0
         server.outstanding += 1
         trace = call.trace
-        trace.restart()
+        self.kept = trace.kept = Kept()  # what a former attempt sent was not the answer
         trace.upstream = target.upstream
         trace.model = target.model
         trace.price = pool.prices.get(target.model)
@@ -80,7 +81,7 @@ class OpenAttempt:
         connection = self._connection
         if connection is not None:
             if connection.buffered:
-                trace.keep(connection.take())
+                self.kept.add(connection.take())
             if error is None or connection.complete:
                 self.pool.release(self.server, connection)
             else:

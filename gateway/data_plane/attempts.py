@@ -8,7 +8,7 @@ from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_o
 from gateway.data_plane.call import Call
 from gateway.data_plane.errors import upstream_failed
 from gateway.data_plane.plan import Target
-from gateway.data_plane.relay import relay, send_response
+from gateway.data_plane.relay import open_response, send_response
 from gateway.traces.types import Outcome
 from gateway.upstream.errors import DeadlineError, QueueFullError, UpstreamError
 from gateway.upstream.pool import Server, UpstreamPool
@@ -87,12 +87,16 @@ async def _try_once(
             return None, failure_of(error)
     attempt = OpenAttempt(call, pool, target, pool.pick(avoid))
     status: int | None = None
+    failure: Failure | None = None
     try:
         connection = await attempt.ask()
         status = connection.status
-        failure = await relay(attempt, connection)
-        if failure is not None:
+        opened = await open_response(attempt, connection)
+        if isinstance(opened, Failure):
+            failure = opened
             attempt.end(status, failure.reason)
+        else:
+            await opened.deliver()
     except UpstreamError as error:
         failure = failure_of(error)
         attempt.end(status, error.reason)

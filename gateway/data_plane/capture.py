@@ -15,6 +15,31 @@ MAX_KEPT_BYTES = 32 * 1024 * 1024  # of one response; of a larger one only the m
 CLIENT_LEFT = 499  # the status of a request whose client left before it was given one
 
 
+class Kept:
+    """What an upstream has sent, for the trace: pieces of at most MAX_KEPT_BYTES in all, or nothing."""
+
+    __slots__ = ("_bytes", "content_encoding", "pieces")
+
+    def __init__(self, content_encoding: str | None = None) -> None:
+        self.pieces: list[bytes] = []
+        self.content_encoding = content_encoding
+        self._bytes = 0
+
+    def add(self, data: bytes) -> None:
+        self._bytes += len(data)
+        if self._bytes <= MAX_KEPT_BYTES:
+            self.pieces.append(data)
+
+    def skip(self) -> None:
+        """Keep nothing, and capture the metadata alone."""
+        self.pieces = []
+        self._bytes = MAX_KEPT_BYTES + 1
+
+    @property
+    def is_whole(self) -> bool:
+        return self._bytes <= MAX_KEPT_BYTES
+
+
 class OpenTrace:
     """Collects what becomes a CapturedTrace. Times are monotonic, in seconds."""
 
@@ -33,13 +58,12 @@ class OpenTrace:
     model = ""
     price: PriceTerms | None = None
     machine_cost_usd: float | None = None
-    content_encoding: str | None = None
+    kept: Kept | None = None  # of the attempt that answers, or answered last
     upstream_s = 0.0
     paused_s = 0.0  # in queues and between attempts
     admitted = False  # only then it is a trace; before, it is a number in the metrics
     expired = False  # the total deadline passed while the client was taking its answer
     finished = False
-    _kept_bytes = 0
 
     def __init__(self, state: State, live: Live, endpoint: Endpoint, arrived: float) -> None:
         self.state = state
@@ -48,29 +72,11 @@ class OpenTrace:
         self.arrived = arrived
         self.started_ns = time.time_ns()
         self.attempts: list[Attempt] = []
-        self.response: list[bytes] = []
-
-    def keep(self, data: bytes) -> None:
-        """Add what the upstream sent."""
-        self._kept_bytes += len(data)
-        if self._kept_bytes <= MAX_KEPT_BYTES:
-            self.response.append(data)
-
-    def keep_nothing(self) -> None:
-        """Capture the metadata alone, and hold no byte of the response in memory."""
-        self._kept_bytes = MAX_KEPT_BYTES + 1
-
-    def restart(self) -> None:
-        """Another attempt begins: what the former one sent was not an answer."""
-        self.response = []
-        self.content_encoding = None
-        self._kept_bytes = 0
 
     def settle(self, body: bytes, content_encoding: str | None = None) -> None:
         """*body* is the response, whatever attempts have sent."""
-        self.restart()
-        self.keep(body)
-        self.content_encoding = content_encoding
+        self.kept = Kept(content_encoding)
+        self.kept.add(body)
 
     def first_content(self) -> None:
         """The first byte of content is on its way to the client."""
@@ -84,9 +90,9 @@ class OpenTrace:
         latency_s = time.monotonic() - self.arrived
         plan = self.plan
         if self.admitted and plan.capture != "none":
-            kept = self._kept_bytes <= MAX_KEPT_BYTES
-            captured = self._captured(outcome, error, latency_s, kept=kept)
-            self.state.writer.append(captured, self.request, self.response if kept else ())
+            response = self.kept or Kept()
+            captured = self._captured(outcome, error, latency_s, response)
+            self.state.writer.append(captured, self.request, response.pieces if response.is_whole else ())
         self.state.metrics.request_finished(
             plan.route,
             plan.variant,
@@ -98,7 +104,7 @@ class OpenTrace:
         )
 
     def _captured(
-        self, outcome: Outcome, error: str | None, latency_s: float, *, kept: bool
+        self, outcome: Outcome, error: str | None, latency_s: float, response: Kept
     ) -> CapturedTrace:
         plan, own = self.plan, self.own
         return CapturedTrace(
@@ -124,9 +130,9 @@ class OpenTrace:
             tags=own.tags,
             table_hash=self.live.table.hash,
             traceparent=own.traceparent,
-            capture=plan.capture if kept else "metadata",
+            capture=plan.capture if response.is_whole else "metadata",
             price=self.price,
             machine_cost_usd=self.machine_cost_usd,
-            content_encoding=self.content_encoding,
+            content_encoding=response.content_encoding,
             error=error,
         )

@@ -72,7 +72,7 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
         return
     target = Target(upstream=upstream, model="", timeouts=pool.upstream.timeouts)
     attempt = OpenAttempt(call, pool, target, pool.pick())
-    call.trace.keep_nothing()
+    attempt.kept.skip()
     try:
         connection = await attempt.open()
         await _send(call, exchange, attempt, connection)

@@ -6,7 +6,7 @@ UpstreamError, and another attempt may be made. The trace is written down before
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from gateway.data_plane.call import Call, own_headers
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.headers import downstream
 from gateway.data_plane.refusals import refused
-from gateway.data_plane.relay_stream import relay_stream
+from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
@@ -33,25 +33,29 @@ class _Answer(msgspec.Struct):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-async def relay(attempt: OpenAttempt, connection: Connection) -> Failure | None:
-    """Relay the response whose head *connection* has received. None: the client has been answered."""
+class Ready(Protocol):
+    """A response that can be given to the client, from its first byte on."""
+
+    async def deliver(self) -> None: ...
+
+
+async def open_response(attempt: OpenAttempt, connection: Connection) -> Ready | Failure:
+    """Read the response whose head *connection* has received, until the client could have its first byte."""
     if connection.is_events and connection.status < 400:
         if _encoding(connection.headers) is not None:
             raise ProtocolError(
                 f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
             )
-        return await relay_stream(attempt, connection)
+        stream = StreamRelay(attempt, connection)
+        return await stream.open() or stream
     connection.arm("idle", attempt.target.timeouts.idle_s)
     await connection.body(BUFFERED_BYTES)
-    if connection.complete:
-        return await _relay_whole(attempt, connection)
-    await relay_pieces(attempt, connection)
-    return None
+    return _judge_whole(attempt, connection) if connection.complete else _Pieces(attempt, connection)
 
 
-async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure | None:
+def _judge_whole(attempt: OpenAttempt, connection: Connection) -> Ready | Failure:
     status, headers, body = connection.status, connection.headers, connection.take()
-    attempt.call.trace.keep(body)
+    attempt.kept.add(body)
     response = Response(status=status, headers=headers, body=body)
     if status >= 400:
         return refused(response)
@@ -60,9 +64,26 @@ async def _relay_whole(attempt: OpenAttempt, connection: Connection) -> Failure 
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
-    attempt.end(status)
-    send_response(attempt.call, response, "ok")
-    return None
+    return _Whole(attempt, response)
+
+
+class _Whole:
+    def __init__(self, attempt: OpenAttempt, response: Response) -> None:
+        self._attempt = attempt
+        self._response = response
+
+    async def deliver(self) -> None:
+        self._attempt.end(self._response.status)
+        send_response(self._attempt.call, self._response, "ok")
+
+
+class _Pieces:
+    def __init__(self, attempt: OpenAttempt, connection: Connection) -> None:
+        self._attempt = attempt
+        self._connection = connection
+
+    async def deliver(self) -> None:
+        await relay_pieces(self._attempt, self._connection)
 
 
 def send_response(call: Call, response: Response, outcome: Outcome, error: str | None = None) -> None:
@@ -81,14 +102,14 @@ async def relay_pieces(attempt: OpenAttempt, connection: Connection) -> None:
     trace, client_side = call.trace, call.client_side
     idle_s = attempt.target.timeouts.idle_s
     status = trace.status = connection.status
-    trace.content_encoding = _encoding(connection.headers)
+    attempt.kept.content_encoding = _encoding(connection.headers)
     connection.on_expired = call.expire
     headers = downstream(connection.headers, own_headers(trace), keep_length=True)
     client_side.start(status, headers)
     try:
         while True:
             data = connection.take()
-            trace.keep(data)
+            attempt.kept.add(data)
             if connection.complete:
                 break
             connection.rest()

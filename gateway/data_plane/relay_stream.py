@@ -22,12 +22,9 @@ _REASONS = {
 }
 
 
-async def relay_stream(attempt: OpenAttempt, connection: Connection) -> Failure | None:
-    """Relay the events that follow the head in *connection*. None: the client has been answered."""
-    return await _StreamRelay(attempt, connection).run()
+class StreamRelay:
+    """One stream of events: `open` until there is content, then `deliver`."""
 
-
-class _StreamRelay:
     def __init__(self, attempt: OpenAttempt, connection: Connection) -> None:
         call = attempt.call
         self._attempt = attempt
@@ -38,62 +35,77 @@ class _StreamRelay:
         self._status = connection.status
         self._watcher = StreamWatcher(choices=call.view.choices, hide_usage=call.adds_usage)
         self._unsent = b""  # before the first content, and at the end, what goes with the last write
+        self._over = False
         self._error: UpstreamError | None = None
-        connection.on_expired = call.expire
 
-    async def run(self) -> Failure | None:
+    async def open(self) -> Failure | None:
+        """Until there is content, or the stream has ended without an answer that can be given."""
+        watcher = self._watcher
+        self._connection.arm("first_token", self._attempt.target.timeouts.first_token_s)
+        try:
+            while not (self._over or watcher.has_content):
+                self._unsent += await self._next()
+                if len(self._unsent) > MAX_OPENING_BYTES and not watcher.has_content:
+                    raise ProtocolError(f"a stream began with {MAX_OPENING_BYTES} bytes and no content")
+        except UpstreamError as error:
+            self._error, self._over = error, True
+        # An answer that began is an answer broken off, whether its end came in the same packet or later.
+        if self._over and not self._is_success and (watcher.ending == "error" or not watcher.has_content):
+            return self._failure(self._reason)
+        return None
+
+    async def deliver(self) -> None:
+        """Give the client what has come and what comes, and the end only when it is written down."""
+        self._connection.on_expired = self._call.expire
         try:
             await self._pass_on()
         except UpstreamError as error:
             self._error = error
-        watcher = self._watcher
-        if watcher.is_complete and watcher.ending != "error":
+        if self._is_success:
+            watcher = self._watcher
             self._end("ok", watcher.held if watcher.ending == "done" else b"")
-            return None
-        reason = self._error.reason if self._error is not None else _REASONS[watcher.ending]
-        # An answer that began is an answer broken off, whether its end came in the same packet or later.
-        if not self._client.started and (watcher.ending == "error" or not watcher.has_content):
-            return self._failure(reason)
-        if watcher.ending == "error":
-            self._end("upstream_error", watcher.held, reason)
+        elif self._watcher.ending == "error":
+            self._end("upstream_error", self._watcher.held, self._reason)
         else:
-            self._end("truncated", _error_event(reason), reason)
-        return None
+            self._end("truncated", _error_event(self._reason), self._reason)
+
+    @property
+    def _is_success(self) -> bool:
+        return self._watcher.is_complete and self._watcher.ending != "error"
+
+    @property
+    def _reason(self) -> str:
+        return self._error.reason if self._error is not None else _REASONS[self._watcher.ending]
 
     async def _pass_on(self) -> None:
-        """Until the stream ends, one way or another."""
-        timeouts = self._attempt.target.timeouts
-        connection, watcher, trace = self._connection, self._watcher, self._trace
-        connection.arm("first_token", timeouts.first_token_s)
-        while True:
-            await connection.more()
-            data = connection.take()
-            trace.keep(data)
-            passed = watcher.feed(data)
-            if watcher.ending == "open" and connection.complete:
-                passed += watcher.close()
-            over = watcher.ending != "open" or connection.complete
-            if over or not watcher.has_content:
-                self._unsent += passed
-                if len(self._unsent) > MAX_OPENING_BYTES and not watcher.has_content:
-                    raise ProtocolError(f"a stream began with {MAX_OPENING_BYTES} bytes and no content")
-            elif passed:
+        connection, watcher, client = self._connection, self._watcher, self._client
+        idle_s = self._attempt.target.timeouts.idle_s
+        passed, self._unsent = self._unsent, b""
+        while not self._over:
+            if passed:
                 connection.rest()
-                if self._client.is_behind:
-                    await self._client.drain()
-                self._send(passed)
-            if over:
-                return
-            if watcher.is_exhausted:
-                connection.arm("idle", min(timeouts.idle_s, FINISH_GRACE_S))
-            elif watcher.has_content:
-                connection.arm("idle", timeouts.idle_s)
+                if client.is_behind:
+                    await client.drain()
+                if not client.started:
+                    self._start()
+                client.write(passed)
+            connection.arm("idle", min(idle_s, FINISH_GRACE_S) if watcher.is_exhausted else idle_s)
+            passed = await self._next()
+        self._unsent = passed
 
-    def _send(self, passed: bytes) -> None:
-        if not self._client.started:
-            self._start()
-            passed, self._unsent = self._unsent + passed, b""
-        self._client.write(passed)
+    async def _next(self) -> bytes:
+        """Of the next packet what may pass; `_over` when it was the last."""
+        connection, watcher = self._connection, self._watcher
+        await connection.more()
+        data = connection.take()
+        self._attempt.kept.add(data)
+        passed = watcher.feed(data)
+        if watcher.ending != "open":
+            self._over = True
+        elif connection.complete:
+            self._over = True
+            passed += watcher.close()
+        return passed
 
     def _start(self) -> None:
         if self._watcher.has_content:
