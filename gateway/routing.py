@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
+from hashlib import blake2b
 
 import msgspec
 
@@ -11,7 +10,6 @@ from gateway.table import TableRoute, TableVariant
 
 _BUCKETS = 2**64
 _SEPARATOR = "\0"
-_HMAC_BLOCK = 64  # bytes; a salt is shorter
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,23 +55,11 @@ def scale(route: TableRoute) -> list[TableVariant]:
 
 
 def bucket(salt: bytes, route: str, rollout: str | None, unit: str) -> float:
-    """A number in [0, 1), uniform over units, that nobody without *salt* can predict: HMAC-SHA256."""
+    """A number in [0, 1), uniform over units, that nobody without *salt* can predict: keyed BLAKE2b."""
     message = _SEPARATOR.join((route, rollout or "", unit)).encode("utf-8", "surrogatepass")
-    inner, outer = _keyed(salt)
-    inner, outer = inner.copy(), outer.copy()
-    inner.update(message)
-    outer.update(inner.digest())
-    digest = outer.digest()
+    digest = blake2b(message, digest_size=8, key=salt).digest()
     # A division would round the topmost 2**10 values up to 1.0.
-    return (int.from_bytes(digest[:8], "big") >> 11) / (_BUCKETS >> 11)
-
-
-@lru_cache(maxsize=4)
-def _keyed(salt: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
-    """HMAC's inner and outer hash with the key taken in (RFC 2104), to be copied: a third of the time."""
-    block = salt.ljust(_HMAC_BLOCK, b"\0")
-    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
-    return inner, outer
+    return (int.from_bytes(digest, "big") >> 11) / (_BUCKETS >> 11)
 
 
 def unit_of(sticky_by: str, *, client: str, session: str, subject: str | None, trace_id: str) -> str:

@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.data_plane import errors
+from gateway.data_plane.auth import Client
 from gateway.data_plane.errors import Headers
+from gateway.data_plane.headers import OwnHeaders
 from gateway.fiber import SUSPEND, Fiber
 
 if TYPE_CHECKING:
@@ -23,10 +25,26 @@ class ShutdownError(Exception):
     """The worker stops, and its patience (`listen.drain_s`) is over."""
 
 
+class KnownHead:
+    """What a head means, read once for all requests that have it.
+
+    It holds as long as the worker's live table is `valid_for`: a reload may change keys.
+    """
+
+    __slots__ = ("client", "own", "passed", "valid_for")
+
+    def __init__(self, own: OwnHeaders, passed: bytes, client: Client, valid_for: object) -> None:
+        self.own = own
+        self.passed = passed
+        self.client = client
+        self.valid_for = valid_for
+
+
 class Exchange:
     """A request as it comes in. `protocol` is where its answer goes.
 
     `keep_alive`: the connection serves on after it. `chunked`: its client knows chunks, as HTTP/1.0 does not.
+    `known`: what its head means, once somebody has read it.
     """
 
     __slots__ = (
@@ -41,6 +59,8 @@ class Exchange:
         "finished",
         "headers",
         "keep_alive",
+        "known",
+        "length",
         "method",
         "protocol",
         "url",
@@ -64,6 +84,8 @@ class Exchange:
         self.chunked = chunked
         self.arrived = time.monotonic()
         self.fiber = Fiber()
+        self.known: KnownHead | None = None
+        self.length = 0  # of the body, as far as it has come
         self.finished = False  # its answer has gone out
         self.body_whole = False
         self.body_expired = False
@@ -78,18 +100,21 @@ class Exchange:
         if not self.finished:
             self._pieces.append(data)
             self._size += len(data)
+            self.length += len(data)
 
     # --- the fiber's side
 
-    async def body(self, most: int) -> bytes:
-        """The whole body. Raises ApiError: 413 beyond *most* bytes, 408 after `listen.body_s`."""
-        if not self.body_whole:
-            self._bound = most
-            self.protocol.await_body()
-            while not self.body_whole and self._size <= most:
-                if self.body_expired:
-                    raise errors.body_timeout(self.protocol.body_s)
-                await SUSPEND
+    async def receive(self, most: int) -> None:
+        """Until the body is whole, or larger than *most*. Raises ApiError (408) after `listen.body_s`."""
+        self._bound = most
+        self.protocol.await_body()
+        while not self.body_whole and self._size <= most:
+            if self.body_expired:
+                raise errors.body_timeout(self.protocol.body_s)
+            await SUSPEND
+
+    def body(self, most: int) -> bytes:
+        """The body that was received. Raises ApiError (413) beyond *most* bytes."""
         if self._size > most:
             raise errors.too_large(most)
         return self.take()

@@ -19,6 +19,7 @@ from gateway.data_plane import errors
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
+from gateway.data_plane.head_memo import MAX_MISSES, HeadMemo, memo_of
 from gateway.upstream.deadlines import Sweeper
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
@@ -51,6 +52,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self._receiving: Exchange | None = None  # the one whose body is arriving
         self._running: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
+        self._packet = b""  # the last one, while it may be a whole request
+        self._memo: HeadMemo | None = None
+        self._memo_armed = False  # between two requests only
+        self._remembered: Exchange | None = None  # the last one whose head the memo is of
+        self._misses = 0
 
     # --- the exchange's side
 
@@ -82,6 +88,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if not exchange.keep_alive:
             self.transport.close()
             return
+        self._remember(exchange)
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self._waiting:
@@ -126,16 +133,20 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._sweeper.forget(self)
         self._waiting.clear()
+        self._remembered = None  # it refers back to us
         running, self._running = self._running, None
         if running is not None:
             running.finished = True
             running.fiber.throw(ClientGoneError())
 
     def data_received(self, data: bytes) -> None:
+        if self._memo_armed and self._begin_again(data):
+            return
         if self._deaf:
             return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
+        self._packet = data
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -178,6 +189,7 @@ class GatewayProtocol(HttpToolsProtocol):
     # --- httptools' side
 
     def on_message_begin(self) -> None:
+        self._memo_armed = False
         self._target = b""
         self._head = []
         self._head_open = True
@@ -232,6 +244,40 @@ class GatewayProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._start_next)
 
     # --- our own
+
+    def _begin_again(self, data: bytes) -> bool:
+        """Begin with the request in *data*, if it is a whole one whose head is known."""
+        memo, former = self._memo, self._remembered
+        assert memo is not None
+        assert former is not None, "a memo is of somebody"
+        body = memo.body_of(data)
+        if body is None:
+            self._misses += 1
+            return False
+        exchange = Exchange(
+            self, former.method, former.url, former.headers, keep_alive=True, chunked=former.chunked
+        )
+        exchange.known = former.known
+        exchange.feed(body)
+        exchange.body_whole = True
+        self._misses = 0
+        self._memo_armed = False
+        self.expires_at = _NEVER
+        self._running = exchange
+        self._begin(exchange)
+        return True
+
+    def _remember(self, exchange: Exchange) -> None:
+        """Know the head of *exchange* when it comes again, if nothing else has come since."""
+        if exchange.known is None or self._head_open or self._receiving is not None or self._waiting:
+            return
+        former = self._remembered
+        if former is None or former.headers is not exchange.headers:
+            if self._misses >= MAX_MISSES:
+                return
+            self._memo = memo_of(self._packet, exchange.length)
+        self._remembered = exchange
+        self._memo_armed = self._memo is not None
 
     def _refuse(self, status: int, message: str) -> None:
         """What has come is no request that we can read: answer so, after what is still to be answered."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from urllib.parse import unquote
 
 import httptools
@@ -17,9 +16,9 @@ from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
-from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
+from gateway.data_plane.exchange import ClientGoneError, Exchange, KnownHead, ShutdownError
 from gateway.data_plane.headers import read_own
-from gateway.data_plane.ids import uuid7
+from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.models import list_models, show_model
 from gateway.data_plane.passthrough import admit_passthrough, family_of, label_of, pass_through
 from gateway.state import State
@@ -53,6 +52,7 @@ class DataPlane:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._mint = TraceIds().mint
 
     def begin(self, exchange: Exchange) -> None:
         """Answer *exchange*, in its fiber, whatever happens."""
@@ -88,7 +88,12 @@ class DataPlane:
         state.in_flight += 1
         try:
             if family is None:
-                await answer(await self._admit(trace, client_side, endpoint, exchange, query))
+                self._look_at_head(trace, exchange)
+                most = trace.live.config.listen.max_body_bytes
+                if not exchange.body_whole:
+                    await exchange.receive(most)
+                trace.request = exchange.body(most)
+                await answer(self._admit(trace, client_side, endpoint, exchange, query))
             else:
                 await self._pass(trace, client_side, endpoint, exchange, query, family)
         except ApiError as error:
@@ -108,20 +113,26 @@ class DataPlane:
                 trace.finish("timeout", "total_timeout")
             trace.finish("client_cancelled", "client_left")
 
-    async def _admit(
+    def _look_at_head(self, trace: OpenTrace, exchange: Exchange) -> None:
+        """Whose request it is, and whether its body may come. Raises ApiError."""
+        live = trace.live
+        known = exchange.known
+        if known is None or known.valid_for is not live:
+            own, passed = read_own(exchange.headers)
+            client = identify(live, own)
+            check_head(own, live.config.listen.max_body_bytes)
+            known = exchange.known = KnownHead(own, passed, client, live)
+            if own.expects_continue and not exchange.body_whole:
+                exchange.protocol.go_on()
+        trace.own = known.own
+        trace.client = known.client
+
+    def _admit(
         self, trace: OpenTrace, client_side: ClientSide, endpoint: Endpoint, exchange: Exchange, query: bytes
     ) -> Call:
-        """Take the request in. Raises ApiError, ClientGoneError."""
-        state, live = self._state, trace.live
-        own, passed = read_own(exchange.headers)
-        trace.own = own
-        trace.client = identify(live, own)
-        max_bytes = live.config.listen.max_body_bytes
-        check_head(own, max_bytes)
-        if own.expects_continue and not exchange.body_whole:
-            exchange.protocol.go_on()
-        trace.request = await exchange.body(max_bytes)
-        trace.trace_id = trace.session = uuid7(trace.started_ns, os.urandom(8))
+        """Make of a request that has come in what is to be answered. Raises ApiError."""
+        state, live, own = self._state, trace.live, trace.own
+        trace.trace_id = trace.session = self._mint(trace.started_ns)
         trace.admitted = True
         if state.writer.full():
             raise errors.overloaded(
@@ -141,7 +152,8 @@ class DataPlane:
             subject=trace.subject,
             trace_id=trace.trace_id,
         )
-        return Call(exchange.fiber, client_side, trace, endpoint, view, passed, query)
+        assert exchange.known is not None, "its head was looked at"
+        return Call(exchange.fiber, client_side, trace, endpoint, view, exchange.known.passed, query)
 
     async def _pass(
         self,
@@ -160,7 +172,7 @@ class DataPlane:
         upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, family)
         if own.expects_continue and not exchange.body_whole:
             exchange.protocol.go_on()
-        trace.trace_id = uuid7(trace.started_ns, os.urandom(8))
+        trace.trace_id = self._mint(trace.started_ns)
         trace.session = own.session or trace.trace_id
         trace.subject = own.subject
         trace.admitted = True

@@ -117,18 +117,37 @@ class Connection(asyncio.Protocol):
 
     async def head(self) -> None:
         """Until status and headers are there."""
-        while not self.headed:
-            await self._wait(0)
+        self._wanted = 0
+        self._awaited = True
+        try:
+            while not self.headed:
+                self.check()
+                await SUSPEND
+        finally:
+            self._awaited = False
+        self.check()
 
     async def body(self, most: int) -> None:
         """Until the body is whole, or *most* bytes of it are there."""
-        while not self.complete and self.buffered < most:
-            await self._wait(most)
+        self._wanted = most
+        self._awaited = True
+        try:
+            while not self.complete and self.buffered < most:
+                self.check()
+                await SUSPEND
+        finally:
+            self._awaited = False
 
     async def more(self) -> None:
         """Until there is something to take, or the body is whole."""
-        while not self._pieces and not self.complete:
-            await self._wait(1)
+        self._wanted = 1
+        self._awaited = True
+        try:
+            while not self._pieces and not self.complete:
+                self.check()
+                await SUSPEND
+        finally:
+            self._awaited = False
 
     def take(self) -> bytes:
         """What came in since the last call; reading goes on if it had paused."""
@@ -158,18 +177,6 @@ class Connection(asyncio.Protocol):
         self._fail(DeadlineError(self._phase, self.upstream))
         if not awaited and self.on_expired is not None:
             self.on_expired()
-
-    async def _wait(self, wanted: int) -> None:
-        if self.error is not None:
-            raise self.error
-        self._wanted = wanted
-        self._awaited = True
-        try:
-            await SUSPEND
-        finally:
-            self._awaited = False
-        if self.error is not None:
-            raise self.error
 
     def _wake(self) -> None:
         if self.waker is not None:
