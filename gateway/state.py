@@ -125,7 +125,14 @@ class State:
             key = secrets.upstream_keys.get(upstream.name)
             pool = former.get(upstream.name)
             if pool is None or not pool.serves(upstream, key, config.listen.workers):
-                pool = UpstreamPool(upstream, key, workers=config.listen.workers, sweeper=self.sweeper)
+                pool = UpstreamPool(
+                    upstream,
+                    key,
+                    workers=config.listen.workers,
+                    sweeper=self.sweeper,
+                    worker=self.index,
+                    machines=self.paths.machines,
+                )
             pools[upstream.name] = pool
         keys = ClientKeys(config.auth, secrets) if config.auth is not None else None
         return Live(config=config, table=table, keys=keys, planner=Planner(table, self.salt), pools=pools)
