@@ -35,7 +35,9 @@ def machine_of(
 
 
 def _mapped(directory: Path, upstream: str, workers: int) -> memoryview[float]:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # One by one: what `parents` makes on the way, others may read, and captured text comes to lie there.
+    directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory.mkdir(exist_ok=True, mode=0o700)
     # Another number of workers is another layout; the name of an upstream may be anything.
     digest = hashlib.sha256(upstream.encode()).hexdigest()[:16]
     descriptor = os.open(directory / f"{digest}-{workers}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -196,6 +196,14 @@ def test_what_a_killed_worker_had_in_flight_takes_no_part_of_the_machine_once_it
     assert sum(costs) == pytest.approx(190 + 5, rel=0.001), "and what it used is owed like idle time"
 
 
+def test_nobody_else_may_read_where_the_account_lies(tmp_path: Path):
+    folder = tmp_path / "segments" / "machines"
+    machine_of("local", HOUR, folder, worker=0, workers=1)
+    (file,) = folder.iterdir()
+
+    assert [path.stat().st_mode & 0o077 for path in (folder.parent, folder, file)] == [0, 0, 0]
+
+
 def test_where_shared_memory_refuses_each_worker_accounts_for_its_part(tmp_path: Path):
     (tmp_path / "file").touch()
     machine = machine_of("local", HOUR, tmp_path / "file", worker=1, workers=4)
