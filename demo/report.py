@@ -13,7 +13,10 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 class VariantFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the closing table. Quality: mean verdict of the judge that gates, 95 % interval."""
+    """One row of the closing table. Quality: mean verdict of the judge that gates, 95 % interval.
+
+    The cost is that of all attempts over the answers given; None where the cost of any answer is unknown.
+    """
 
     variant: str
     answers: int
@@ -68,7 +71,8 @@ SELECT variant,
        avgIf(judged.score, tags['templates'] = 'unseen') AS unseen,
        quantileIf(0.5)(latency_ms, outcome = 'ok') / 1000 AS p50,
        quantileIf(0.95)(latency_ms, outcome = 'ok') / 1000 AS p95,
-       avg(cost_usd) * 1000 AS per_thousand
+       if(countIf(outcome = 'ok' AND cost_usd IS NULL) > 0, NULL,
+          1000 * sum(cost_usd) / nullIf(answers, 0)) AS per_thousand
 FROM traces LEFT JOIN judged ON traces.trace_id = judged.trace_id
 WHERE route = {route:String} AND propensity IS NOT NULL
 GROUP BY variant ORDER BY min(started_at)

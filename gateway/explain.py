@@ -8,6 +8,8 @@ from gateway.config.types import Config, Fallback, Timeouts, Upstream
 from gateway.errors import OperationError
 from gateway.routing import bucket, choose_variant, scale, unit_of
 from gateway.table import Table, TableRoute, TableVariant
+from gateway.traces.cost import rates
+from gateway.upstream.pricing import PriceList
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,11 +21,15 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """USD per million tokens, or per hour of the machine; None is unknown."""
+    """USD per million tokens, or per hour of the machine alone."""
 
     input: float | None = None
     cached_input: float | None = None
+    cache_write: float | None = None
+    audio_input: float | None = None
     output: float | None = None
+    reasoning: float | None = None
+    audio_output: float | None = None
     per_hour: float | None = None
 
 
@@ -164,10 +170,18 @@ def _ranges(route: TableRoute) -> list[Range]:
 
 
 def _terms(upstream: Upstream, model: str) -> Terms | None:
-    price = next((price for price in upstream.prices if price.model == model), None)
-    if price is not None:
-        cached = price.input if price.cached_input is None else price.cached_input
-        return Terms(
-            input=price.input, cached_input=cached, output=price.output, per_hour=upstream.price_per_hour
-        )
-    return Terms(per_hour=upstream.price_per_hour) if upstream.price_per_hour is not None else None
+    if upstream.price_per_hour is not None:
+        return Terms(per_hour=upstream.price_per_hour)
+    price = PriceList(upstream).of(model)
+    if price is None:
+        return None
+    rate = rates(price)
+    return Terms(
+        input=rate.text_in,
+        cached_input=rate.cached,
+        cache_write=rate.cache_write,
+        audio_input=rate.audio_in,
+        output=rate.text_out,
+        reasoning=rate.reasoning,
+        audio_output=rate.audio_out,
+    )

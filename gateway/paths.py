@@ -49,6 +49,11 @@ class Paths(msgspec.Struct, frozen=True):
         root = SHARED_MEMORY if SHARED_MEMORY.is_dir() else self.data
         return root / f"tracetune-{os.getuid()}-{digest}"
 
+    @property
+    def machines(self) -> Path:
+        """What the workers share to price machines that are paid by the hour; small, and nobody's loss."""
+        return self.segments / "machines"
+
 
 def paths_of(config: Config) -> Paths:
     """The paths of a loaded configuration."""

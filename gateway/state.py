@@ -126,7 +126,14 @@ class State:
             own = secrets.upstreams.get(upstream.name, UpstreamSecrets())
             pool = former.get(upstream.name)
             if pool is None or not pool.serves(upstream, own, config.listen.workers):
-                pool = UpstreamPool(upstream, own, workers=config.listen.workers, sweeper=self.sweeper)
+                pool = UpstreamPool(
+                    upstream,
+                    own,
+                    workers=config.listen.workers,
+                    sweeper=self.sweeper,
+                    worker=self.index,
+                    machines=self.paths.machines,
+                )
             pools[upstream.name] = pool
         keys = ClientKeys(config.auth, secrets) if config.auth is not None else None
         return Live(

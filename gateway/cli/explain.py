@@ -132,11 +132,20 @@ def _price(found: Explanation) -> str:
     price = found.price
     if price is None:
         return "unknown" if found.upstream else ""
+    if price.per_hour is not None:
+        return f"{price.per_hour:g} USD per machine-hour"
+    # What costs as much as text does need not be said.
     parts = [
         f"{name} {value:g}"
-        for name, value in (("input", price.input), ("cached", price.cached_input), ("output", price.output))
-        if value is not None
+        for name, value, text in (
+            ("input", price.input, None),
+            ("cached", price.cached_input, price.input),
+            ("cache write", price.cache_write, price.input),
+            ("audio in", price.audio_input, price.input),
+            ("output", price.output, None),
+            ("reasoning", price.reasoning, price.output),
+            ("audio out", price.audio_output, price.output),
+        )
+        if value is not None and value != text
     ]
-    per_token = [f"{', '.join(parts)} USD per million tokens"] if parts else []
-    per_hour = [f"{price.per_hour:g} USD per machine-hour"] if price.per_hour is not None else []
-    return "; ".join(per_token + per_hour)
+    return f"{', '.join(parts)} USD per million tokens"

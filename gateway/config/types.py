@@ -16,6 +16,7 @@ from msgspec import Meta
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Scope = Literal["infer", "feedback", "pin", "admin", "approve"]
@@ -131,12 +132,19 @@ class Auth(Strict, frozen=True, kw_only=True):
 
 
 class Price(Strict, frozen=True, kw_only=True):
-    """USD per million tokens. `cached_input` defaults to `input`."""
+    """USD per million tokens. A kind of tokens without a price of its own costs what text does.
+
+    Cached audio is `cached_input`.
+    """
 
     model: Name
-    input: Annotated[float, Meta(ge=0)]
-    output: Annotated[float, Meta(ge=0)]
-    cached_input: Annotated[float, Meta(ge=0)] | None = None
+    input: Usd
+    output: Usd
+    cached_input: Usd | None = None  # default: input
+    cache_write: Usd | None = None  # default: input
+    reasoning: Usd | None = None  # default: output
+    audio_input: Usd | None = None  # default: input
+    audio_output: Usd | None = None  # default: output
 
 
 class Timeouts(Strict, frozen=True, kw_only=True):
@@ -222,7 +230,7 @@ class Upstream(Strict, frozen=True, kw_only=True):
     api_key: Secret | None = None
     default: bool = False
     prices: list[Price] = []
-    price_per_hour: Annotated[float, Meta(ge=0)] | None = None
+    price_per_hour: Usd | None = None  # of all its servers together; outranks `prices`
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     limits: Limits = Limits()

@@ -62,14 +62,14 @@ class OpenAttempt:
         self._started = time.monotonic()
         self._ended = False
         self._connection: Connection | None = None
-        self._machine = pool.machine(self._started)
+        self._machine = pool.machine
         self._entered = self._machine.enter(self._started) if self._machine is not None else 0.0
         server.outstanding += 1
         trace = call.trace
         self.kept = trace.kept = Kept()  # what a former attempt sent was not the answer
         trace.upstream = target.upstream
         trace.model = target.model
-        trace.price = pool.prices.get(target.model)
+        trace.price = pool.prices.of(target.model)
 
     def end(self, status: int | None, error: str | None = None) -> None:
         """It gave its answer, or failed for the reason *error*. What came in and was not taken is kept."""

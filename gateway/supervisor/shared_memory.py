@@ -26,7 +26,7 @@ def release(paths: Paths) -> None:
     try:
         totals, living = SlotReader(metrics, GAUGES).totals()
         dropped = any(values[0] for key, values in totals.items() if key.name == DROPPED.name)
-        waiting = any(entry != metrics for entry in paths.segments.iterdir())
+        waiting = any(entry not in (metrics, paths.machines) for entry in paths.segments.iterdir())
         if not (living or dropped or waiting):
             shutil.rmtree(paths.segments)
     except (OSError, OperationError) as error:

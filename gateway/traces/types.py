@@ -17,12 +17,19 @@ RolloutEventKind = Literal[
 ]
 
 
-class PriceTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """USD per million tokens that applied when the request was routed."""
+class PriceTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """USD per million tokens that applied when the request was routed; `cost.rates` fills what is None."""
 
     input: float
     output: float
     cached_input: float | None = None
+    cache_write: float | None = None
+    reasoning: float | None = None
+    audio_input: float | None = None
+    audio_output: float | None = None
+
+
+NO_TOKEN_PRICE = PriceTerms(input=0, output=0)  # of an upstream whose machine is paid by the hour
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +71,7 @@ class CapturedTrace(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
     traceparent: str | None
     capture: CaptureLevel
     price: PriceTerms | None  # None: the model's price is unknown
-    machine_cost_usd: float | None  # set for an upstream priced by the hour
+    machine_cost_usd: float | None  # share of the machines, of all attempts at upstreams paid by the hour
     content_encoding: str | None = None  # of the response body, when the upstream compressed it
     error: str | None = None  # our own reason when outcome is not ok; never prompt text
 

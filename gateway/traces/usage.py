@@ -1,7 +1,8 @@
-"""Reads token counts out of an answer, whoever wrote it. What is not said is None, never 0.
+"""Reads token counts out of an answer, whoever wrote it. What is not said is None, never 0. Pure and quick.
 
-Known shapes: OpenAI chat, completions, embeddings and responses; vLLM; llama.cpp (`timings`); Mistral; Groq
-(`x_groq`); DeepSeek (`prompt_cache_hit_tokens`); Anthropic (cached tokens are not part of `input_tokens`).
+Known shapes: OpenAI chat, completions, embeddings, responses and transcriptions; Azure; vLLM; llama.cpp
+(`timings`); Mistral; Groq (`x_groq`); DeepSeek; OpenRouter; xAI and Gemini (thinking beside the completion);
+LiteLLM; Perplexity; Anthropic (cached tokens beside `input_tokens`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,44 @@ from typing import Any
 
 import msgspec
 
+from gateway.traces.token_parts import InputTokens, OutputTokens
+
+_INPUT_DETAILS = (
+    "prompt_tokens_details",
+    "input_tokens_details",
+    "prompt_token_details",  # Mistral
+    "input_token_details",  # OpenAI's transcriptions
+)
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_NOTHING: dict[str, Any] = {}
+MAX_TOKENS = (1 << 32) - 1  # of one side, which is what the store's columns hold; a larger number is no count
+MAX_USD = 1e9  # of one answer; a larger number is no price
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one answer. `cached` are those of `tokens_in` that the upstream had cached."""
+    """Tokens of one answer, a side None where the upstream did not say how many it was.
 
-    tokens_in: int | None = None
-    tokens_cached: int | None = None
-    tokens_out: int | None = None
+    A side's count is the sum of its parts and nothing else, so that they add up whatever was reported.
+    """
+
+    input: InputTokens | None = None
+    output: OutputTokens | None = None
+    reported_cost_usd: float | None = None  # what the upstream itself says it charged; above 0
     raw: dict[str, Any] | None = None  # the usage object as received
+
+    @property
+    def tokens_in(self) -> int | None:
+        return None if self.input is None else self.input.total
+
+    @property
+    def tokens_cached(self) -> int | None:
+        """Those of `tokens_in` that the upstream had cached, if it says."""
+        return None if self.input is None else self.input.cached
+
+    @property
+    def tokens_out(self) -> int | None:
+        return None if self.output is None else self.output.total
 
 
 def read_usage(response: Any) -> Usage:
@@ -25,21 +56,50 @@ def read_usage(response: Any) -> Usage:
     if not isinstance(response, dict):
         return Usage()
     raw = _usage_object(response)
-    if raw is None:
-        return _from_timings(response.get("timings"))
-    tokens_in = _count(raw, "prompt_tokens", "input_tokens")
-    tokens_out = _count(raw, "completion_tokens", "output_tokens")
-    tokens_cached = _cached(raw)
-    if "input_tokens" in raw and tokens_in is not None and "cache_read_input_tokens" in raw:
-        tokens_in += (tokens_cached or 0) + (_count(raw, "cache_creation_input_tokens") or 0)
+    timings = response.get("timings")
+    timed = timings if isinstance(timings, dict) else _NOTHING
+    return _from_timings(timed) if raw is None else usage_of(raw, cached=_count(timed, "cache_n"))
+
+
+def usage_of(raw: dict[str, Any], *, cached: int | None = None) -> Usage:
+    """The usage that the usage object *raw* reports; *cached* tokens are used where it names none.
+
+    Details that overlap or exceed their side are cut to fit. What `total_tokens` has more than both sides was
+    billed as well, and is placed: reasoning or cached tokens that are reported beside their side, else audio
+    where seconds of it are reported, else reasoning that nobody itemised.
+    """
+    into, out = _details(raw, _INPUT_DETAILS), _details(raw, _OUTPUT_DETAILS)
+    cached = _cached(raw, into, cached)
+    cache_write = _cache_write(raw, into)
+    audio_in, audio_out = _fresh_audio(into), _count(out, "audio_tokens")
+    reasoning = _first(_count(out, "reasoning_tokens", "thinking_tokens"), _count(raw, "reasoning_tokens"))
     total = _count(raw, "total_tokens")
-    if tokens_in is None and total is not None and tokens_out is not None and total >= tokens_out:
-        tokens_in = total - tokens_out
-    if tokens_out is None and total is not None and tokens_in is not None and total >= tokens_in:
-        tokens_out = total - tokens_in  # embeddings: nothing is written
-    if tokens_cached is not None and tokens_in is not None and tokens_cached > tokens_in:
-        tokens_cached = None
-    return Usage(tokens_in=tokens_in, tokens_cached=tokens_cached, tokens_out=tokens_out, raw=raw)
+    tokens_in, tokens_out = _sides(raw, total)
+    if tokens_in is not None and tokens_out is not None:
+        aside = (cached or 0) + (cache_write or 0)
+        if (
+            any(key in raw for key in _ANTHROPIC)
+            and "input_tokens" in raw
+            and total != tokens_in + tokens_out
+        ):
+            tokens_in += aside
+        rest = 0 if total is None else max(0, total - tokens_in - tokens_out)
+        if rest in (0, reasoning):  # xAI
+            tokens_out += rest
+        elif rest == aside:
+            tokens_in += rest
+        elif _money(raw.get("prompt_audio_seconds")) is not None:  # Mistral
+            tokens_in += rest
+            audio_in = (audio_in or 0) + rest
+        else:  # Gemini
+            tokens_out += rest
+            reasoning = (reasoning or 0) + rest
+    return Usage(
+        input=_input(tokens_in, cached, cache_write, audio_in),
+        output=_output(tokens_out, reasoning, audio_out),
+        reported_cost_usd=_reported_cost(raw),
+        raw=raw,
+    )
 
 
 def finish_reason(response: Any) -> str | None:
@@ -65,25 +125,81 @@ def _usage_object(response: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _cached(raw: dict[str, Any]) -> int | None:
-    for key in ("prompt_tokens_details", "prompt_token_details", "input_tokens_details"):
-        details = raw.get(key)
-        if isinstance(details, dict) and (cached := _count(details, "cached_tokens")) is not None:
-            return cached
-    return _count(
-        raw, "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cached_tokens"
-    )
+def _sides(raw: dict[str, Any], total: int | None) -> tuple[int | None, int | None]:
+    """Tokens in and out; one that is missing is what the total leaves for it (embeddings write nothing)."""
+    tokens_in = _count(raw, "prompt_tokens", "input_tokens")
+    tokens_out = _count(raw, "completion_tokens", "output_tokens")
+    if total is not None and tokens_in is None and tokens_out is not None and total >= tokens_out:
+        tokens_in = total - tokens_out
+    if total is not None and tokens_out is None and tokens_in is not None and total >= tokens_in:
+        tokens_out = total - tokens_in
+    return tokens_in, tokens_out
 
 
-def _from_timings(timings: Any) -> Usage:
-    if not isinstance(timings, dict):
-        return Usage()
-    fresh, cached = _count(timings, "prompt_n"), _count(timings, "cache_n")
+def _cached(raw: dict[str, Any], into: dict[str, Any], default: int | None) -> int | None:
+    named = _count(into, "cached_tokens")
+    others = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cached_tokens")
+    return _first(named, _count(raw, *others), default)
+
+
+def _cache_write(raw: dict[str, Any], into: dict[str, Any]) -> int | None:
+    named = _count(into, "cache_write_tokens", "cache_creation_tokens")
+    return _first(named, _count(raw, "cache_creation_input_tokens", "cache_write_tokens"))
+
+
+def _fresh_audio(into: dict[str, Any]) -> int | None:
+    """Audio that was not cached: cached audio counts as cached."""
+    audio, cached = _count(into, "audio_tokens"), into.get("cached_tokens_details")
+    if audio is None or not isinstance(cached, dict):
+        return audio
+    return max(0, audio - (_count(cached, "audio_tokens") or 0))
+
+
+def _reported_cost(raw: dict[str, Any]) -> float | None:
+    """OpenRouter's `cost`, Perplexity's `cost.total_cost`. 0 counts as not reported.
+
+    A free model and a field that nobody fills look alike; who has a free model prices it at 0.
+    """
+    cost = raw.get("cost")
+    charged = _money(cost.get("total_cost") if isinstance(cost, dict) else cost)
+    if charged is not None and raw.get("is_byok") is True:
+        # With the caller's own key at the provider, `cost` is the router's fee alone.
+        details = raw.get("cost_details")
+        provider = _money(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+        charged = None if not provider else charged + provider
+    return charged or None
+
+
+def _from_timings(timings: dict[str, Any]) -> Usage:
+    fresh, cached, written = (_count(timings, key) for key in ("prompt_n", "cache_n", "predicted_n"))
     return Usage(
-        tokens_in=None if fresh is None else fresh + (cached or 0),
-        tokens_cached=cached,
-        tokens_out=_count(timings, "predicted_n"),
+        input=_input(None if fresh is None else fresh + (cached or 0), cached), output=_output(written)
     )
+
+
+def _input(total: int | None, *parts: int | None) -> InputTokens | None:
+    return None if total is None else InputTokens.of(min(total, MAX_TOKENS), *parts)
+
+
+def _output(total: int | None, *parts: int | None) -> OutputTokens | None:
+    return None if total is None else OutputTokens.of(min(total, MAX_TOKENS), *parts)
+
+
+def _details(raw: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    for key in keys:
+        if isinstance(details := raw.get(key), dict) and details:
+            return details
+    return _NOTHING
+
+
+def _first(*counts: int | None) -> int | None:
+    return next((count for count in counts if count is not None), None)
+
+
+def _money(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= MAX_USD else None
 
 
 def _count(holder: dict[str, Any], *keys: str) -> int | None:
@@ -91,6 +207,6 @@ def _count(holder: dict[str, Any], *keys: str) -> int | None:
         value = holder.get(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
             return value
     return None

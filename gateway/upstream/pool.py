@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from pathlib import Path
 from random import Random
 
 from gateway.config.secrets import UpstreamSecrets
 from gateway.config.types import Upstream
 from gateway.fiber import SUSPEND, Fiber
-from gateway.traces.types import PriceTerms
 from gateway.upstream.address import Address
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Sweeper
 from gateway.upstream.errors import ConnectError, DeadlineError, QueueFullError
+from gateway.upstream.machine_cells import machine_of
 from gateway.upstream.machine_cost import MachineTime
+from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
 from gateway.upstream.retries import RetryBudget
 
@@ -59,8 +61,9 @@ class _Turn:
 class UpstreamPool:
     """One upstream as this worker uses it.
 
-    `limits` are for the whole gateway and every worker takes its part. Lives as long as the upstream's
-    settings do not change; a retired pool still serves the requests it has.
+    `limits` are for the whole gateway and every worker takes its part; *machines* is the folder of their
+    common accounts of machines paid by the hour. Lives as long as the settings of the upstream do not
+    change; a retired pool still serves the requests it has.
     """
 
     def __init__(
@@ -70,19 +73,22 @@ class UpstreamPool:
         *,
         workers: int,
         sweeper: Sweeper,
+        worker: int = 0,
+        machines: Path | None = None,
         random: Random | None = None,
     ) -> None:
         self.upstream = upstream
         self.name = upstream.name
         self.sweeper = sweeper
         self.random = random or Random()  # noqa: S311 -- spreads load, keeps no secret
-        self.prices = {
-            price.model: PriceTerms(input=price.input, output=price.output, cached_input=price.cached_input)
-            for price in upstream.prices
-        }
+        self.prices = PriceList(upstream)
+        self.machine: MachineTime | None = None  # of an upstream that is paid by the hour
+        if upstream.price_per_hour is not None:
+            self.machine = machine_of(
+                upstream.name, upstream.price_per_hour, machines, worker=worker, workers=workers
+            )
         self.retry_budget = RetryBudget(upstream.retries.budget)
         self.in_flight = 0
-        self._machine: MachineTime | None = None  # from the first request on: before it there is no clock
         self.head = RequestHead(upstream, secrets)
         self._secrets = secrets
         self._workers = workers
@@ -106,13 +112,6 @@ class UpstreamPool:
     @property
     def waiting(self) -> int:
         return len(self._turns)
-
-    def machine(self, now: float) -> MachineTime | None:
-        """The shared machine clock of an upstream that is priced by the hour."""
-        price = self.upstream.price_per_hour
-        if price is not None and self._machine is None:
-            self._machine = MachineTime(price, workers=self._workers, now=now)
-        return self._machine
 
     # --- whose turn it is
 

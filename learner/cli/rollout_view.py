@@ -86,12 +86,16 @@ def _print_one(
         click.echo(f"  missing: {line}")
 
 
+def _unknown(estimate: dict[str, Any]) -> str:
+    return f", {estimate['unknown']} sessions unknown" if estimate["unknown"] else ""
+
+
 def _estimate_row(estimate: dict[str, Any]) -> tuple[str, ...]:
     shape = _DIGITS.get(estimate["unit"], "{:.3f}")
     candidate, stable = estimate["candidate"], estimate["stable"]
     known = candidate is not None and stable is not None
     return (
-        f"{estimate['name']} ({estimate['unit']})",
+        f"{estimate['name']} ({estimate['unit']}){_unknown(estimate)}",
         shape.format(candidate) if candidate is not None else "—",
         shape.format(stable) if stable is not None else "—",
         shape.format(candidate - stable) if known else "—",

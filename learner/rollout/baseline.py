@@ -27,7 +27,7 @@ SELECT avg(if({failed}, 0, v.score)) AS quality,
        avg(NOT {failed}) AS success,
        avgIf(t.latency_ms, NOT {failed}) AS latency_ms,
        sum(t.cost_usd) AS cost_usd,
-       countIf(NOT {failed} AND t.cost_usd IS NULL) AS unpriced,
+       countIf(t.cost_usd IS NULL AND NOT {unbilled}) AS unpriced,
        max(t.started_at) AS newest
 FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
 WHERE t.route = {{route:String}} AND t.variant = {{variant:String}} AND t.propensity IS NOT NULL
@@ -44,7 +44,11 @@ def measure_baseline(
     """The baseline of *variant*. Raises LearnerRefusedError where fewer than MIN_UNITS were answered."""
     rows = store.query(
         _QUERY.format(
-            verdicts=sql.VERDICTS_OF_VARIANT, failed=sql.FAILED, gone=sql.GONE, unit=sql.unit_of(sticky_by)
+            verdicts=sql.VERDICTS_OF_VARIANT,
+            failed=sql.FAILED,
+            unbilled=sql.UNBILLED,
+            gone=sql.GONE,
+            unit=sql.unit_of(sticky_by),
         ),
         {
             "judge": judge,

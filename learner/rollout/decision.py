@@ -150,6 +150,12 @@ def _missing(evidence: Evidence, policy: FrozenPolicy, measures: list[Measure]) 
         for m in measures
         if m.role in _FOR_PROMOTION and not m.passed
     )
+    unpriced = evidence.samples["cost_unknown"].units(candidate=True)
+    if unpriced and any(m.role == "constraint" and m.name == "cost" and not m.passed for m in measures):
+        found.append(
+            f"the cost of {unpriced} candidate sessions, which counts as high while it is unknown "
+            "(upstreams[].prices or price_per_hour)"
+        )
     return found
 
 

@@ -72,6 +72,15 @@ class Sample:
         counts = np.ones(arm.shape[0]) if count is None else np.asarray(count, dtype=np.float64)
         return cls(arm, np.asarray(share, dtype=np.float64), np.asarray(x, dtype=np.float64), counts)
 
+    def __add__(self, other: Sample) -> Sample:
+        """The units of both."""
+        return Sample(
+            np.concatenate((self.candidate, other.candidate)),
+            np.concatenate((self.share, other.share)),
+            np.concatenate((self.x, other.x)),
+            np.concatenate((self.count, other.count)),
+        )
+
     def units(self, *, candidate: bool) -> int:
         """How many units one arm has."""
         return int(self.count[self.candidate == candidate].sum())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RESOLUTION = 1000  # outcomes are rounded to this fraction of their range, so that equal units share a row
 FIRST_ANSWERS = 20  # the candidate's first answers, looked at one by one
 RECENT_ANSWERS = 200  # both arms' newest answers, in which runs of failures are looked for
-DIMENSIONS = ("quality", "success", "latency", "within_budget", "cost")
+DIMENSIONS = ("quality", "success", "latency", "within_budget", "cost", "cost_unknown")
 _SHARE_DIGITS = 9  # 1 - 0.9 and 0.1 are one stage
 _NO_BUDGET_MS = 0.0
 
@@ -44,7 +44,8 @@ class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
     mean_score: float | None
     latency_ms_p50: float | None
     latency_ms_p95: float | None
-    cost_usd_per_answer: float | None
+    priced: int  # answers whose cost is known
+    cost_usd_per_answer: float | None  # mean of these alone
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +54,9 @@ class Evidence:
 
     share: float  # the candidate's share of the route now
     paused: bool
-    samples: dict[str, Sample]  # matured units by dimension
+    # Matured units by dimension. Those whose cost is not known whole are in `cost_unknown` and not in `cost`,
+    # with the least that they cost.
+    samples: dict[str, Sample]
     assigned: list[Split]  # matured units by stage, whatever became of them
     covered: list[Split]  # those with a verdict
     step_units: int  # matured candidate units of the current share
@@ -131,6 +134,7 @@ def _fill(query: str, policy: FrozenPolicy, **more: str) -> str:
         alone=sql.alone(policy.sticky_by),
         gone=sql.GONE,
         failed=sql.FAILED,
+        unbilled=sql.UNBILLED,
         fell_back=sql.FELL_BACK,
         clients_fault=sql.CLIENTS_FAULT,
         resolution=RESOLUTION,
@@ -185,6 +189,7 @@ def _figures(row: dict[str, Any]) -> ArmFigures:
         mean_score=row["mean_score"],
         latency_ms_p50=_finite(row["p50"]),
         latency_ms_p95=_finite(row["p95"]),
+        priced=row["priced"],
         cost_usd_per_answer=row["cost"],
     )
 

@@ -8,6 +8,9 @@ guard        null: units and verdicts fall on the arms as they were assigned; wh
 All constraints must pass, so no correction for their number is needed; the weighted mean of the objectives'
 e-processes is an e-process itself. Any loss of quality or success is harm, while latency and cost only do
 harm beyond their margin: that is what a person who grants a margin there means.
+
+A cost that is not known counts as the worst it can have been for what is to be proven: never as missing, so
+that an arm gains nothing from answers whose cost nobody knows.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     units_candidate: int
     units_stable: int
+    unknown: int = 0  # further units of both arms; the interval holds whatever theirs was, the means do not
 
 
 def measure(evidence: Evidence, policy: FrozenPolicy) -> list[Measure]:
@@ -91,9 +95,12 @@ def estimate(evidence: Evidence, policy: FrozenPolicy) -> list[Estimate]:
     found = []
     for name, (scale, unit) in caps.items():
         sample = evidence.samples[name]
-        if scale == 0 or not sample.count.size:
+        unknown = int(evidence.samples["cost_unknown"].count.sum()) if name == "cost" else 0
+        if scale == 0 or not (sample.count.size or unknown):
             continue
-        low, high = difference_interval(sample, centers[name], policy.alpha)
+        dear, cheap = (_cost_sample(evidence, dear=d) if unknown else sample for d in (True, False))
+        low = difference_interval(cheap, centers[name], policy.alpha)[0]
+        high = difference_interval(dear, centers[name], policy.alpha)[1]
         found.append(
             Estimate(
                 name=name,
@@ -104,6 +111,7 @@ def estimate(evidence: Evidence, policy: FrozenPolicy) -> list[Estimate]:
                 high=high * scale,
                 units_candidate=sample.units(candidate=True),
                 units_stable=sample.units(candidate=False),
+                unknown=unknown,
             )
         )
     return found
@@ -157,8 +165,20 @@ def _latency(evidence: Evidence, policy: FrozenPolicy, *, better: bool) -> tuple
 
 def _cost(evidence: Evidence, policy: FrozenPolicy, *, better: bool) -> tuple[str, str, float]:
     margin = policy.margins.cost
-    log_e = _log_e_ratio(evidence.samples["cost"], _centers(policy)["cost"], 1 + margin, less=better)
+    sample = _cost_sample(evidence, dear=better)
+    log_e = _log_e_ratio(sample, _centers(policy)["cost"], 1 + margin, less=better)
     return "cost", f"cost is {'less' if better else 'more'} than {margin:.0%} above stable's", log_e
+
+
+def _cost_sample(evidence: Evidence, *, dear: bool) -> Sample:
+    """All units, an unknown cost being the most or the least that it can be.
+
+    If *dear* it is the candidate's that is the most, and stable's the least; otherwise the other way round.
+    """
+    unknown = evidence.samples["cost_unknown"]
+    most = unknown.candidate == dear
+    x = np.where(most, 1.0, unknown.x)
+    return evidence.samples["cost"] + Sample(unknown.candidate, unknown.share, x, unknown.count)
 
 
 def _objectives(evidence: Evidence, policy: FrozenPolicy) -> list[Measure]:
@@ -168,7 +188,7 @@ def _objectives(evidence: Evidence, policy: FrozenPolicy) -> list[Measure]:
             evidence.samples["quality"], Question(direction=1, center=center["quality"])
         ),
         "latency": lambda: _log_e_ratio(evidence.samples["latency"], center["latency"], 1.0, less=True),
-        "cost": lambda: _log_e_ratio(evidence.samples["cost"], center["cost"], 1.0, less=True),
+        "cost": lambda: _log_e_ratio(_cost_sample(evidence, dear=True), center["cost"], 1.0, less=True),
     }
     names = sorted(policy.objectives)
     values = np.array([logs[name]() for name in names])

@@ -8,6 +8,8 @@ Rules, applied to both arms alike:
 - When the shares change in the middle of a unit, what follows enters nothing: in both arms, because both see
   another propensity from then on.
 - An answer is broken when the variant itself did not give it: it failed, or a fallback had to.
+- A unit whose cost is not known whole stays in, with what is known of it as the least that it cost. An error
+  that came instead of an answer costs nothing, beside answers of the unit that did cost something.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ _UNITS = {
 
 GONE = "(t.outcome = 'client_cancelled' OR (t.outcome = 'rejected' AND t.status < 500 AND t.status != 429))"
 FAILED = "(t.outcome != 'ok')"
+# Nobody bills for an error that comes instead of an answer; one that broke off or took too long is billed.
+UNBILLED = "(t.outcome IN ('upstream_error', 'rejected') AND t.status >= 400)"
 
 # The newest verdict of the frozen judge on each trace; the tuple keeps a NULL (an abstention) a verdict.
 VERDICTS = """
@@ -67,6 +71,7 @@ answers AS (
            toBool({failed} OR {fell_back}) AS broken,
            t.latency_ms AS latency_ms,
            t.cost_usd AS cost_usd,
+           t.cost_usd IS NULL AND NOT {unbilled} AS unpriced,
            v.score AS score,
            toBool({alone}) AS alone
     FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
@@ -79,7 +84,9 @@ grouped AS (
            argMin(alone, at) AS single,
            arrayFilter(
                r -> r.2 = arm AND r.3 = arm_propensity AND r.1 < first_us + {{window_us:Int64}} AND NOT r.4,
-               groupArray((at.1, variant, propensity, gone, failed, broken, latency_ms, cost_usd, score))
+               groupArray((
+                   at.1, variant, propensity, gone, failed, broken, latency_ms, cost_usd, score, unpriced
+               ))
            ) AS kept
     FROM answers GROUP BY unit
 ),
@@ -91,8 +98,9 @@ outcomes AS (
            arrayMap(r -> if(r.5, 1., least(r.7 / {{latency_cap_ms:Float64}}, 1.)), kept) AS slowness,
            arrayMap(r -> toFloat64(NOT r.5 AND r.7 <= {{budget_ms:Float64}}), kept) AS within,
            arrayMap(r -> toFloat64(NOT r.6), kept) AS given,
-           arrayExists(r -> NOT r.5 AND r.8 IS NULL, kept) AS unpriced,
-           arrayMap(r -> assumeNotNull(r.8), arrayFilter(r -> r.8 IS NOT NULL, kept)) AS costs
+           arrayMap(r -> assumeNotNull(r.8), arrayFilter(r -> r.8 IS NOT NULL, kept)) AS costs,
+           least(arraySum(costs) / {{cost_cap_usd:Float64}}, 1.) AS least_cost,
+           arrayExists(r -> r.10, kept) OR empty(costs) AS unpriced
     FROM grouped WHERE arm IN ({{candidate:String}}, {{stable:String}})
 )
 SELECT dimension, arm = {{candidate:String}} AS candidate, arm_propensity AS propensity, mature,
@@ -104,7 +112,8 @@ FROM (
         ('success', if(empty(given), NULL, arrayAvg(given))),
         ('latency', if(empty(slowness), NULL, arrayAvg(slowness))),
         ('within_budget', if(empty(within), NULL, arrayAvg(within))),
-        ('cost', if(unpriced OR empty(costs), NULL, least(arraySum(costs) / {{cost_cap_usd:Float64}}, 1.)))
+        ('cost', if(unpriced OR empty(given), NULL, least_cost)),
+        ('cost_unknown', if(NOT unpriced OR empty(given), NULL, least_cost))
     ]) AS outcome, outcome.1 AS dimension, outcome.2 AS value
     FROM outcomes
 )
@@ -130,6 +139,7 @@ SELECT t.variant = {{candidate:String}} AS candidate, count() AS answers, countI
        countIf(v.score IS NOT NULL) AS judged, avg(v.score) AS mean_score,
        quantileIf(0.5)(t.latency_ms, NOT {failed}) AS p50,
        quantileIf(0.95)(t.latency_ms, NOT {failed}) AS p95,
+       countIf(t.cost_usd IS NOT NULL) AS priced,
        avg(t.cost_usd) AS cost
 FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
 WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL

@@ -50,8 +50,9 @@ def start_rollout(
 ) -> Started:
     """Put *snapshot* on trial on *route*; at the policy's first step where *share* is None.
 
-    Raises LearnerRefusedError when a rollout runs or stable has answered too little, LearnerError when the
-    snapshot is not what its id says or cannot be served, UsageError for a route without a learner.
+    Raises LearnerRefusedError when a rollout runs, stable has answered too little or the candidate's cost
+    would be unknown beside stable's, LearnerError when the snapshot is not what its id says or cannot be
+    served, UsageError for a route without a learner.
     """
     configured, entry = learner_route(config, route)
     view = route_view(control, route)
@@ -73,9 +74,12 @@ def start_rollout(
         now=now,
     )
     upstream = config.upstream(entry.serve_on)
-    if not _priced(upstream, snapshot):
-        # Without the candidate's price its cost would be missing, never zero.
-        baseline = msgspec.structs.replace(baseline, cost_usd=None, cost_cap_usd=None)
+    if baseline.cost_usd is not None and not _priced(upstream, snapshot):
+        raise LearnerRefusedError(
+            f"refused: stable's cost is known and {snapshot}'s would not be, so nothing could show that it "
+            f"stays within the margin; give upstream {upstream.name!r} a price_per_hour, or prices for "
+            f"{snapshot} (0 where it costs nothing)"
+        )
     policy = freeze(
         configured.rollout,
         route=route,

@@ -14,6 +14,7 @@ from gateway.paths import Paths
 from gateway.supervisor.shared_memory import release
 from gateway.traces.segments import SegmentWriter
 from gateway.traces.types import CapturedFeedback
+from gateway.upstream.machine_cells import machine_of
 from tests.support.system import free_port, running_system
 
 SAID = CapturedFeedback(
@@ -51,6 +52,13 @@ def test_what_dead_workers_counted_goes_with_the_last_of_them(paths: Paths) -> N
 
     assert not paths.segments.exists()
     release(paths)  # a second time is nothing
+
+
+def test_the_account_of_a_machine_keeps_nothing_there(paths: Paths) -> None:
+    machine_of("local", 1.2, paths.machines, worker=0, workers=2)
+    release(paths)
+
+    assert not paths.segments.exists()
 
 
 def test_a_segment_that_no_recorder_has_taken_stays(paths: Paths, embedded_config: Config) -> None:

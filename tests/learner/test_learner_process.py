@@ -56,8 +56,9 @@ class Stage:
         self.version = read_source(self.config.judges[0].file, "resolved").version
         self.now = datetime.now(UTC)
 
-    def command(self, name, *arguments):
-        return CliRunner().invoke(rollout, [name, "--config", str(self.gateway.config_path), *arguments])
+    def command(self, name, *arguments, config=None):
+        path = config or self.gateway.config_path
+        return CliRunner().invoke(rollout, [name, "--config", str(path), *arguments])
 
     def snapshot(self, weights: bytes) -> str:
         folder = self.gateway.config_path.parent
@@ -80,12 +81,12 @@ class Stage:
         )
         return register(self.paths.snapshots, adapter, draft).snapshot
 
-    def stable_traffic(self, sessions):
+    def stable_traffic(self, sessions, **more):
+        empty(self.store)
         world = World(self.store, None, start=self.now - timedelta(hours=3), version=self.version)
         for i in range(sessions):
-            world.trace(
-                f"before{i}", "stable", score=float(i % 5 > 0), propensity=1.0, trace_id=f"before-{i}"
-            )
+            score, trace_id = float(i % 5 > 0), f"before-{i}"
+            world.trace(f"before{i}", "stable", score=score, propensity=1.0, trace_id=trace_id, **more)
             world.judge(f"before-{i}", float(i % 5 > 0))
         world.write()
 
@@ -183,6 +184,21 @@ def test_start_is_refused_where_nothing_is_known_about_stable(stage):
     assert isinstance(refused.exception, LearnerRefusedError)
     assert "has answered 3 sessions" in str(refused.exception)
     assert stage.running is None
+
+
+def test_start_is_refused_where_the_cost_of_the_candidate_alone_would_be_unknown(stage):
+    unpriced = stage.gateway.config_path.with_name("unpriced.yaml")
+    unpriced.write_text(stage.gateway.config_path.read_text().replace(", price_per_hour: 1", ""))
+    snapshot = stage.snapshot(b"good")
+    stage.stable_traffic(30)
+    refused = stage.command("start", "--snapshot", snapshot, config=unpriced)
+
+    assert isinstance(refused.exception, LearnerRefusedError)
+    assert "give upstream 'local' a price_per_hour" in str(refused.exception)
+    assert (stage.running, stage.inference.adapters) == (None, {})
+    stage.stable_traffic(30, cost_usd=None)
+    assert stage.command("start", "--snapshot", snapshot, config=unpriced).exit_code == 0
+    assert not read_policy("", stage.running["policy"]).measures_cost, "there is nothing to compare with"
 
 
 def test_a_changed_snapshot_is_not_started(stage):

@@ -131,10 +131,11 @@ def test_explain_says_where_a_session_goes_and_the_share_of_sessions_is_the_weig
         assert answer["propensity"] == 0.5
     canary = next(answer for answer in found if answer["variant"] == "bot-1")
     assert (canary["upstream"], canary["upstream_model"], canary["snapshot"]) == ("local", "bot-1", "bot-1")
-    assert canary["price"]["per_hour"] == 1.2
+    assert {name: usd for name, usd in canary["price"].items() if usd is not None} == {"per_hour": 1.2}
     assert canary["rollout"] == made["rollout"]
     stable = next(answer for answer in found if answer["variant"] == "stable")
-    assert stable["price"]["output"] == 0.6
+    assert (stable["price"]["output"], stable["price"]["reasoning"]) == (0.6, 0.6)
+    assert (stable["price"]["cached_input"], stable["price"]["audio_input"]) == (0.15, 0.15)
     assert (stable["servers"], stable["deadlines"]["idle_s"]) == (["http://127.0.0.1:9/v1"], 30)
     assert stable["fallbacks"][0]["model"] == "small"
     assert get(one, "/api/explain?model=bot").json()["variant"] is None
@@ -162,10 +163,14 @@ def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
     arm = {"route": "bot", "variant": "stable"}
     assert value("tracetune_requests", "tracetune_requests_total", **arm, outcome="upstream_error") == 2
     assert value("tracetune_requests", "tracetune_requests_total", **arm, outcome="ok") == 0
-    for name in ("request", "upstream", "overhead"):
-        family = f"tracetune_{name}_seconds"
-        assert value(family, f"{family}_count", **arm) == 2
-        assert value(family, f"{family}_bucket", **arm, le="+Inf") == 2
+    chat = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "bot", "variant": "stable"}
+    for family, labels in (
+        ("gen_ai_server_request_duration_seconds", chat),
+        ("tracetune_upstream_seconds", arm),
+        ("tracetune_overhead_seconds", arm),
+    ):
+        assert value(family, f"{family}_count", **labels) == 2
+        assert value(family, f"{family}_bucket", **labels, le="+Inf") == 2
     failed = {"upstream": "openai", "reason": "connect"}
     assert value("tracetune_attempts_failed", "tracetune_attempts_failed_total", **failed) == 2
     assert value("tracetune_in_flight", "tracetune_in_flight") == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gateway import overlay_file
 from gateway.config.load import load_config
 from gateway.metrics import WorkerMetrics
 from gateway.overlay import Overlay, OverlayEntry
+from gateway.paths import Paths
 from gateway.rollouts import Decision, IllegalTransitionError
 from gateway.state import State
 from gateway.traces.types import Captured
@@ -39,6 +41,13 @@ class Writer:
 
     def close(self) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def shared_memory(tmp_path: Path) -> Iterator[None]:
+    """Nothing is left of what a state keeps there."""
+    yield
+    shutil.rmtree(Paths(tmp_path / "data", tmp_path).segments, ignore_errors=True)
 
 
 def a_state(directory: Path, writer: Writer, index: int = 0) -> State:

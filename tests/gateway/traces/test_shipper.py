@@ -24,6 +24,7 @@ from gateway.traces.segments import SegmentWriter, writer_name
 from gateway.traces.shipper import Shipper, open_migrated
 from gateway.traces.spool import Spool, encode_record, sealed_files
 from gateway.traces.store import Store
+from gateway.traces.types import NO_TOKEN_PRICE
 from tests.support.capture import (
     ANSWER,
     REQUEST,
@@ -74,7 +75,9 @@ def test_everything_captured_can_be_asked_for_in_its_table(
     with data_directory(embedded_config_path) as (config, paths):
         writer = writer_of(paths)
         writer.append(captured_trace("t1", tags={"a": "b"}), *BODY)
-        writer.append(captured_trace("t2", capture="metadata", machine_cost_usd=0.5), *BODY)
+        writer.append(
+            captured_trace("t2", capture="metadata", price=NO_TOKEN_PRICE, machine_cost_usd=0.5), *BODY
+        )
         writer.append(captured_feedback("f1", trace_id="t1", kind="kept", text="thanks"))
         writer.append(captured_event(version=4))
         Recorder(config).close()

@@ -1,110 +1,209 @@
-"""Tokens are read in every dialect, and a cost is known only when everything it needs is."""
+"""Tokens are read in every dialect and add up, and a cost is known only when everything it needs is."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.traces.cost import cost_usd
-from gateway.traces.types import PriceTerms
-from gateway.traces.usage import Usage, finish_reason, read_usage
+from gateway.traces.assemble import assemble
+from gateway.traces.cost import cost_usd, rates
+from gateway.traces.token_parts import InputTokens, OutputTokens
+from gateway.traces.types import NO_TOKEN_PRICE, PriceTerms
+from gateway.traces.usage import MAX_TOKENS, Usage, finish_reason, read_usage, usage_of
 
-OPENAI = {
-    "prompt_tokens": 100,
-    "completion_tokens": 20,
-    "total_tokens": 120,
-    "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
+# What upstreams really send, in their words; numbers are ours. `reported` is how many tokens that is.
+SHAPES = {
+    f"{path.stem}: {shape['name']}": shape
+    for path in sorted(Path(__file__).with_name("usage_shapes").glob("*.json"))
+    for shape in json.loads(path.read_text(encoding="utf-8"))
 }
 
 
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [
-        ({"usage": OPENAI}, (100, 64, 20)),
-        ({"usage": {**OPENAI, "prompt_tokens_details": None}}, (100, None, 20)),  # vLLM
-        ({"usage": {"prompt_tokens": 8, "total_tokens": 8}}, (8, None, 0)),  # embeddings
-        (
-            {"usage": {**OPENAI, "prompt_token_details": {"cached_tokens": 3}, "prompt_tokens_details": {}}},
-            (100, 3, 20),
-        ),
-        (
-            {
-                "usage": {
-                    "prompt_tokens": 10,
-                    "completion_tokens": 2,
-                    "prompt_cache_hit_tokens": 4,
-                    "prompt_cache_miss_tokens": 6,
-                }
-            },
-            (10, 4, 2),
-        ),
-        ({"timings": {"prompt_n": 5, "cache_n": 7, "predicted_n": 3}}, (12, 7, 3)),  # llama.cpp
-        ({"x_groq": {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}}, (1, None, 2)),
-        (
-            {
-                "usage": {
-                    "input_tokens": 10,
-                    "output_tokens": 5,
-                    "cache_read_input_tokens": 90,
-                    "cache_creation_input_tokens": 7,
-                }
-            },
-            (107, 90, 5),
-        ),
-        (
-            {"usage": {"prompt_tokens": "many", "completion_tokens": -1, "total_tokens": True}},
-            (None, None, None),
-        ),
-        ({"usage": {"prompt_tokens": 5, "completion_tokens": 1, "cached_tokens": 9}}, (5, None, 1)),
-        ({"usage": None}, (None, None, None)),
-        ({"choices": []}, (None, None, None)),
-        ("no json", (None, None, None)),
-    ],
+def usage_of_shape(shape: dict[str, Any]) -> Usage:
+    if "events" not in shape:
+        return read_usage(shape["response"])
+    lines = [f"data: {json.dumps(event)}\n\n" for event in shape["events"]]
+    return read_usage(assemble("".join([*lines, "data: [DONE]\n\n"]).encode()))
+
+
+def parts_of(usage: Usage) -> list[int]:
+    sides = [side for side in (usage.input, usage.output) if side is not None]
+    return [part for side in sides for part in msgspec.structs.astuple(side) if part is not None]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_parts_are_what_the_upstream_says_and_add_up_to_what_it_reports(name: str) -> None:
+    shape = SHAPES[name]
+    usage = usage_of_shape(shape)
+
+    assert usage.input == (None if shape["input"] is None else InputTokens(**shape["input"]))
+    assert usage.output == (None if shape["output"] is None else OutputTokens(**shape["output"]))
+    assert (sum(parts_of(usage)) or None) == shape["reported"]
+    assert sum(parts_of(usage)) == (usage.tokens_in or 0) + (usage.tokens_out or 0)
+    assert usage.reported_cost_usd == pytest.approx(shape.get("reported_cost_usd"))
+
+
+NUMBER = st.one_of(
+    st.integers(-5, 50), st.integers(0, 1 << 70), st.floats(), st.sampled_from([None, True, "7", {}, []])
 )
-def test_usage_is_read_in_every_dialect_and_the_unknown_is_none(
-    response: Any, expected: tuple[int | None, int | None, int | None]
+DETAILS = st.dictionaries(
+    st.sampled_from(
+        ["cached_tokens", "cache_write_tokens", "audio_tokens", "reasoning_tokens", "cached_tokens_details"]
+    ),
+    st.one_of(NUMBER, st.dictionaries(st.just("audio_tokens"), NUMBER)),
+)
+USAGE = st.dictionaries(
+    st.sampled_from(
+        [
+            *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"),
+            *("prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+            *("reasoning_tokens", "prompt_audio_seconds", "cost", "is_byok", "num_cached_tokens"),
+        ]
+    ),
+    NUMBER,
+)
+SIDES = ("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "cost_details")
+OBJECT = st.builds(
+    lambda usage, details: {**usage, **details},
+    USAGE,
+    st.dictionaries(st.sampled_from(SIDES), st.one_of(st.none(), DETAILS)),
+)
+
+
+@given(OBJECT)
+def test_parts_add_up_and_the_whole_is_what_was_reported_whatever_an_upstream_reports(
+    raw: dict[str, Any],
 ) -> None:
-    usage = read_usage(response)
-    assert (usage.tokens_in, usage.tokens_cached, usage.tokens_out) == expected
+    usage = usage_of(raw)
+
+    assert all(0 <= part <= MAX_TOKENS for part in parts_of(usage))
+    for side in (usage.tokens_in, usage.tokens_out):
+        assert side is None or 0 <= side <= MAX_TOKENS, "as much as the store's columns hold"
+    assert sum(parts_of(usage)) == (usage.tokens_in or 0) + (usage.tokens_out or 0)
+    assert usage.tokens_cached is None or usage.tokens_cached <= (usage.tokens_in or 0)
+    assert usage.reported_cost_usd is None or usage.reported_cost_usd > 0
+
+
+COUNT = st.integers(0, 10_000)
+
+
+@given(COUNT, COUNT, st.lists(st.one_of(st.none(), COUNT), min_size=5, max_size=5))
+def test_details_never_change_how_many_tokens_a_side_has(
+    tokens_in: int, tokens_out: int, details: list[int | None]
+) -> None:
+    names = ("cached_tokens", "cache_write_tokens", "audio_tokens")
+    raw = {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+        "prompt_tokens_details": dict(zip(names, details[:3], strict=True)),
+        "completion_tokens_details": {"reasoning_tokens": details[3], "audio_tokens": details[4]},
+    }
+    usage = usage_of(raw)
+
+    assert (usage.tokens_in, usage.tokens_out) == (tokens_in, tokens_out)
 
 
 def test_the_usage_object_is_kept_as_received() -> None:
-    assert read_usage({"usage": {**OPENAI, "queue_time": 0.1}}).raw == {**OPENAI, "queue_time": 0.1}
+    raw = {"prompt_tokens": 1, "completion_tokens": 2, "queue_time": 0.1, "cost": 0.0012}
+
+    assert read_usage({"usage": raw}).raw == raw
 
 
-PRICE = PriceTerms(input=0.15, cached_input=0.075, output=0.60)
+PRICE = PriceTerms(
+    input=1, cached_input=0.1, cache_write=1.25, audio_input=10, output=4, reasoning=3, audio_output=20
+)
+ALL_KINDS = Usage(
+    input=InputTokens(text=100, cached=1_000, cache_write=10, audio=7),
+    output=OutputTokens(text=50, reasoning=400, audio=9),
+)
 
 
-def test_cached_tokens_are_priced_apart() -> None:
-    usage = read_usage({"usage": OPENAI})
-    assert cost_usd(PRICE, usage, None) == pytest.approx((36 * 0.15 + 64 * 0.075 + 20 * 0.60) / 1e6)
-    without = PriceTerms(input=0.15, output=0.60)
-    assert cost_usd(without, usage, None) == pytest.approx((100 * 0.15 + 20 * 0.60) / 1e6)
+def of(tokens_in: int | None, tokens_out: int | None) -> Usage:
+    return Usage(
+        input=None if tokens_in is None else InputTokens.of(tokens_in),
+        output=None if tokens_out is None else OutputTokens.of(tokens_out),
+    )
+
+
+def test_every_kind_of_tokens_has_its_own_price() -> None:
+    by_hand = 100 * 1 + 1_000 * 0.1 + 10 * 1.25 + 7 * 10 + 50 * 4 + 400 * 3 + 9 * 20
+
+    assert cost_usd(PRICE, ALL_KINDS, None) == pytest.approx(by_hand / 1e6)
+
+
+def test_a_kind_without_a_price_of_its_own_costs_what_text_does() -> None:
+    plain = PriceTerms(input=1, output=4)
+
+    assert set(rates(plain)[:4]) == {1}
+    assert set(rates(plain)[4:]) == {4}
+    assert cost_usd(plain, ALL_KINDS, None) == pytest.approx((1_117 * 1 + 459 * 4) / 1e6)
+    assert cost_usd(plain, ALL_KINDS, None) == cost_usd(plain, of(1_117, 459), None)
 
 
 def test_an_unknown_price_or_count_makes_an_unknown_cost() -> None:
-    assert cost_usd(None, read_usage({"usage": OPENAI}), None) is None
-    assert cost_usd(PRICE, Usage(tokens_in=1), None) is None
-    assert cost_usd(PRICE, Usage(tokens_out=1), None) is None
-    assert cost_usd(PRICE, Usage(tokens_in=1, tokens_out=1), None) is not None
+    assert cost_usd(None, ALL_KINDS, None) is None
+    assert cost_usd(PRICE, of(1, None), None) is None
+    assert cost_usd(PRICE, of(None, 1), None) is None
+    assert cost_usd(PRICE, of(0, 0), None) == 0
 
 
-def test_the_share_of_a_machine_overrides_prices_and_needs_no_tokens() -> None:
-    assert cost_usd(PRICE, Usage(), 0.002) == 0.002
-    assert cost_usd(None, read_usage({"usage": OPENAI}), 0.0) == 0.0
+def test_nothing_times_an_unknown_count_is_nothing() -> None:
+    assert cost_usd(PriceTerms(input=0.02, output=0), of(100, None), None) == pytest.approx(2e-6)
+    assert cost_usd(PriceTerms(input=0, output=0), Usage(), None) == 0
+
+
+def test_a_machine_is_paid_for_its_time_and_not_for_tokens() -> None:
+    assert cost_usd(NO_TOKEN_PRICE, Usage(), 0.002) == 0.002
+    assert cost_usd(NO_TOKEN_PRICE, ALL_KINDS, 0.002) == 0.002
+
+
+def test_a_request_that_went_on_from_a_machine_costs_both_and_nothing_known_hides_what_is_not() -> None:
+    tokens = cost_usd(PRICE, ALL_KINDS, None)
+
+    assert tokens is not None
+    assert cost_usd(PRICE, ALL_KINDS, 0.5) == pytest.approx(tokens + 0.5)
+    assert cost_usd(None, ALL_KINDS, 0.5) is None
+    assert cost_usd(PRICE, of(1, None), 0.5) is None
+
+
+def test_what_the_upstream_charged_counts_where_no_price_is_configured() -> None:
+    charged = usage_of({"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.25})
+
+    assert cost_usd(None, charged, None) == 0.25
+    assert cost_usd(None, charged, 0.5) == 0.75
+    assert cost_usd(PRICE, charged, None) == pytest.approx(5e-6)
+
+
+@pytest.mark.parametrize("cost", [0, 0.0, -1, True, "0.1", None, float("nan"), float("inf"), 10**400, {}])
+def test_a_reported_cost_that_says_nothing_is_unknown(cost: Any) -> None:
+    assert cost_usd(None, usage_of({"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}), None) is None
+
+
+@given(OBJECT, st.one_of(st.none(), st.floats(0, 10)))
+def test_a_cost_is_known_or_not_and_never_negative(raw: dict[str, Any], machine: float | None) -> None:
+    usage = usage_of(raw)
+    cost = cost_usd(PRICE, usage, machine)
+
+    assert (cost is None) == (usage.input is None or usage.output is None)
+    assert cost is None or cost >= (machine or 0.0)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_a_cost_is_never_negative_and_caching_never_makes_it_dearer(
+def test_caching_never_makes_an_answer_dearer_where_it_is_discounted(
     total: int, cached: int, out: int
 ) -> None:
-    full = cost_usd(PRICE, Usage(tokens_in=total, tokens_out=out), None)
+    full = cost_usd(PRICE, of(total, out), None)
     discounted = cost_usd(
-        PRICE, Usage(tokens_in=total, tokens_cached=min(cached, total), tokens_out=out), None
+        PRICE, Usage(input=InputTokens.of(total, cached), output=OutputTokens.of(out)), None
     )
+
     assert full is not None
     assert discounted is not None
     assert 0 <= discounted <= full + 1e-12

@@ -77,13 +77,16 @@ def evidence(
         "within_budget": (latency <= 2000).astype(float),
         "cost": np.minimum(cost / BASELINE.cost_cap_usd, 1),
     }
-    assert set(x) == set(DIMENSIONS)
+    assert {*x, "cost_unknown"} == set(DIMENSIONS)
     n1 = int(arm.sum())
     split = [Split(share=share, candidate=n1, stable=units - n1)] if units else []
     fields = {
         "share": share,
         "paused": paused,
-        "samples": {name: Sample.of(arm, np.full(units, share), x[name]) for name in x},
+        "samples": {
+            **{name: Sample.of(arm, np.full(units, share), x[name]) for name in x},
+            "cost_unknown": Sample.of([], [], []),
+        },
         "assigned": split,
         "covered": split,
         "step_units": n1 if step_units is None else step_units,

@@ -155,7 +155,38 @@ def test_a_known_cost_and_an_unknown_one_make_an_unknown_sum(store):
     world.trace("b", "candidate")
     world.trace("b", "candidate", outcome="upstream_error", status=500, cost_usd=None, score="none")
 
-    assert rows(world.read().samples["cost"]) == {(True, 0.1, 0.25, 1)}
+    found = world.read()
+    assert rows(found.samples["cost"]) == {(True, 0.1, 0.25, 1)}
+    assert rows(found.samples["cost_unknown"]) == {(True, 0.1, 0.25, 1)}, "and the known one is its least"
+    assert (found.figures["candidate"].answers, found.figures["candidate"].priced) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"outcome": "ok"},
+        {"outcome": "truncated"},
+        {"outcome": "timeout", "status": 504},
+        {"outcome": "upstream_error"},  # in band, after the first byte
+        {"outcome": "upstream_error", "status": 500},  # nothing else came: it cannot be the cheapest session
+    ],
+)
+def test_a_session_whose_cost_is_unknown_is_never_missing(store, answer):
+    world = World(store, f"ro-{answer['outcome']}-{answer.get('status')}")
+    world.trace("a", "candidate", cost_usd=None, **answer)
+    world.trace("b", "stable", cost_usd=None, **answer)
+    found = world.read()
+
+    assert rows(found.samples["cost"]) == set()
+    assert rows(found.samples["cost_unknown"]) == {(True, 0.1, 0.0, 1), (False, 0.1, 0.0, 1)}
+
+
+def test_an_answer_whose_client_left_has_no_cost_to_know(store):
+    world = World(store, "ro-gone")
+    world.trace("a", "candidate", cost_usd=None, outcome="client_cancelled", status=499)
+    found = world.read()
+
+    assert rows(found.samples["cost"]) == rows(found.samples["cost_unknown"]) == set()
 
 
 def test_the_same_traces_read_again_give_the_same_e_values_as_unit_by_unit(store):
