@@ -87,6 +87,12 @@ def _http(request: ApiRequest, error: HTTPException) -> Response[_Body]:
     return _answer(error.status_code, error.detail, code, kind=kind)
 
 
+def _unreadable(request: ApiRequest, error: UnicodeDecodeError | RecursionError) -> Response[_Body]:
+    """What the decoder of bodies and queries raises beside its own error."""
+    del request, error
+    return _answer(400, "The request is no JSON in UTF-8 that can be read.", "invalid_request")
+
+
 def _bug(request: ApiRequest, error: Exception) -> Response[_Body]:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _answer(
@@ -116,5 +122,7 @@ HANDLERS: ExceptionHandlersMap = {
     OperationError: _operation,
     ValidationException: _invalid,
     HTTPException: _http,
+    UnicodeDecodeError: _unreadable,
+    RecursionError: _unreadable,
     Exception: _bug,
 }

@@ -89,7 +89,7 @@ def upstream_body(body: bytes, view: RequestView, model: str, *, count_usage: bo
         return insert_first(body, _ASK_USAGE)
     try:
         options = msgspec.json.decode(body, type=_AnyOptions).stream_options
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return body  # an upstream will refuse these options, and its words are better than ours
     if options is msgspec.UNSET:
         return insert_first(body, _ASK_USAGE)

@@ -118,6 +118,8 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self._receiving is not None and self._receiving is self._running:
             self._receiving.body_expired = True
             self._receiving.fiber.wake()
+        elif self._is_control_busy and self.cycle.more_body:
+            self._end_control_request()
         else:
             self.transport.close()
 
@@ -157,9 +159,9 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self._head_open:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
-                return
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
+            return
         if self._running is not None:
             self._receive()
         elif self._waiting:
@@ -205,6 +207,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_open = False
         self.expires_at = _NEVER
+        self._head_bytes = 0
+        if len(self._packet) > MAX_HEAD_BYTES:  # only then it can be too large and have come at once
+            size = len(self._target) + sum(len(name) + len(value) for name, value in self._head)
+            if size > MAX_HEAD_BYTES:
+                self._head_bytes = size
+                return
+        if self._deaf:
+            return
         if not _is_ours(self._target):
             self._hand_to_control()
             return
@@ -223,17 +233,16 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if self._receiving is not None:
             self._receiving.feed(body)
-        elif self.cycle is not None:
+        elif self.cycle is not None and not self._deaf:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._receiving is not None:
             exchange, self._receiving = self._receiving, None
             exchange.body_whole = True
-            # One that was answered before its body had come leaves an idle connection only now.
-            idle_until = time.monotonic() + self._listen.keep_alive_s
-            self.expires_at = idle_until if exchange.finished else _NEVER
-        elif self.cycle is not None:
+            self._body_has_come(answered=exchange.finished)
+        elif self.cycle is not None and not self._deaf:
+            self._body_has_come(answered=self.cycle.response_complete)
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -244,6 +253,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._start_next)
 
     # --- our own
+
+    def _body_has_come(self, *, answered: bool) -> None:
+        # A request that was answered before its body had come leaves an idle connection only now.
+        self.expires_at = time.monotonic() + self._listen.keep_alive_s if answered else _NEVER
 
     def _begin_again(self, data: bytes) -> bool:
         """Begin with the request in *data*, if it is a whole one whose head is known."""
@@ -288,8 +301,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self._waiting.remove(receiving)
         if receiving is not None and receiving is self._running:
             receiving.fiber.throw(error)
-        elif self._waiting or self._running is not None:
+        elif self._waiting or self._running is not None or self._is_control_busy:
             self._close_after_last()
+            if self._running is not None:
+                self._running.fiber.wake()  # the end of its body may have come before that
             self._start_next()
         elif not self.transport.is_closing():
             ClientSide(self._unread()).refuse(error, error.body(), [])
@@ -299,14 +314,19 @@ class GatewayProtocol(HttpToolsProtocol):
         return Exchange(self, b"", b"", [], keep_alive=False, chunked=False)
 
     def _close_after_last(self) -> None:
-        last = self._waiting[-1] if self._waiting else self._running
+        last = self._waiting[-1] if self._waiting else self._running or self.cycle
         if last is not None:
             last.keep_alive = False
 
+    @property
+    def _is_control_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _hand_to_control(self) -> None:
         """Replay the head to uvicorn, which runs the control app."""
-        if self._running is not None or self._waiting:
-            # It was sent ahead of our answer. A client has to send again what a closed connection left open.
+        if self._running is not None or self._waiting or self._is_control_busy:
+            # It was sent ahead of an answer. A client has to send again what a closed connection left open.
+            self._deaf = True
             self._close_after_last()
             return
         super().on_message_begin()
@@ -314,12 +334,23 @@ class GatewayProtocol(HttpToolsProtocol):
         for name, value in self._head:
             super().on_header(name, value)
         super().on_headers_complete()
+        self.expires_at = time.monotonic() + self._listen.body_s
+
+    def _end_control_request(self) -> None:
+        """Its body has not come in time: answer in place of the app, which learns that nobody is there."""
+        cycle = self.cycle
+        if not cycle.response_started:
+            error = errors.body_timeout(self._listen.body_s)
+            ClientSide(self._unread()).refuse(error, error.body(), [])
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.transport.close()
 
     def _start_next(self) -> None:
         """Begin with the exchange that waits longest, if nothing is in its way."""
         if self._running is not None or not self._waiting or self.write_paused or self.lost:
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_control_busy:
             self.flow.pause_reading()
             return
         exchange = self._running = self._waiting.popleft()

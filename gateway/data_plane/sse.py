@@ -134,10 +134,11 @@ class StreamWatcher:
             return self._hold("done")
         try:
             chunk: _Chunk | _OpeningChunk
-            chunk = _decode(payload) if self.has_content else _decode_opening(payload)
-        except msgspec.ValidationError:
-            chunk = _read_unusual(payload)
-            self.has_content = True
+            try:
+                chunk = _decode(payload) if self.has_content else _decode_opening(payload)
+            except msgspec.ValidationError:
+                chunk = _read_unusual(payload)
+                self.has_content = True
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._hold("broken")
         if chunk.error is not None:
@@ -164,7 +165,10 @@ class StreamWatcher:
 
 
 def _read_unusual(payload: bytes) -> _Chunk:
-    """JSON of a shape that we do not know: it counts as content, unless it reports an error."""
+    """JSON of a shape that we do not know: it counts as content, unless it reports an error.
+
+    Raises what decoding raises: the first decoder gave up where the shape ended, perhaps before the JSON did.
+    """
     data = msgspec.json.decode(payload)
     reports_error = isinstance(data, dict) and data.get("error") is not None
     return _Chunk(error=reports_error or None)

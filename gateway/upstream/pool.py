@@ -21,6 +21,7 @@ from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
 from gateway.upstream.retries import RetryBudget
 
+MAX_IDLE_CONNECTIONS = 256  # kept open to one server by one worker
 MAX_IDLE_S = 30.0  # an idle connection is closed rather than trusted for longer
 TAIL_S = 1.0  # for the end of a body whose content is already with the client
 _NEVER = float("inf")
@@ -216,7 +217,7 @@ class UpstreamPool:
             connection.on_complete = lambda done: self.release(server, done)
             connection.total_at = _NEVER
             connection.arm("idle", TAIL_S)
-        elif connection.reusable:
+        elif connection.reusable and len(server.idle) < MAX_IDLE_CONNECTIONS:
             connection.on_complete = None
             connection.on_lost = lambda lost: self._lost(server, lost)
             connection.total_at = _NEVER

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 HANG_S = 30.0
+STREAM_LIMIT = 1 << 20  # bytes of a head
 STEP_S = 0.005
 
 
@@ -283,7 +284,7 @@ class ScriptedUpstream:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls)
+            asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls, limit=STREAM_LIMIT)
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -347,8 +348,8 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Receiv
 
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     pieces: list[bytes] = []
-    while size := int(await reader.readline(), 16):
+    while size := int(await reader.readuntil(b"\r\n"), 16):
         pieces.append(await reader.readexactly(size))
-        await reader.readline()
-    await reader.readline()
+        await reader.readuntil(b"\r\n")
+    await reader.readuntil(b"\r\n")
     return b"".join(pieces)

@@ -235,6 +235,7 @@ def raw(gateway: RunningGateway, data: bytes) -> bytes:
         (b"nonsense\r\n\r\n", b"400"),
         (b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx", b"400"),
         (b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 400_000, b"431"),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", b"431"),
     ],
 )
 def test_what_is_not_http_gets_an_openai_error_and_a_closed_connection(
@@ -349,6 +350,13 @@ def test_half_a_request_is_told_so_in_time(
     assert upstream.received == []
 
 
+def test_half_a_control_request_is_told_so_in_time(impatient: RunningGateway):
+    answer = raw(impatient, post_bytes(b'{"trace_id": "t", "rating": 1}', "/api/feedback")[:-5])
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"listen.body_s" in answer
+
+
 def test_silent_connections_are_closed(impatient: RunningGateway):
     assert raw(impatient, b"") == b""
     answer = raw(impatient, post_bytes(json.dumps(chat()).encode()))
@@ -361,6 +369,22 @@ def test_a_body_that_stops_being_http_is_a_400(gateway: RunningGateway, upstream
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert upstream.received == []
+
+
+def test_garbage_in_the_packet_that_ends_a_body_does_not_hide_its_end(gateway: RunningGateway):
+    request = post_bytes(json.dumps(chat()).encode())
+    with gateway.connect() as connection:
+        connection.sendall(request[:-5])
+        wait_until(lambda: gateway.state.in_flight == 1)
+        connection.sendall(request[-5:] + b"}}")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_control_request_behind_another_closes_after_the_first(gateway: RunningGateway):
+    health = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
+    answer = raw(gateway, health + post_bytes(b"{}", "/api/feedback"))
+
+    assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("follower", [b"nonsense\r\n\r\n", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"])
