@@ -7,17 +7,23 @@ import msgspec
 from gateway.data_plane.body import RequestView, upstream_body
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.dialect import Dialect
+from gateway.data_plane.dialect_chat import CHAT
 from gateway.data_plane.errors import ApiError, Headers
 from gateway.fiber import Fiber
 from gateway.traces.types import Outcome
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One path of ours. `streams_usage`: its streams can be asked for usage with `stream_options`."""
+    """One path of ours. `streams_usage`: its streams can be asked for usage with `stream_options`.
+
+    `dialect`: how its answers are read; those that do not stream fail as chat does.
+    """
 
     path: str
     upstream_path: str
     streams_usage: bool = False
+    dialect: Dialect = CHAT
 
 
 class Call:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.call import own_headers
-from gateway.data_plane.errors import error_body
 from gateway.data_plane.headers import downstream
-from gateway.data_plane.sse import StreamWatcher
 from gateway.traces.types import Outcome
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
+from gateway.upstream.errors import DisconnectedError, UpstreamError
 
-MAX_OPENING_BYTES = 1024 * 1024  # what may come, and is held back, before the first content
+MAX_OPENING_BYTES = 1024 * 1024  # of what comes before the first content and is held back; more passes
 FINISH_GRACE_S = 1.0  # for usage and the end mark once every answer has its finish reason
 
 _REASONS = {
@@ -19,6 +17,7 @@ _REASONS = {
     "done": "no_finish_reason",
     "error": "error_in_200",
     "broken": "not_json",
+    "too_large": "event_too_large",
 }
 
 
@@ -36,7 +35,7 @@ class _StreamRelay:
         self._trace = call.trace
         self._client = call.client_side
         self._status = connection.status
-        self._watcher = StreamWatcher(choices=call.view.choices, hide_usage=call.adds_usage)
+        self._watcher = call.endpoint.dialect.watch(call.view, hide_usage=call.adds_usage)
         self._unsent = b""  # before the first content, and at the end, what goes with the last write
         self._error: UpstreamError | None = None
         connection.on_expired = call.expire
@@ -52,58 +51,62 @@ class _StreamRelay:
             return None
         reason = self._error.reason if self._error is not None else _REASONS[watcher.ending]
         # An answer that began is an answer broken off, whether its end came in the same packet or later.
-        if not self._client.started and (watcher.ending == "error" or not watcher.has_content):
+        if not self._client.started and (watcher.ending == "error" or not watcher.is_committed):
             return self._failure(reason)
         if watcher.ending == "error":
             self._end("upstream_error", watcher.held, reason)
         else:
-            self._end("truncated", _error_event(reason), reason)
+            message = f"The upstream's stream broke off ({reason}); the answer up to here is not whole."
+            self._end("truncated", watcher.error_event(message, "stream_truncated"), reason)
         return None
 
     async def _pass_on(self) -> None:
         """Until the stream ends, one way or another."""
+        connection, watcher, trace, client = self._connection, self._watcher, self._trace, self._client
         timeouts = self._attempt.pool.upstream.timeouts
-        connection, watcher, trace = self._connection, self._watcher, self._trace
+        patience_s = {
+            "work": max(timeouts.first_token_s, timeouts.idle_s),
+            "text": timeouts.idle_s,
+            "end": min(timeouts.idle_s, FINISH_GRACE_S),
+        }
+        holds_back = is_silent = True
         connection.arm("first_token", timeouts.first_token_s)
         while True:
             await connection.more()
             data = connection.take()
             trace.keep(data)
             passed = watcher.feed(data)
-            if watcher.ending == "open" and connection.complete:
-                passed += watcher.close()
-            over = watcher.ending != "open" or connection.complete
-            if over or not watcher.has_content:
+            if watcher.ending != "open" or connection.complete:
+                if watcher.ending == "open":
+                    passed += watcher.close()
                 self._unsent += passed
-                if len(self._unsent) > MAX_OPENING_BYTES and not watcher.has_content:
-                    raise ProtocolError(f"a stream began with {MAX_OPENING_BYTES} bytes and no content")
-            elif passed:
-                connection.rest()
-                if self._client.is_behind:
-                    await self._client.drain()
-                self._send(passed)
-            if over:
                 return
-            if watcher.is_exhausted:
-                connection.arm("idle", min(timeouts.idle_s, FINISH_GRACE_S))
-            elif watcher.has_content:
-                connection.arm("idle", timeouts.idle_s)
-
-    def _send(self, passed: bytes) -> None:
-        if not self._client.started:
-            self._start()
-            passed, self._unsent = self._unsent + passed, b""
-        self._client.write(passed)
+            if holds_back:
+                self._unsent += passed
+                if not watcher.is_committed and len(self._unsent) <= MAX_OPENING_BYTES:
+                    continue
+                holds_back = False
+                passed, self._unsent = self._unsent, b""
+                self._start()
+            if passed:
+                if is_silent and watcher.has_content:
+                    is_silent = False
+                    trace.first_content()
+                connection.rest()
+                if client.is_behind:
+                    await client.drain()
+                client.write(passed)
+            connection.arm("idle", patience_s[watcher.awaits])
 
     def _start(self) -> None:
-        if self._watcher.has_content:
-            self._trace.first_content()
         self._trace.status = self._status
         headers = downstream(self._connection.headers, own_headers(self._trace), keep_length=False)
         self._client.start(self._status, headers)
 
     def _end(self, outcome: Outcome, tail: bytes, reason: str | None = None) -> None:
         """Write the trace down, then give the client the rest."""
+        if self._watcher.has_content and self._trace.ttft_s is None:
+            self._trace.first_content()
         if not self._client.started:
             self._start()
         self._attempt.end(self._status, reason)
@@ -124,8 +127,3 @@ class _StreamRelay:
             f"upstream {self._attempt.pool.name!r}: its stream ended before any answer ({reason})"
         )
         return Failure(reason=reason, may_retry=True, may_move=True, error=error, response=response)
-
-
-def _error_event(reason: str) -> bytes:
-    message = f"The upstream's stream broke off ({reason}); the answer up to here is not whole."
-    return b"data: " + error_body(message, "server_error", "stream_truncated") + b"\n\n"

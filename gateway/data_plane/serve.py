@@ -15,6 +15,7 @@ from gateway.data_plane.body import read_body
 from gateway.data_plane.call import Call, Endpoint, refuse
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
 from gateway.data_plane.headers import read_own
@@ -31,6 +32,7 @@ ENDPOINTS = {
         Endpoint(path="/v1/chat/completions", upstream_path="/chat/completions", streams_usage=True),
         Endpoint(path="/v1/completions", upstream_path="/completions", streams_usage=True),
         Endpoint(path="/v1/embeddings", upstream_path="/embeddings"),
+        Endpoint(path="/v1/responses", upstream_path="/responses", dialect=RESPONSES),
     )
 }
 _MODELS = "/v1/models"
