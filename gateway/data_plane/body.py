@@ -27,10 +27,11 @@ class _Fields(msgspec.Struct):
     safety_identifier: str | None = None
     user: str | None = None
     n: int | None = None
+    prompt: msgspec.Raw = msgspec.Raw(b"")
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a body decides its way. `choices` is how many answers were asked for (`n`)."""
+    """What of a body decides its way. `choices`: how many answers a stream will hold, `n` for each prompt."""
 
     model: str
     stream: bool
@@ -53,6 +54,7 @@ NOTHING_READ = RequestView(
 )
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 _decode = msgspec.json.Decoder(_Fields).decode
+_decode_prompts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def read_body(body: bytes) -> RequestView:
@@ -75,7 +77,7 @@ def read_body(body: bytes) -> RequestView:
         has_stream_options=options is not None,
         session=_key(fields.metadata.session_id if fields.metadata is not None else None),
         subject=_key(fields.safety_identifier or fields.user),
-        choices=fields.n if fields.n is not None and fields.n > 0 else 1,
+        choices=_choices(fields) if fields.stream is True else 1,
     )
 
 
@@ -120,7 +122,18 @@ def _read_leniently(body: bytes) -> _Fields:
         safety_identifier=_text(data.get("safety_identifier")),
         user=_text(data.get("user")),
         n=n if isinstance(n, int) else None,
+        prompt=msgspec.Raw(msgspec.json.encode(data["prompt"])) if "prompt" in data else msgspec.Raw(b""),
     )
+
+
+def _choices(fields: _Fields) -> int:
+    asked = fields.n if fields.n is not None and fields.n > 0 else 1
+    prompt = bytes(fields.prompt)
+    if prompt[:1] != b"[":
+        return asked
+    prompts = _decode_prompts(prompt)
+    # A list of numbers is one prompt, of tokens.
+    return asked if not prompts or bytes(prompts[0])[:1].isdigit() else asked * len(prompts)
 
 
 def _key(value: str | None) -> str | None:

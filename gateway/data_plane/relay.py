@@ -6,7 +6,7 @@ UpstreamError, and another attempt may be made. The trace is written down before
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -21,16 +21,6 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
 
 BUFFERED_BYTES = 1024 * 1024  # of a response that is held until it is whole; a larger one passes in pieces
-_ERROR_LOOKED_FOR = 256  # bytes: an error inside a 200 says so at its beginning
-
-
-class _Answer(msgspec.Struct):
-    error: Any = None
-    choices: msgspec.Raw = msgspec.Raw(b"")
-    data: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class Ready(Protocol):
@@ -59,7 +49,7 @@ def _judge_whole(attempt: OpenAttempt, connection: Connection) -> Ready | Failur
     response = Response(status=status, headers=headers, body=body)
     if status >= 400:
         return refused(response)
-    if b'"error"' in body[:_ERROR_LOOKED_FOR] and _reports_error(body):
+    if attempt.call.endpoint.dialect.reports_error(body):
         return Failure(reason="error_in_200", may_retry=True, may_move=True, response=response)
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
@@ -136,17 +126,9 @@ def _encoding(headers: Headers) -> str | None:
     return None
 
 
-def _reports_error(body: bytes) -> bool:
-    try:
-        answer = _decode_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return answer.error is not None and not bytes(answer.choices) and not bytes(answer.data)
-
-
 def _is_json(body: bytes) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.call import own_headers
-from gateway.data_plane.errors import error_body
 from gateway.data_plane.headers import downstream
-from gateway.data_plane.sse import StreamWatcher
 from gateway.traces.types import Outcome
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
+from gateway.upstream.errors import DisconnectedError, UpstreamError
 
-MAX_OPENING_BYTES = 1024 * 1024  # what may come, and is held back, before the first content
+MAX_OPENING_BYTES = 1024 * 1024  # of what comes before the first content and is held back; more passes
 FINISH_GRACE_S = 1.0  # for usage and the end mark once every answer has its finish reason
 
 _REASONS = {
@@ -19,11 +17,12 @@ _REASONS = {
     "done": "no_finish_reason",
     "error": "error_in_200",
     "broken": "not_json",
+    "too_large": "event_too_large",
 }
 
 
 class StreamRelay:
-    """One stream of events: `open` until there is content, then `deliver`."""
+    """One stream of events: `open` until the client may have what came, then `deliver`."""
 
     def __init__(self, attempt: OpenAttempt, connection: Connection) -> None:
         call = attempt.call
@@ -33,24 +32,29 @@ class StreamRelay:
         self._trace = call.trace
         self._client = call.client_side
         self._status = connection.status
-        self._watcher = StreamWatcher(choices=call.view.choices, hide_usage=call.adds_usage)
+        self._watcher = call.endpoint.dialect.watch(call.view, hide_usage=call.adds_usage)
+        timeouts = attempt.target.timeouts
+        self._patience_s = {
+            "work": max(timeouts.first_token_s, timeouts.idle_s),
+            "text": timeouts.idle_s,
+            "end": min(timeouts.idle_s, FINISH_GRACE_S),
+        }
         self._unsent = b""  # before the first content, and at the end, what goes with the last write
         self._over = False
         self._error: UpstreamError | None = None
 
     async def open(self) -> Failure | None:
-        """Until there is content, or the stream has ended without an answer that can be given."""
-        watcher = self._watcher
-        self._connection.arm("first_token", self._attempt.target.timeouts.first_token_s)
+        """Until the client may have what came, or the stream has ended without an answer to give."""
+        watcher, connection = self._watcher, self._connection
+        connection.arm("first_token", self._attempt.target.timeouts.first_token_s)
         try:
-            while not (self._over or watcher.has_content):
-                self._unsent += await self._next()
-                if len(self._unsent) > MAX_OPENING_BYTES and not watcher.has_content:
-                    raise ProtocolError(f"a stream began with {MAX_OPENING_BYTES} bytes and no content")
+            while not (self._over or watcher.is_committed or len(self._unsent) > MAX_OPENING_BYTES):
+                await connection.more()
+                self._unsent += self._read(connection.take())
         except UpstreamError as error:
             self._error, self._over = error, True
         # An answer that began is an answer broken off, whether its end came in the same packet or later.
-        if self._over and not self._is_success and (watcher.ending == "error" or not watcher.has_content):
+        if self._over and not self._is_success and (watcher.ending == "error" or not watcher.is_committed):
             return self._failure(self._reason)
         return None
 
@@ -61,13 +65,14 @@ class StreamRelay:
             await self._pass_on()
         except UpstreamError as error:
             self._error = error
+        watcher = self._watcher
         if self._is_success:
-            watcher = self._watcher
             self._end("ok", watcher.held if watcher.ending == "done" else b"")
-        elif self._watcher.ending == "error":
-            self._end("upstream_error", self._watcher.held, self._reason)
+        elif watcher.ending == "error":
+            self._end("upstream_error", watcher.held, self._reason)
         else:
-            self._end("truncated", _error_event(self._reason), self._reason)
+            message = f"The upstream's stream broke off ({self._reason}); the answer up to here is not whole."
+            self._end("truncated", watcher.error_event(message, "stream_truncated"), self._reason)
 
     @property
     def _is_success(self) -> bool:
@@ -78,44 +83,61 @@ class StreamRelay:
         return self._error.reason if self._error is not None else _REASONS[self._watcher.ending]
 
     async def _pass_on(self) -> None:
-        connection, watcher, client = self._connection, self._watcher, self._client
-        idle_s = self._attempt.target.timeouts.idle_s
-        passed, self._unsent = self._unsent, b""
+        """Until the stream is over. Packets pass within the connection's callback while all goes well."""
+        connection, client = self._connection, self._client
+        if self._over:
+            return
+        opening, self._unsent = self._unsent, b""
+        self._start()
+        self._send(opening)
         while not self._over:
-            if passed:
+            if client.is_behind:
                 connection.rest()
-                if client.is_behind:
-                    await client.drain()
-                if not client.started:
-                    self._start()
-                client.write(passed)
-            connection.arm("idle", min(idle_s, FINISH_GRACE_S) if watcher.is_exhausted else idle_s)
-            passed = await self._next()
-        self._unsent = passed
+                await client.drain()
+                connection.arm("idle", self._patience_s[self._watcher.awaits])
+            await connection.pour(self._take, self._is_held_up)
+            if connection.complete and not self._over:
+                self._take(b"")
 
-    async def _next(self) -> bytes:
-        """Of the next packet what may pass; `_over` when it was the last."""
-        connection, watcher = self._connection, self._watcher
-        await connection.more()
-        data = connection.take()
+    def _is_held_up(self) -> bool:
+        return self._over or self._client.is_behind
+
+    def _take(self, data: bytes) -> None:
+        passed = self._read(data)
+        if self._over:
+            self._unsent = passed
+        else:
+            self._send(passed)
+
+    def _send(self, passed: bytes) -> None:
+        watcher = self._watcher
+        if passed:
+            if self._trace.ttft_s is None and watcher.has_content:
+                self._trace.first_content()
+            self._client.write(passed)
+        self._connection.arm("idle", self._patience_s[watcher.awaits])
+
+    def _read(self, data: bytes) -> bytes:
+        """What of *data* may pass; `_over` when it was the last."""
+        watcher = self._watcher
         self._attempt.kept.add(data)
         passed = watcher.feed(data)
         if watcher.ending != "open":
             self._over = True
-        elif connection.complete:
+        elif self._connection.complete:
             self._over = True
             passed += watcher.close()
         return passed
 
     def _start(self) -> None:
-        if self._watcher.has_content:
-            self._trace.first_content()
         self._trace.status = self._status
         headers = downstream(self._connection.headers, own_headers(self._trace), keep_length=False)
         self._client.start(self._status, headers)
 
     def _end(self, outcome: Outcome, tail: bytes, reason: str | None = None) -> None:
         """Write the trace down, then give the client the rest."""
+        if self._watcher.has_content and self._trace.ttft_s is None:
+            self._trace.first_content()
         if not self._client.started:
             self._start()
         self._attempt.end(self._status, reason)
@@ -136,8 +158,3 @@ class StreamRelay:
             f"upstream {self._attempt.pool.name!r}: its stream ended before any answer ({reason})"
         )
         return Failure(reason=reason, may_retry=True, may_move=True, error=error, response=response)
-
-
-def _error_event(reason: str) -> bytes:
-    message = f"The upstream's stream broke off ({reason}); the answer up to here is not whole."
-    return b"data: " + error_body(message, "server_error", "stream_truncated") + b"\n\n"

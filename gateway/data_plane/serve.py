@@ -14,6 +14,7 @@ from gateway.data_plane.body import NOTHING_READ, read_body
 from gateway.data_plane.call import Call, refuse
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import ClientGoneError, Exchange, KnownHead, ShutdownError
@@ -42,6 +43,7 @@ ENDPOINTS = {
             streams_usage=True,
         ),
         Endpoint(path="/v1/embeddings", upstream_path="/embeddings", operation="embeddings"),
+        Endpoint(path="/v1/responses", upstream_path="/responses", operation="chat", dialect=RESPONSES),
     )
 }
 _MODELS = "/v1/models"

@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self.buffered = 0
         self._pieces: list[bytes] = []
         self._wanted = 0
+        self._sink: Callable[[bytes], None] | None = None
+        self._is_held_up: Callable[[], bool] = bool
         self._head_bytes = 0
         self.framed = False  # the body's end is told by a length or by chunks, not by the connection's end
         self._paused = False
@@ -149,6 +151,23 @@ class Connection(asyncio.Protocol):
         finally:
             self._awaited = False
 
+    async def pour(self, sink: Callable[[bytes], None], is_held_up: Callable[[], bool]) -> None:
+        """Hand the body to *sink* as it comes in, until it is whole or *is_held_up* says so.
+
+        What came before is handed over first. *sink* is called where the bytes arrive: it must be quick.
+        """
+        if self._pieces:
+            sink(self.take())
+        self._sink, self._is_held_up = sink, is_held_up
+        self._awaited = True
+        try:
+            while not (self.complete or is_held_up()):
+                self.check()
+                await SUSPEND
+        finally:
+            self._sink = None
+            self._awaited = False
+
     def take(self) -> bytes:
         """What came in since the last call; reading goes on if it had paused."""
         pieces = self._pieces
@@ -231,16 +250,25 @@ class Connection(asyncio.Protocol):
             if not self.complete:
                 self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
             return
-        if self.headed:
-            if self.complete or self.buffered >= self._wanted:
+        if self._sink is not None:
+            if self._pieces:
+                self._sink(self.take())
+            if self.complete or self._is_held_up():
                 self._wake()
-            elif self._phase == "idle":
-                self.arm("idle", self._patience_s)  # a body that is waited for as a whole is coming on
-            if self.buffered > max(HIGH_WATER_BYTES, self._wanted) and not self.complete:
-                self._paused = True
-                self._transport.pause_reading()
+        elif self.headed:
+            self._offer()
         elif self._head_bytes > MAX_HEAD_BYTES:
             self._fail(self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)"))
+
+    def _offer(self) -> None:
+        """Tell of a body that comes in, and hold it back where nobody takes it."""
+        if self.complete or self.buffered >= self._wanted:
+            self._wake()
+        elif self._phase == "idle":
+            self.arm("idle", self._patience_s)  # a body that is waited for as a whole is coming on
+        if self.buffered > max(HIGH_WATER_BYTES, self._wanted) and not self.complete:
+            self._paused = True
+            self._transport.pause_reading()
 
     # --- httptools' side
 

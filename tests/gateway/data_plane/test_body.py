@@ -127,6 +127,27 @@ def test_what_decides_the_way_is_read():
     )
 
 
+@pytest.mark.parametrize(
+    ("fields", "answers"),
+    [
+        ('"messages": []', 1),
+        ('"messages": [], "n": 3', 3),
+        ('"messages": [], "n": 0', 1),
+        ('"prompt": "a"', 1),
+        ('"prompt": ["a"]', 1),
+        ('"prompt" :\n [ "a", "b,]" ], "n": 2', 4),
+        ('"prompt": [[1, 2], [3]]', 2),
+        ('"prompt": [1, 2, 3]', 1),
+        ('"prompt": []', 1),
+        ('"prompt": null', 1),
+        ('"prompt": ["a", "b"], "user": 7', 2),
+        ('"user": 7', 1),
+    ],
+)
+def test_a_stream_holds_n_answers_for_each_prompt(fields: str, answers: int):
+    assert read_body(f'{{"model": "m", "stream": true, {fields}}}'.encode()).choices == answers
+
+
 def test_a_long_session_is_cut_alike_in_header_and_body():
     session = "ü" * 600
     own, _ = read_own([(b"x-tracetune-session", session.encode())])

@@ -9,13 +9,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.request_path import RunningGateway, chat, config_for, running_gateway
+from gateway.data_plane import relay_stream
+from tests.support.request_path import ROUTE, RunningGateway, chat, config_for, running_gateway
 from tests.support.upstream import (
     DONE,
+    Received,
+    Reply,
     Script,
     ScriptedUpstream,
     delta,
     event,
+    send_events,
     sends,
     stream_events,
     streams_events,
@@ -120,6 +124,56 @@ def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway
 
     assert b"stream_truncated" in ask(gateway, n=2).content
     assert gateway.trace().outcome == "truncated"
+
+
+def test_the_answer_to_each_prompt_is_waited_for(upstream: ScriptedUpstream, tmp_path: Path):
+    """A server may answer one prompt after the other; a finish reason is not the end then."""
+
+    def chunk(text: str, finish: str | None, index: int) -> bytes:
+        return event({"choices": [{"index": index, "text": text, "finish_reason": finish}]})
+
+    events = [chunk("a", "stop", 0), chunk("b", None, 1), chunk("", "stop", 1), DONE]
+
+    async def script(received: Received, reply: Reply) -> None:
+        await send_events(reply, events[:1], end=False)
+        await reply.pause(relay_stream.FINISH_GRACE_S * 1.5)
+        for each in events[1:]:
+            await reply.chunk(each)
+        await reply.end_chunks()
+
+    upstream.default = script
+    body = {"model": ROUTE, "prompt": ["one", "two"], "stream": True}
+    with_patience = {"idle_s": 5, "total_s": 10}
+    with running_gateway(tmp_path, config_for(upstream.base_url, timeouts=with_patience)) as gateway:
+        answer = httpx.post(f"{gateway.base_url}/completions", json=body, timeout=10)
+
+        assert answer.content == b"".join(events)
+        assert gateway.trace().outcome == "ok"
+
+
+def test_our_error_after_an_event_without_its_blank_line_can_still_be_read(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    upstream.default = sends(HEAD + b"\r\n" + FIRST.rstrip(b"\n"))
+    first, ours, _ = ask(gateway).content.split(b"\n\n")
+
+    assert first == FIRST.rstrip(b"\n")
+    assert json.loads(ours.removeprefix(b"data: "))["error"]["code"] == "stream_truncated"
+    assert gateway.trace().outcome == "truncated"
+
+
+def test_an_opening_beyond_the_bound_passes_and_is_not_begun_again(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    comment = b": " + b"x" * (relay_stream.MAX_OPENING_BYTES // 4) + b"\n\n"
+    upstream.default = streams_events([comment] * 5, then="close")
+    answer = ask(gateway)
+
+    assert answer.status_code == 200
+    assert answer.content.startswith(comment * 5)
+    assert b"stream_truncated" in answer.content
+    assert (gateway.trace().outcome, gateway.trace().ttft_ms) == ("truncated", None)
+    assert len(upstream.received) == 1
 
 
 def test_an_error_event_of_the_upstream_is_the_clients_to_read(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.traces.assemble import assemble
-from gateway.traces.usage import finish_reason, read_usage
+from gateway.traces.usage import finish_reason
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -188,29 +188,9 @@ def test_legacy_completions_join_their_text() -> None:
     }
 
 
-def test_a_responses_stream_is_its_final_response_or_what_had_arrived() -> None:
-    final = {
-        "object": "response",
-        "status": "completed",
-        "output": [{"type": "message", "content": [{"type": "output_text", "text": "hello"}]}],
-        "usage": {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 1}},
-    }
-    stream: list[dict[str, Any]] = [
-        {
-            "type": "response.created",
-            "response": {"object": "response", "status": "in_progress", "output": []},
-        },
-        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "content": []}},
-        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "hel"},
-        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "lo"},
-        {"type": "response.completed", "response": final},
-    ]
-    whole = assemble(sse(stream, done=False))
-    assert whole == final
-    assert finish_reason(whole) == "stop"
-    usage = read_usage(whole)
-    assert (usage.tokens_in, usage.tokens_cached, usage.tokens_out) == (3, 1, 2)
-    partial = assemble(sse(stream[:3], done=False))
-    assert partial is not None
-    assert partial["output"] == [{"type": "message", "content": [{"type": "output_text", "text": "hel"}]}]
-    assert finish_reason(partial) is None
+def test_a_typed_error_in_a_chat_stream_leaves_it_a_chat() -> None:
+    chunks = [chunk([{"index": 0, "delta": {"content": "a"}}]), {"type": "error", "error": {"message": "x"}}]
+    assembled = assemble(sse(chunks))
+
+    assert assembled is not None
+    assert assembled["choices"][0]["message"]["content"] == "a"

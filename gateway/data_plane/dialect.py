@@ -1,0 +1,28 @@
+"""What differs between the kinds of answers that upstreams give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gateway.data_plane.body import RequestView
+from gateway.data_plane.sse import StreamWatcher
+
+
+class Watch(Protocol):
+    """Makes the watcher of one stream. `hide_usage`: the usage that comes is of our asking."""
+
+    def __call__(self, view: RequestView, /, *, hide_usage: bool) -> StreamWatcher:
+        """The watcher of a stream that answers the request of *view*."""
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How the answers of an endpoint stream and fail.
+
+    `reports_error`: whether the whole body of a 200 is an error all the same.
+    """
+
+    watch: Watch
+    reports_error: Callable[[bytes], bool]

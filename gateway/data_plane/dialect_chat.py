@@ -1,0 +1,154 @@
+"""How `/v1/chat/completions` and `/v1/completions` stream and fail: chunks of choices, then `[DONE]`. Pure.
+
+Held back are the end mark (`data: [DONE]`) and errors. Left out is the chunk that holds nothing but a usage
+which we asked for and the client did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.data_plane.body import RequestView
+from gateway.data_plane.dialect import Dialect
+from gateway.data_plane.errors import error_body
+from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, payload_of
+
+_ERROR_LOOKED_FOR = 256  # bytes: an error inside a 200 says so at its beginning
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+class _OpeningChoice(_Choice):
+    delta: dict[str, Any] | None = None
+    text: str | None = None
+
+
+class _OpeningChunk(msgspec.Struct):
+    choices: list[_OpeningChoice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+class _Answer(msgspec.Struct):
+    error: Any = None
+    choices: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_opening = msgspec.json.Decoder(_OpeningChunk).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class ChatWatcher(StreamWatcher):
+    """Watches chunks of choices.
+
+    `choices`: how many answers were asked for. `hide_usage`: the usage-only chunk is of our asking.
+    """
+
+    def __init__(self, *, choices: int = 1, hide_usage: bool = False) -> None:
+        super().__init__()
+        self._expected = choices
+        self._hide_usage = hide_usage
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+
+    @property
+    def is_complete(self) -> bool:
+        """Every answer that began has its finish reason."""
+        return bool(self._finished) and self._seen <= self._finished
+
+    def judge(self, event: bytes) -> Verdict:
+        """Read one chunk."""
+        payload = payload_of(event)
+        if payload is None:
+            return "pass"
+        if payload == DONE:
+            return self._hold("done")
+        try:
+            chunk: _Chunk | _OpeningChunk
+            try:
+                chunk = _decode(payload) if self.has_content else _decode_opening(payload)
+            except msgspec.ValidationError:
+                chunk = _read_unusual(payload)
+                self._begin()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._hold("broken")
+        if chunk.error is not None:
+            return self._hold("error")
+        choices = chunk.choices
+        if choices:
+            self._note(choices)
+        elif self._hide_usage and choices is not None and chunk.usage is not None:
+            return "hide"
+        return "pass"
+
+    def _note(self, choices: Sequence[_Choice]) -> None:
+        for choice in choices:
+            index = choice.index
+            if index not in self._seen:
+                self._seen.add(index)
+                if self.has_content:
+                    self.awaits = "text"
+            if choice.finish_reason is not None:
+                self._begin()
+                self._finished.add(index)
+                if self.is_complete and len(self._finished) >= self._expected:
+                    self.awaits = "end"  # only usage and the end mark may still come
+            elif not self.has_content and _says_something(choice):
+                self._begin()
+
+    def _begin(self) -> None:
+        if not self.has_content:
+            self.has_content = self.is_committed = True
+            self.awaits = "text"
+
+    def _error(self, message: str, code: str) -> bytes:
+        return b"data: " + error_body(message, "server_error", code) + b"\n\n"
+
+
+def _read_unusual(payload: bytes) -> _Chunk:
+    """JSON of a shape that we do not know: it counts as content, unless it reports an error.
+
+    Raises what decoding raises: the first decoder gave up where the shape ended, perhaps before the JSON did.
+    """
+    data = msgspec.json.decode(payload)
+    reports_error = isinstance(data, dict) and data.get("error") is not None
+    return _Chunk(error=reports_error or None)
+
+
+def _says_something(choice: _Choice) -> bool:
+    """Whether it holds more than a role: text, reasoning, a refusal, a tool call, or what comes next."""
+    if not isinstance(choice, _OpeningChoice):
+        return False
+    delta = choice.delta or {}
+    return bool(choice.text) or any(value for key, value in delta.items() if key != "role")
+
+
+def _watch(view: RequestView, *, hide_usage: bool) -> ChatWatcher:
+    return ChatWatcher(choices=view.choices, hide_usage=hide_usage)
+
+
+def _reports_error(body: bytes) -> bool:
+    if b'"error"' not in body[:_ERROR_LOOKED_FOR]:
+        return False
+    try:
+        answer = _decode_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return answer.error is not None and not bytes(answer.choices) and not bytes(answer.data)
+
+
+CHAT = Dialect(watch=_watch, reports_error=_reports_error)
