@@ -118,7 +118,7 @@ class ResponsesWatcher(StreamWatcher):
 
 
 def _read_unusual(payload: bytes) -> _Event:
-    """The same of JSON whose shape we do not know."""
+    """The same of JSON whose shape we do not know. Raises what decoding raises."""
     data = msgspec.json.decode(payload)
     fields = data if isinstance(data, dict) else {}
     kind, number = fields.get("type"), fields.get("sequence_number")

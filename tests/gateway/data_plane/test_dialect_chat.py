@@ -25,6 +25,13 @@ def test_usage_beside_choices_is_never_left_out():
     assert ChatWatcher(hide_usage=True).feed(chunk) == chunk
 
 
+@pytest.mark.parametrize("choices", [{}, {"choices": None}])
+def test_usage_in_a_chunk_that_is_not_of_our_asking_is_not_left_out(choices: dict[str, None]):
+    chunk = event({"usage": {"prompt_tokens": 1}, **choices})
+
+    assert ChatWatcher(hide_usage=True).feed(chunk) == chunk
+
+
 @pytest.mark.parametrize(
     ("chunk", "content"),
     [

@@ -131,11 +131,18 @@ def test_the_usage_that_we_asked_for_is_left_out_whatever_the_pieces(cuts: list[
 
 @pytest.mark.parametrize("watch", [ChatWatcher, ResponsesWatcher])
 @pytest.mark.parametrize(
-    "bad", [b"data: {not json\n\n", b"data: <html>\n\n", b"event: x\ndata: \xff\xfe\n\n"]
+    "bad",
+    [
+        b"data: {not json\n\n",
+        b"data: <html>\n\n",
+        b"event: x\ndata: \xff\xfe\n\n",
+        b'data: {"choices": 1, "type": 1, oops\n\n',
+        b'data: {"choices": 1, "type": 1, "x": ' + b"[" * 5_000 + b"\n\n",
+    ],
 )
 def test_a_chunk_that_is_not_json_ends_the_stream_and_does_not_pass(watch: Watch, bad: bytes):
     before = TYPED if watch is ResponsesWatcher else CHAT
-    for at in range(len(bad) + 1):
+    for at in range(min(len(bad), 60) + 1):
         watcher = watch()
 
         assert run(watcher, [before + bad[:at], bad[at:] + DONE]) == before
