@@ -8,7 +8,7 @@ from gateway.data_plane.errors import error_body
 from gateway.data_plane.headers import downstream
 from gateway.data_plane.sse import StreamWatcher
 from gateway.traces.types import Outcome
-from gateway.upstream.connection import Connection
+from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
 
 MAX_OPENING_BYTES = 1024 * 1024  # what may come, and is held back, before the first content
@@ -25,7 +25,7 @@ _REASONS = {
 class StreamRelay:
     """One stream of events: `open` until there is content, then `deliver`."""
 
-    def __init__(self, attempt: OpenAttempt, connection: Connection) -> None:
+    def __init__(self, attempt: OpenAttempt, connection: Channel) -> None:
         call = attempt.call
         self._attempt = attempt
         self._connection = connection
