@@ -7,6 +7,7 @@ import time
 from collections import deque
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from gateway.config.secrets import UpstreamSecrets
 from gateway.config.types import Upstream
@@ -21,6 +22,9 @@ from gateway.upstream.machine_cost import MachineTime
 from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
 from gateway.upstream.retries import RetryBudget
+
+if TYPE_CHECKING:
+    from gateway.upstream.httpx_transport import HttpxTransport
 
 MAX_IDLE_CONNECTIONS = 256  # kept open to one server by one worker
 MAX_IDLE_S = 30.0  # an idle connection is closed rather than trusted for longer
@@ -91,6 +95,7 @@ class UpstreamPool:
         self.retry_budget = RetryBudget(upstream.retries.budget)
         self.in_flight = 0
         self.head = RequestHead(upstream, secrets)
+        self._httpx = _httpx(upstream, secrets)
         self._secrets = secrets
         self._workers = workers
         self._servers = [Server(url) for url in upstream.servers]
@@ -178,7 +183,11 @@ class UpstreamPool:
         return None
 
     async def connect(self, server: Server, fiber: Fiber, connect_s: float, total_at: float) -> Channel:
-        """A new connection. Raises ConnectError or DeadlineError."""
+        """A new connection. Raises ConnectError or DeadlineError; through httpx the first exchange does."""
+        if self._httpx is not None:
+            channel = self._httpx.connection(server.address, connect_s)
+            self.sweeper.watch(channel)
+            return channel
         return await fiber.in_task(self._connect(server, connect_s, total_at), self.discard)
 
     async def _connect(self, server: Server, connect_s: float, total_at: float) -> Connection:
@@ -237,6 +246,14 @@ class UpstreamPool:
         self.sweeper.forget(connection)
         if connection in server.idle:
             server.idle.remove(connection)
+
+
+def _httpx(upstream: Upstream, secrets: UpstreamSecrets) -> HttpxTransport | None:
+    if upstream.transport != "httpx":
+        return None
+    from gateway.upstream.httpx_transport import HttpxTransport  # httpx is not loaded where nothing needs it
+
+    return HttpxTransport(upstream, secrets)
 
 
 def _reason(error: OSError) -> str:
