@@ -33,6 +33,7 @@ from tests.support.upstream import (
     streams_events,
 )
 
+pytestmark = pytest.mark.transports("native", "httpx")
 WITHIN_S = 1.0
 
 
@@ -85,6 +86,7 @@ def test_the_upstream_is_cancelled(upstream: ScriptedUpstream, tmp_path: Path, p
         assert gateway.state.in_flight == 0
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_leaving_in_a_retry_pause_ends_it(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(429, retry_after="4")
     with running_gateway(tmp_path, slow(upstream.base_url)) as gateway:
@@ -154,6 +156,7 @@ def test_leaving_with_half_a_body_leaves_nothing_behind(gateway: RunningGateway,
     assert upstream.received == []
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_one_client_that_leaves_disturbs_no_other(upstream: ScriptedUpstream, tmp_path: Path):
     events = [event(delta(str(number))) for number in range(20)]
     upstream.default = streams_events([*events, event(delta(finish="stop")), event(b"[DONE]")], gap_s=0.03)
@@ -186,6 +189,7 @@ async def floods(received: Received, reply: Reply) -> None:
     await reply.end_chunks()
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_a_slow_reader_holds_back_its_own_upstream_and_nobody_elses(
     upstream: ScriptedUpstream, tmp_path: Path
 ):

@@ -21,6 +21,7 @@ from tests.support.upstream import (
     streams_events,
 )
 
+pytestmark = pytest.mark.transports("native", "httpx")
 FIRST = event(delta("half an"))
 LAST = event(delta(finish="stop"))
 GAP_S = 0.05  # so that the first content is with the client before the stream ends
@@ -101,6 +102,7 @@ def test_an_answer_that_began_is_truncated_though_all_of_it_came_at_once(
     assert len(upstream.received) == 1
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 @pytest.mark.parametrize("then", ["end", "close", "reset", "hang"])
 def test_a_stream_that_lacks_only_its_end_mark_is_complete(
     gateway: RunningGateway, upstream: ScriptedUpstream, then: str
@@ -122,6 +124,7 @@ def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway
     assert gateway.trace().outcome == "truncated"
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_an_error_event_of_the_upstream_is_the_clients_to_read(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -179,6 +182,7 @@ def test_an_error_that_comes_first_every_time_passes_as_the_upstream_gave_it(
     assert (gateway.trace().outcome, len(gateway.trace().attempts)) == ("upstream_error", 3)
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_a_silent_start_runs_into_the_first_token_deadline(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = streams_events([b": wait\n\n"] * 20, gap_s=0.1, then="hang")
     timeouts = {"first_token_s": 0.5, "idle_s": 5, "total_s": 8}
@@ -192,6 +196,7 @@ def test_a_silent_start_runs_into_the_first_token_deadline(upstream: ScriptedUps
     assert 500 <= trace.latency_ms < 1500
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_a_stream_that_never_ends_runs_into_the_total_deadline(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = streams_events([FIRST] * 200, gap_s=0.05)
     timeouts = {"idle_s": 5, "total_s": 1}
