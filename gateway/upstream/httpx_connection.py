@@ -37,6 +37,7 @@ class HttpxConnection(Channel):
         self._armed: tuple[Phase, float] | None = None  # holds once it is connected; None: the total alone
         self._request: httpx.Request | None = None  # that the task is to send
         self._outgoing: Outgoing | None = None
+        self._left = -1  # bytes of the body that are still to come; below 0, where its length is not known
         self._news = asyncio.Event()  # for the task: a request, or room for more of a response
         self._task: asyncio.Task[None] | None = None
         self._stream: httpcore.AsyncNetworkStream | None = None
@@ -125,9 +126,15 @@ class HttpxConnection(Channel):
         response = await self._transport.handle_async_request(request)
         try:
             self._receive_head(response)
+            last = b""
             async for piece in response.aiter_raw():
                 if self.closed:
                     return
+                self._left -= len(piece)
+                if self._left == 0:
+                    # httpx tells of the end apart: a client that has it all would leave before it came.
+                    last = piece
+                    continue
                 self._receive(piece)
                 while self._paused and not self.closed:
                     await self._news.wait()
@@ -135,8 +142,7 @@ class HttpxConnection(Channel):
         finally:
             await response.aclose()
         if not self.closed:
-            self._finish()
-            self._wake()
+            self._finish_with(last)
 
     def _receive_head(self, response: httpx.Response) -> None:
         self.received = True
@@ -153,6 +159,8 @@ class HttpxConnection(Channel):
             or b"content-length" in fields
             or encoding.endswith(b"chunked")
         )
+        length = fields.get(b"content-length", b"")
+        self._left = int(length) if length.isdigit() else -1
         self.reusable = self.framed and fields.get(b"connection", b"").lower() != b"close"
         self.headed = True
         self._wake()
@@ -165,6 +173,13 @@ class HttpxConnection(Channel):
         elif self._phase == "idle":
             self.arm("idle", self._patience_s)  # a body that is waited for as a whole is coming on
         self._paused = self.buffered > max(HIGH_WATER_BYTES, self._wanted)
+
+    def _finish_with(self, last: bytes) -> None:
+        if last:
+            self._pieces.append(last)
+            self.buffered += len(last)
+        self._finish()
+        self._wake()
 
     async def _observe(self, event: str, info: dict[str, Any]) -> None:
         """Told by httpx of every step it takes."""

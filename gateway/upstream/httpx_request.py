@@ -73,8 +73,8 @@ class Outgoing(httpx.AsyncByteStream):
                 piece = self._pieces.popleft()
                 yield piece  # until it is sent
                 self._waiting -= len(piece)
-            self._drained()
-            if self._whole:
+            self._drained()  # which may bring the rest
+            if self._whole and not self._pieces:
                 return
             await self._news.wait()
             self._news.clear()

@@ -73,7 +73,6 @@ def test_what_passes_is_tried_again(gateway: RunningGateway, upstream: ScriptedU
     assert trace.attempts[1].started_ms >= trace.attempts[0].ended_ms
 
 
-@pytest.mark.transports("native", "httpx", "http2")
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
 def test_what_would_not_pass_is_not_tried_again(
     gateway: RunningGateway, upstream: ScriptedUpstream, status: int
@@ -107,6 +106,7 @@ def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: Scri
     assert second.started_ms - first.ended_ms >= 980
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(500)
     with running_gateway(tmp_path, config_for(upstream.base_url, retries={"max": 1})) as gateway:
@@ -239,6 +239,7 @@ def two_upstreams(one: str, other: str, **first: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
 def test_a_fallback_answers_where_the_variant_cannot(upstream: ScriptedUpstream, tmp_path: Path, status: int):
     upstream.default = answers_status(status)
@@ -257,6 +258,7 @@ def test_a_fallback_answers_where_the_variant_cannot(upstream: ScriptedUpstream,
         assert upstream.received[0].json()["model"] == "bot-7f3a"
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_bad_request_does_not_move(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(400)
     with ScriptedUpstream() as other:
@@ -267,6 +269,7 @@ def test_a_bad_request_does_not_move(upstream: ScriptedUpstream, tmp_path: Path)
         assert other.received == []
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_when_all_fail_the_client_gets_the_last_response_there_was(
     upstream: ScriptedUpstream, tmp_path: Path
 ):
@@ -280,6 +283,7 @@ def test_when_all_fail_the_client_gets_the_last_response_there_was(
     assert record.response == answer.content
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_an_empty_stream_moves_to_the_fallback(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = sends(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
     with ScriptedUpstream() as other:
@@ -292,6 +296,7 @@ def test_an_empty_stream_moves_to_the_fallback(upstream: ScriptedUpstream, tmp_p
     assert answer.content.endswith(event(b"[DONE]"))
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_several_servers_share_the_load_and_a_dead_one_is_avoided(upstream: ScriptedUpstream, tmp_path: Path):
     dead = f"http://127.0.0.1:{free_port()}/v1"
     with ScriptedUpstream() as other:
@@ -335,6 +340,7 @@ def ask_and_forget(gateway: RunningGateway) -> None:
         return
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_whoever_waits_gets_its_turn(upstream: ScriptedUpstream, tmp_path: Path):
     config = config_for(upstream.base_url, limits={"concurrent": 1, "queue": 10})
     upstream.default = slow_answer

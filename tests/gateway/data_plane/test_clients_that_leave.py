@@ -86,7 +86,6 @@ def test_the_upstream_is_cancelled(upstream: ScriptedUpstream, tmp_path: Path, p
         assert gateway.state.in_flight == 0
 
 
-@pytest.mark.transports("native", "httpx", "http2")
 def test_leaving_in_a_retry_pause_ends_it(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(429, retry_after="4")
     with running_gateway(tmp_path, slow(upstream.base_url)) as gateway:
@@ -102,6 +101,7 @@ def test_leaving_in_a_retry_pause_ends_it(upstream: ScriptedUpstream, tmp_path: 
         assert len(upstream.received) == 1
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_leaving_in_the_queue_gives_up_the_place(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = hangs()
     config = slow(upstream.base_url, limits={"concurrent": 1, "queue": 5})
@@ -146,6 +146,7 @@ def test_leaving_while_a_connection_is_being_made_ends_it(tmp_path: Path):
             filler.close()
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_leaving_with_half_a_body_leaves_nothing_behind(gateway: RunningGateway, upstream: ScriptedUpstream):
     connection = gateway.connect()
     connection.sendall(post_chat()[:-5])
@@ -156,7 +157,6 @@ def test_leaving_with_half_a_body_leaves_nothing_behind(gateway: RunningGateway,
     assert upstream.received == []
 
 
-@pytest.mark.transports("native", "httpx", "http2")
 def test_one_client_that_leaves_disturbs_no_other(upstream: ScriptedUpstream, tmp_path: Path):
     events = [event(delta(str(number))) for number in range(20)]
     upstream.default = streams_events([*events, event(delta(finish="stop")), event(b"[DONE]")], gap_s=0.03)
@@ -233,6 +233,7 @@ def test_a_reader_that_never_reads_runs_into_the_total_deadline(upstream: Script
         assert 1500 <= trace.latency_ms < 3000
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_pipelined_requests_are_answered_in_order(gateway: RunningGateway, upstream: ScriptedUpstream):
     bodies = [json.dumps(chat(user=str(number))).encode() for number in range(3)]
     with gateway.connect() as connection:

@@ -116,6 +116,7 @@ def test_a_stream_that_lacks_only_its_end_mark_is_complete(
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway, upstream: ScriptedUpstream):
     events = [event(delta("a", index=0)), event(delta("b", index=1)), event(delta(finish="stop", index=0))]
     upstream.default = streams_events([*events, DONE], gap_s=GAP_S)
@@ -124,7 +125,7 @@ def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway
     assert gateway.trace().outcome == "truncated"
 
 
-@pytest.mark.transports("native", "httpx", "http2")
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_an_error_event_of_the_upstream_is_the_clients_to_read(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -163,6 +164,7 @@ def test_a_stream_that_dies_before_its_first_content_is_tried_again(
     assert gateway.records()[0].response == answer.content
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_stream_that_only_ever_dies_empty_is_a_502(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = streams_events([DONE])
     answer = ask(gateway)
@@ -172,6 +174,7 @@ def test_a_stream_that_only_ever_dies_empty_is_a_502(gateway: RunningGateway, up
     assert gateway.trace().outcome == "upstream_error"
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_an_error_that_comes_first_every_time_passes_as_the_upstream_gave_it(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -182,7 +185,6 @@ def test_an_error_that_comes_first_every_time_passes_as_the_upstream_gave_it(
     assert (gateway.trace().outcome, len(gateway.trace().attempts)) == ("upstream_error", 3)
 
 
-@pytest.mark.transports("native", "httpx", "http2")
 def test_a_silent_start_runs_into_the_first_token_deadline(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = streams_events([b": wait\n\n"] * 20, gap_s=0.1, then="hang")
     timeouts = {"first_token_s": 0.5, "idle_s": 5, "total_s": 8}
@@ -196,7 +198,6 @@ def test_a_silent_start_runs_into_the_first_token_deadline(upstream: ScriptedUps
     assert 500 <= trace.latency_ms < 1500
 
 
-@pytest.mark.transports("native", "httpx", "http2")
 def test_a_stream_that_never_ends_runs_into_the_total_deadline(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = streams_events([FIRST] * 200, gap_s=0.05)
     timeouts = {"idle_s": 5, "total_s": 1}

@@ -1,4 +1,7 @@
-"""HTTP/2 to an upstream, one exchange on a connection at a time. See also `transports` of data_plane/."""
+"""HTTP/2 over TLS, one exchange on a connection at a time.
+
+What is marked `transports(…, "http2")` in `data_plane/` speaks it without TLS.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import httpx
 import pytest
 
 from gateway.config.load import load_config
+from gateway.data_plane.relay import BUFFERED_BYTES
 from gateway.probes import check_reachable
 from tests.support.request_path import (
     RunningGateway,
@@ -39,10 +43,10 @@ CERTIFICATE = Path(__file__).parents[2] / "support" / "tls" / "this_host.pem"
 FIRST = event(delta("half an"))
 
 
-@pytest.fixture(params=["tls", "cleartext"])
-def upstream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Http2Upstream]:
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Http2Upstream]:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    with Http2Upstream(tls=http2_tls(CERTIFICATE) if request.param == "tls" else None) as scripted:
+    with Http2Upstream(tls=http2_tls(CERTIFICATE)) as scripted:
         yield scripted
 
 
@@ -71,6 +75,26 @@ def test_answers_buffered_and_streamed_on_one_connection(gateway: RunningGateway
     assert upstream.received[0].json()["big"] == big
     assert upstream.received[0].header("host") is None, "it is :authority there"
     assert upstream.connections == 1
+
+
+def test_the_trace_is_there_when_the_last_byte_is(gateway: RunningGateway, upstream: Http2Upstream):
+    body = b'{"text": "' + b"x" * 2 * BUFFERED_BYTES + b'"}'
+
+    async def ends_late(received: Received, reply: Reply) -> None:
+        await reply.head(200, ("content-type", "application/json"), ("content-length", str(len(body))))
+        await reply.chunk(body)
+        await reply.pause(0.3)
+        await reply.end_chunks()
+
+    upstream.default = ends_late
+    with gateway.connect() as connection:
+        connection.sendall(post_chat())
+        answer = b""
+        while not answer.endswith(body[-100:]):
+            answer += connection.recv(1 << 20)
+
+        assert gateway.traces(1, within_s=0)[0].outcome == "ok"
+    assert answer.endswith(b"\r\n\r\n" + body)
 
 
 def test_exchanges_at_the_same_time_have_each_their_connection(

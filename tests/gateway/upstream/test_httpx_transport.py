@@ -125,7 +125,7 @@ def test_a_connection_that_is_not_made_in_time_runs_into_the_connect_deadline(tm
         for filler in fillers:
             filler.settimeout(0)
             filler.connect_ex(full.getsockname())
-        config = over_httpx(f"http://127.0.0.1:{full.getsockname()[1]}/v1", retries={"max": 1})
+        config = over_httpx(f"http://127.0.0.1:{full.getsockname()[1]}/v1", retries={"max": 0})
         with running_gateway(tmp_path, config) as gateway:
             answer = ask(gateway)
             trace = gateway.trace()
@@ -133,7 +133,7 @@ def test_a_connection_that_is_not_made_in_time_runs_into_the_connect_deadline(tm
             filler.close()
 
     assert answer.status_code == 504
-    assert [attempt.error for attempt in trace.attempts] == ["connect_timeout"] * 2
+    assert [attempt.error for attempt in trace.attempts] == ["connect_timeout"]
     assert 500 <= trace.attempts[0].ended_ms < 1500
 
 
