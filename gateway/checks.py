@@ -61,6 +61,14 @@ def _secrets(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
         for index, upstream in enumerate(config.upstreams)
     ]
     wanted += [
+        (
+            f"proxy credentials of upstream {upstream.name}",
+            upstream.proxy_auth,
+            f"$.upstreams[{index}].proxy_auth",
+        )
+        for index, upstream in enumerate(config.upstreams)
+    ]
+    wanted += [
         (f"key of client {key.name}", key.key, f"$.auth.keys[{index}].key")
         for index, key in enumerate(config.auth.keys if config.auth else [])
     ]

@@ -18,6 +18,8 @@ from gateway.config.types import AdminListen, Config, Listen, Upstream
 from gateway.control.client import sendable
 from gateway.errors import ConfigError, StoreUnreachableError, TracetuneError
 from gateway.traces.store import Store
+from gateway.upstream.address import Address
+from gateway.upstream.httpx_transport import options, proxy_of
 from gateway.upstream.request_head import RequestHead
 
 PROBE_S = 3.0  # for one upstream server to list its models
@@ -98,15 +100,17 @@ def _upstream(
     try:
         secrets = read_upstream_secrets(upstream, environ, place)
     except ConfigError:
-        return skipped(what, "its key is missing")
+        return skipped(what, "a secret of it is missing")
     headers = RequestHead(upstream, secrets).fields
     unsendable = next((name for name, value in headers.items() if not sendable(value)), None)
     if unsendable is not None:
         return failed(what, f"{unsendable} has characters that no header can carry; correct its secret")
     query = httpx.QueryParams([(parameter.name, parameter.value) for parameter in upstream.query])
     try:
-        status, content = _fetch(f"{server}/models", headers, query)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        proxy = proxy_of(upstream, secrets)
+        transport = httpx.HTTPTransport(**options(Address(server), proxy, http2=upstream.http2))
+        status, content = _fetch(transport, f"{server}/models", headers, query)
+    except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
         if upstream.managed is not None:
             return skipped(what, "not running; `tracetune up` starts it")
         reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
@@ -141,11 +145,13 @@ def _models(config: Config, upstream: Upstream, what: str, content: bytes) -> Fi
     return passed(what, f"answers, {len(listed)} models")
 
 
-def _fetch(url: str, headers: Mapping[str, str], query: httpx.QueryParams) -> tuple[int, bytes]:
+def _fetch(
+    transport: httpx.HTTPTransport, url: str, headers: Mapping[str, str], query: httpx.QueryParams
+) -> tuple[int, bytes]:
     """Status and body, at most MAX_MODELS_BYTES of it. Raises httpx.HTTPError, also after PROBE_S in all."""
     deadline = time.monotonic() + PROBE_S
     with (
-        httpx.Client(timeout=PROBE_S, trust_env=False) as client,
+        httpx.Client(timeout=PROBE_S, trust_env=False, transport=transport) as client,
         client.stream("GET", url, headers=headers, params=query) as response,
     ):
         content = b""

@@ -21,7 +21,9 @@ def pins(name: str) -> dict[str, Version]:
 
 
 @pytest.mark.parametrize(
-    ("constraints", "extras"), [("core", []), ("learner", ["learner", "dev"])], ids=["core", "learner"]
+    ("constraints", "extras"),
+    [("core", ["http2"]), ("learner", ["learner", "http2", "dev"])],
+    ids=["core", "learner"],
 )
 def test_every_requirement_is_pinned_inside_its_range(constraints: str, extras: list[str]) -> None:
     pinned = pins(constraints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 from ipaddress import ip_address
 
 from gateway.config.types import Config, Fallback, Route
@@ -90,6 +91,11 @@ def _check_supported(config: Config) -> None:
             "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"
         )
     for index, upstream in enumerate(config.upstreams):
+        if upstream.http2 and find_spec("h2") is None:
+            raise ConfigError(
+                "HTTP/2 needs the extra `http2`: pip install 'tracetune[http2]' - at "
+                f"`$.upstreams[{index}].http2`"
+            )
         if upstream.passthrough and not upstream.default:
             raise ConfigError(
                 f"only the default upstream passes other endpoints through; mark {upstream.name!r} default, "

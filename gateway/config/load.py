@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 DEFAULT_CONFIG = Path("tracetune.yaml")
 MAX_CONFIG_BYTES = 1_000_000
-_SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key", ".secret")
+_SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key", ".secret", ".proxy_auth")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -103,6 +103,7 @@ def _absolute(config: Config, base: Path) -> Config:
             msgspec.structs.replace(
                 upstream,
                 api_key=_secret(upstream.api_key, base),
+                proxy_auth=_secret(upstream.proxy_auth, base),
                 headers=[
                     msgspec.structs.replace(header, secret=_secret(header.secret, base))
                     for header in upstream.headers

@@ -12,10 +12,14 @@ from gateway.errors import ConfigError
 
 
 class UpstreamSecrets(msgspec.Struct, frozen=True, kw_only=True):
-    """What one upstream is told: our key, and its fixed headers with secret values filled in."""
+    """What one upstream is told: our key, and its fixed headers with secret values filled in.
+
+    `proxy_auth` is `USER:PASSWORD`, for its egress proxy.
+    """
 
     key: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    proxy_auth: str | None = None
 
     def __repr__(self) -> str:
         return "UpstreamSecrets(…)"
@@ -69,7 +73,14 @@ def read_upstream_secrets(upstream: Upstream, environ: Mapping[str, str], place:
             value = read_secret(header.secret, environ, f"{place}.headers[{index}].secret")
         headers.append((header.name.lower(), value or ""))
     key = read_secret(upstream.api_key, environ, f"{place}.api_key") if upstream.api_key else None
-    return UpstreamSecrets(key=key, headers=tuple(headers))
+    proxy_auth = (
+        read_secret(upstream.proxy_auth, environ, f"{place}.proxy_auth") if upstream.proxy_auth else None
+    )
+    if proxy_auth is not None and ":" not in proxy_auth:
+        raise ConfigError(
+            f"the credentials of a proxy are USER:PASSWORD, and these are not - at `{place}.proxy_auth`"
+        )
+    return UpstreamSecrets(key=key, headers=tuple(headers), proxy_auth=proxy_auth)
 
 
 def _client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

@@ -39,6 +39,21 @@ def _shown(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//…@", url.partition("?")[0].partition("#")[0])
 
 
+def _check_url(whose: str, url: str, remedy: str = "") -> None:
+    """Raise ValueError for what is not an http(s) URL, and *remedy* with it where credentials are in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{whose}: {_shown(url)!r} is not an http(s) URL")
+    if parts.username or parts.password:
+        raise ValueError(f"{whose}: credentials in a URL are a literal secret{remedy}")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{whose}: {_shown(url)!r} must end with its path")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"{whose}: {_shown(url)!r}: {error}") from error
+
+
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of everything a person writes: an unknown field is an error that names the field and the place."""
 
@@ -242,26 +257,35 @@ class Upstream(Strict, frozen=True, kw_only=True):
     passthrough: list[
         PassthroughFamily
     ] = []  # of endpoints that are not routed; only of the default upstream
+    transport: Literal["native", "httpx"] = "native"  # httpx is slower, and speaks to proxies and HTTP/2
+    proxy: str | None = None  # an egress proxy; none is ever taken from the environment
+    proxy_auth: Secret | None = None  # USER:PASSWORD there
+    http2: bool = False
 
     def __post_init__(self) -> None:
         self._check_request()
         if (self.base_url is None) == (not self.base_urls):
             raise ValueError(f"upstream {self.name!r} needs exactly one of base_url and base_urls")
         for url in self.servers:
-            parts = urlsplit(url)
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise ValueError(f"upstream {self.name!r}: {_shown(url)!r} is not an http(s) URL")
-            if parts.username or parts.password:
-                raise ValueError(f"upstream {self.name!r}: credentials in a URL are a literal secret")
-            if parts.query or parts.fragment:
-                raise ValueError(f"upstream {self.name!r}: {_shown(url)!r} must end with its path")
-            try:
-                _ = parts.port
-            except ValueError as error:
-                raise ValueError(f"upstream {self.name!r}: {_shown(url)!r}: {error}") from error
+            _check_url(f"upstream {self.name!r}", url)
         models = [price.model for price in self.prices]
         if len(models) != len(set(models)):
             raise ValueError(f"upstream {self.name!r} prices a model twice: {models}")
+        self._check_transport()
+
+    def _check_transport(self) -> None:
+        if self.transport != "httpx" and (self.proxy is not None or self.http2):
+            raise ValueError(f"upstream {self.name!r}: proxy and http2 need transport: httpx")
+        if self.proxy is None:
+            if self.proxy_auth is not None:
+                raise ValueError(f"upstream {self.name!r}: proxy_auth needs proxy")
+            return
+        remedy = "; write proxy_auth: {env: NAME}, with USER:PASSWORD in NAME"
+        _check_url(f"proxy of upstream {self.name!r}", self.proxy, remedy)
+        if self.http2 and any(urlsplit(url).scheme == "http" for url in self.servers):
+            raise ValueError(
+                f"upstream {self.name!r}: through a proxy only https is spoken with HTTP/2; remove http2"
+            )
 
     def _check_request(self) -> None:
         if not _HEADER_NAME.match(self.auth_header) or self.auth_header.lower() in _RESERVED_HEADERS:

@@ -11,7 +11,7 @@ from gateway.data_plane.capture import Kept
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.plan import Target
 from gateway.traces.types import Attempt
-from gateway.upstream.connection import Connection
+from gateway.upstream.channel import Channel
 from gateway.upstream.errors import ConnectError, DeadlineError, DisconnectedError, UpstreamError
 from gateway.upstream.pool import Server, UpstreamPool
 
@@ -61,7 +61,7 @@ class OpenAttempt:
         self.total_at = call.trace.arrived + target.timeouts.total_s
         self._started = time.monotonic()
         self._ended = False
-        self._connection: Connection | None = None
+        self._connection: Channel | None = None
         self._machine = pool.machine
         self._entered = self._machine.enter(self._started) if self._machine is not None else 0.0
         server.outstanding += 1
@@ -106,7 +106,7 @@ class OpenAttempt:
         if error is not None:
             trace.state.metrics.attempt_failed(self.pool.name, error)
 
-    async def ask(self) -> Connection:
+    async def ask(self) -> Channel:
         """Send the request and wait for the response's head.
 
         A kept-alive connection that the server had closed meanwhile, without a byte in answer, is replaced
@@ -123,7 +123,7 @@ class OpenAttempt:
                 self.pool.discard(connection)
         return await self._ask(await self.open())
 
-    async def open(self) -> Connection:
+    async def open(self) -> Channel:
         """A connection of its own for a request that cannot be sent twice. Raises UpstreamError."""
         fiber = self.call.fiber
         connection = self._connection = await self.pool.connect(
@@ -132,7 +132,7 @@ class OpenAttempt:
         connection.waker = fiber.wake
         return connection
 
-    async def _ask(self, connection: Connection) -> Connection:
+    async def _ask(self, connection: Channel) -> Channel:
         call = self.call
         body = call.body_for(self.target.model)
         head = b"".join(

@@ -21,7 +21,7 @@ from gateway.data_plane.plan import Target
 from gateway.data_plane.relay import relay_pieces
 from gateway.fiber import SUSPEND
 from gateway.state import Live
-from gateway.upstream.connection import Connection
+from gateway.upstream.channel import Channel
 from gateway.upstream.errors import UpstreamError
 
 _SHOWN = frozenset({"speech", "transcriptions", "translations", "generations", "edits", "variations", "jobs"})
@@ -88,7 +88,7 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
         attempt.end(None, "cancelled")
 
 
-async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection: Connection) -> None:
+async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection: Channel) -> None:
     """Pass the request's body on as it comes, until it is whole or the upstream answers early."""
     own = call.trace.own
     most = call.trace.live.config.listen.max_upload_bytes
@@ -96,7 +96,8 @@ async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection
     if length is not None and length > most:
         raise errors.too_large_upload(most)
     chunked = length is None and own.is_chunked
-    connection.begin(_head(call, exchange, attempt, length, chunked=chunked), attempt.total_at)
+    head = _head(call, exchange, attempt, length, chunked=chunked)
+    connection.begin(head, attempt.total_at, chunked=chunked)
     sent = 0
     while not connection.headed:
         connection.check()
@@ -110,10 +111,8 @@ async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection
         if sent > most:
             raise errors.too_large_upload(most)
         if data:
-            connection.send_piece(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            connection.send_piece(data)
         elif exchange.body_whole:
-            if chunked:
-                connection.send_piece(b"0\r\n\r\n")
             connection.sent()
             return
         else:

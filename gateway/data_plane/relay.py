@@ -17,7 +17,7 @@ from gateway.data_plane.headers import downstream
 from gateway.data_plane.refusals import refused
 from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
-from gateway.upstream.connection import Connection
+from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
 
 BUFFERED_BYTES = 1024 * 1024  # of a response that is held until it is whole; a larger one passes in pieces
@@ -29,7 +29,7 @@ class Ready(Protocol):
     async def deliver(self) -> None: ...
 
 
-async def open_response(attempt: OpenAttempt, connection: Connection) -> Ready | Failure:
+async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     """Read the response whose head *connection* has received, until the client could have its first byte."""
     if connection.is_events and connection.status < 400:
         if _encoding(connection.headers) is not None:
@@ -43,7 +43,7 @@ async def open_response(attempt: OpenAttempt, connection: Connection) -> Ready |
     return _judge_whole(attempt, connection) if connection.complete else _Pieces(attempt, connection)
 
 
-def _judge_whole(attempt: OpenAttempt, connection: Connection) -> Ready | Failure:
+def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     status, headers, body = connection.status, connection.headers, connection.take()
     attempt.kept.add(body)
     response = Response(status=status, headers=headers, body=body)
@@ -68,7 +68,7 @@ class _Whole:
 
 
 class _Pieces:
-    def __init__(self, attempt: OpenAttempt, connection: Connection) -> None:
+    def __init__(self, attempt: OpenAttempt, connection: Channel) -> None:
         self._attempt = attempt
         self._connection = connection
 
@@ -86,7 +86,7 @@ def send_response(call: Call, response: Response, outcome: Outcome, error: str |
     call.client_side.answer(response.status, headers, response.body)
 
 
-async def relay_pieces(attempt: OpenAttempt, connection: Connection) -> None:
+async def relay_pieces(attempt: OpenAttempt, connection: Channel) -> None:
     """Relay a response as it comes in, whatever it is. Where it breaks off, so does our answer."""
     call = attempt.call
     trace, client_side = call.trace, call.client_side

@@ -6,7 +6,7 @@ from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_o
 from gateway.data_plane.call import own_headers
 from gateway.data_plane.headers import downstream
 from gateway.traces.types import Outcome
-from gateway.upstream.connection import Connection
+from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, UpstreamError
 
 MAX_OPENING_BYTES = 1024 * 1024  # of what comes before the first content and is held back; more passes
@@ -24,7 +24,7 @@ _REASONS = {
 class StreamRelay:
     """One stream of events: `open` until the client may have what came, then `deliver`."""
 
-    def __init__(self, attempt: OpenAttempt, connection: Connection) -> None:
+    def __init__(self, attempt: OpenAttempt, connection: Channel) -> None:
         call = attempt.call
         self._attempt = attempt
         self._connection = connection

@@ -4,7 +4,7 @@ UpstreamError              `reason` names it in a trace's attempts and in the me
 ├── ConnectError           no connection: refused, unreachable, name unknown, certificate not trusted
 ├── DeadlineError          a deadline passed: connect, headers, first_token, idle or total
 ├── DisconnectedError      the server closed, or broke off, before its response was whole
-├── ProtocolError          what it sent is not HTTP/1.1, or exceeds a bound of ours
+├── ProtocolError          what it sent is not HTTP, or exceeds a bound of ours
 └── QueueFullError         as many requests wait for this upstream as may wait
 """
 
@@ -48,7 +48,7 @@ class DisconnectedError(UpstreamError):
 
 
 class ProtocolError(UpstreamError):
-    """What the server sent is not HTTP/1.1 as we accept it."""
+    """What the server sent is not HTTP as we accept it."""
 
     reason = "protocol"
 

@@ -7,11 +7,13 @@ import time
 from collections import deque
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from gateway.config.secrets import UpstreamSecrets
 from gateway.config.types import Upstream
 from gateway.fiber import SUSPEND, Fiber
 from gateway.upstream.address import Address
+from gateway.upstream.channel import NEVER, Channel
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Sweeper
 from gateway.upstream.errors import ConnectError, DeadlineError, QueueFullError
@@ -21,10 +23,12 @@ from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
 from gateway.upstream.retries import RetryBudget
 
+if TYPE_CHECKING:
+    from gateway.upstream.httpx_transport import HttpxTransport
+
 MAX_IDLE_CONNECTIONS = 256  # kept open to one server by one worker
 MAX_IDLE_S = 30.0  # an idle connection is closed rather than trusted for longer
 TAIL_S = 1.0  # for the end of a body whose content is already with the client
-_NEVER = float("inf")
 
 
 class Server:
@@ -34,7 +38,7 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.address = Address(url)
-        self.idle: list[Connection] = []
+        self.idle: list[Channel] = []
         self.outstanding = 0
 
 
@@ -91,6 +95,7 @@ class UpstreamPool:
         self.retry_budget = RetryBudget(upstream.retries.budget)
         self.in_flight = 0
         self.head = RequestHead(upstream, secrets)
+        self._httpx = _httpx(upstream, secrets)
         self._secrets = secrets
         self._workers = workers
         self._servers = [Server(url) for url in upstream.servers]
@@ -168,7 +173,7 @@ class UpstreamPool:
         one, other = self.random.sample(servers, 2)
         return one if one.outstanding <= other.outstanding else other
 
-    def reuse(self, server: Server) -> Connection | None:
+    def reuse(self, server: Server) -> Channel | None:
         """The connection that was used last, or None. The caller owns it until `release` or `discard`."""
         while server.idle:
             connection = server.idle.pop()
@@ -177,8 +182,12 @@ class UpstreamPool:
                 return connection
         return None
 
-    async def connect(self, server: Server, fiber: Fiber, connect_s: float, total_at: float) -> Connection:
-        """A new connection. Raises ConnectError or DeadlineError."""
+    async def connect(self, server: Server, fiber: Fiber, connect_s: float, total_at: float) -> Channel:
+        """A new connection. Raises ConnectError or DeadlineError; through httpx the first exchange does."""
+        if self._httpx is not None:
+            channel = self._httpx.connection(server.address, connect_s)
+            self.sweeper.watch(channel)
+            return channel
         return await fiber.in_task(self._connect(server, connect_s, total_at), self.discard)
 
     async def _connect(self, server: Server, connect_s: float, total_at: float) -> Connection:
@@ -205,7 +214,7 @@ class UpstreamPool:
         self.sweeper.watch(connection)
         return connection
 
-    def release(self, server: Server, connection: Connection) -> None:
+    def release(self, server: Server, connection: Channel) -> None:
         """Take back a connection whose exchange went through; it is kept if it can be used again.
 
         One whose body's end is still to come is kept once it came, within TAIL_S.
@@ -215,28 +224,36 @@ class UpstreamPool:
             self.discard(connection)
         elif not connection.complete:
             connection.on_complete = lambda done: self.release(server, done)
-            connection.total_at = _NEVER
+            connection.total_at = NEVER
             connection.arm("idle", TAIL_S)
         elif connection.reusable and len(server.idle) < MAX_IDLE_CONNECTIONS:
             connection.on_complete = None
             connection.on_lost = lambda lost: self._lost(server, lost)
-            connection.total_at = _NEVER
+            connection.total_at = NEVER
             connection.arm("idle", MAX_IDLE_S)
             server.idle.append(connection)
         else:
             self.discard(connection)
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: Channel) -> None:
         """Close a connection at once, whatever it is doing."""
         connection.on_complete = connection.on_expired = connection.waker = None
         self.sweeper.forget(connection)
         connection.abort()
 
-    def _lost(self, server: Server, connection: Connection) -> None:
+    def _lost(self, server: Server, connection: Channel) -> None:
         """A connection ended while it was idle."""
         self.sweeper.forget(connection)
         if connection in server.idle:
             server.idle.remove(connection)
+
+
+def _httpx(upstream: Upstream, secrets: UpstreamSecrets) -> HttpxTransport | None:
+    if upstream.transport != "httpx":
+        return None
+    from gateway.upstream.httpx_transport import HttpxTransport  # httpx is not loaded where nothing needs it
+
+    return HttpxTransport(upstream, secrets)
 
 
 def _reason(error: OSError) -> str:

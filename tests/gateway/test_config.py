@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gateway.config.secrets import read_secrets
 from gateway.errors import ConfigError
 
 UPSTREAM = "upstreams: [{name: a, base_url: http://127.0.0.1:1/v1, default: true}]\n"
+HTTPX = UPSTREAM.replace("default", "transport: httpx, default")
 ROUTE = "routes: [{model: m, variants: [{name: s, upstream: a, model: x}]}]\n"
 
 
@@ -53,6 +55,15 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE.replace("]}]", "], capture: off}]"), "YAML reads off and no as false, on and yes as true; quote it"),
         (UPSTREAM.replace("1/v1", "99999/v1") + ROUTE, "http://127.0.0.1:99999/v1': Port out of range 0-65535 - at `$.upstreams[0]`"),
         (UPSTREAM.replace("http://127.0.0.1:1/v1", "'http://h/v1?key=k'") + ROUTE, "must end with its path - at `$.upstreams[0]`"),
+        (UPSTREAM.replace("default", "proxy: http://p:1, default") + ROUTE, "proxy and http2 need transport: httpx - at `$.upstreams[0]`"),
+        (UPSTREAM.replace("default", "http2: true, default") + ROUTE, "proxy and http2 need transport: httpx"),
+        (UPSTREAM.replace("default", "transport: h3, default") + ROUTE, "Invalid enum value 'h3' - at `$.upstreams[0].transport`"),
+        (HTTPX.replace("default", "proxy_auth: {env: A}, default") + ROUTE, "proxy_auth needs proxy"),
+        (HTTPX.replace("default", "proxy: socks5://p:1, default") + ROUTE, "proxy of upstream 'a': 'socks5://p:1' is not an http(s) URL"),
+        (HTTPX.replace("default", "proxy: http://p:99999, default") + ROUTE, "Port out of range"),
+        (HTTPX.replace("default", "proxy: http://me:you@p:1, default") + ROUTE, "a literal secret; write proxy_auth: {env: NAME}, with USER:PASSWORD in NAME"),
+        (HTTPX.replace("default", "proxy: http://p:1, proxy_auth: me:you, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
+        (HTTPX.replace("default", "proxy: http://p:1, http2: true, default") + ROUTE, "through a proxy only https is spoken with HTTP/2; remove http2"),
         (UPSTREAM + ROUTE + "listen: {port: 8081}\nadmin_listen: {port: 8081}\n", "admin_listen is the address of listen"),
         (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, audio: 3}]") + ROUTE, "unknown field `audio` - at `$.upstreams[0].prices[0]`"),
         (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, reasoning: -1}]") + ROUTE, "Expected `float` >= 0.0 - at `$.upstreams[0].prices[0].reasoning`"),
@@ -82,6 +93,9 @@ def test_an_unusable_configuration_is_one_line_with_place_and_reason(
         UPSTREAM.replace("http://127.0.0.1:1", "ftp://me:sk-literal@h"),
         UPSTREAM.replace("http://127.0.0.1:1", "http://me:sk-literal@h"),
         UPSTREAM.replace("http://127.0.0.1:1/v1", "'http://h/v1?key=sk-literal'"),
+        HTTPX.replace("default", "proxy: 'http://me:sk-literal@h', default"),
+        HTTPX.replace("default", "proxy: 'ftp://me:sk-literal@h', default"),
+        HTTPX.replace("default", "proxy: 'http://p', proxy_auth: 'me:sk-literal', default"),
         UPSTREAM + "store: {url: 'mysql://me:sk-literal@h/d'}\n",
         UPSTREAM + "store: {url: 'clickhouse://me:sk-literal@h/d'}\n",
     ],
@@ -119,6 +133,26 @@ def test_a_missing_variable_is_named_with_file_and_place_and_no_value(tmp_path: 
         ConfigError, match=r"^a.yaml: .* NO_KEY is not set; export it - at `\$.upstreams\[0\].api_key`"
     ):
         read_secrets(config, {}, Path("a.yaml"))
+
+
+def test_credentials_of_a_proxy_are_a_user_and_a_password(tmp_path: Path) -> None:
+    proxied = HTTPX.replace("default", "proxy: http://p:1, proxy_auth: {env: P}, default")
+    config = load_config(write(tmp_path, proxied + ROUTE))
+
+    assert read_secrets(config, {"P": "me:planted:too"}).upstreams["a"].proxy_auth == "me:planted:too"
+    with pytest.raises(ConfigError, match=r"USER:PASSWORD.*`\$.upstreams\[0\].proxy_auth`") as caught:
+        read_secrets(config, {"P": "planted"})
+    assert "planted" not in str(caught.value)
+
+
+def test_http2_without_its_extra_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = HTTPX.replace("default", "http2: true, default") + ROUTE
+    assert load_config(write(tmp_path, spoken)).upstreams[0].http2
+
+    monkeypatch.setitem(sys.modules, "h2", None)
+    message = error_of(tmp_path, spoken)
+
+    assert "pip install 'tracetune[http2]' - at `$.upstreams[0].http2`" in message
 
 
 def test_secrets_that_are_not_used_need_not_be_set(tmp_path: Path) -> None:

@@ -23,13 +23,15 @@ from gateway.traces.types import CapturedTrace
 from gateway.worker import Server, create_server, create_state
 
 ROUTE = "bot"
+# What every upstream of these tests is configured with; a test's own settings come on top.
+UPSTREAM_DEFAULTS: dict[str, Any] = {}
 
 
 def config_for(base_url: str | list[str], **upstream: Any) -> dict[str, Any]:
     """One route on one upstream."""
     servers = {"base_urls": base_url} if isinstance(base_url, list) else {"base_url": base_url}
     return {
-        "upstreams": [{"name": "up", **servers, **upstream}],
+        "upstreams": [{"name": "up", **UPSTREAM_DEFAULTS, **servers, **upstream}],
         "routes": [
             {"model": ROUTE, "variants": [{"name": "stable", "upstream": "up", "model": "served-model"}]}
         ],

@@ -7,13 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.request_path import RunningGateway, config_for, running_gateway
+from tests.support.request_path import UPSTREAM_DEFAULTS, RunningGateway, config_for, running_gateway
 from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream_http2 import Http2Upstream
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `transports(...)` once over each of them: all do the same."""
+    marker = metafunc.definition.get_closest_marker("transports")
+    if marker is not None:
+        metafunc.parametrize("transport", marker.args, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How upstreams are reached: "native", "httpx", or "http2" (which is httpx)."""
+    chosen: str = getattr(request, "param", "native")
+    if chosen != "native":
+        monkeypatch.setitem(UPSTREAM_DEFAULTS, "transport", "httpx")
+        monkeypatch.setitem(UPSTREAM_DEFAULTS, "http2", chosen == "http2")
+    return chosen
 
 
 @pytest.fixture
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as scripted:
+def upstream(transport: str) -> Iterator[ScriptedUpstream]:
+    with Http2Upstream() if transport == "http2" else ScriptedUpstream() as scripted:
         yield scripted
 
 

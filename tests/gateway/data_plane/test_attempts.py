@@ -12,7 +12,14 @@ import httpx
 import pytest
 
 from gateway.upstream.retries import BUDGET_RESERVE
-from tests.support.request_path import RunningGateway, chat, config_for, running_gateway, wait_until
+from tests.support.request_path import (
+    UPSTREAM_DEFAULTS,
+    RunningGateway,
+    chat,
+    config_for,
+    running_gateway,
+    wait_until,
+)
 from tests.support.upstream import (
     Script,
     ScriptedUpstream,
@@ -24,6 +31,8 @@ from tests.support.upstream import (
     sends,
     streams,
 )
+
+pytestmark = pytest.mark.transports("native", "httpx")
 
 
 def ask(gateway: RunningGateway, **fields: Any) -> httpx.Response:
@@ -77,6 +86,7 @@ def test_what_would_not_pass_is_not_tried_again(
     assert len(upstream.received) == 1
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_the_last_response_passes_with_its_retry_after(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = answers_status(429, retry_after="60")
     answer = ask(gateway)
@@ -87,6 +97,7 @@ def test_the_last_response_passes_with_its_retry_after(gateway: RunningGateway, 
     assert (trace.status, trace.outcome, trace.error) == (429, "upstream_error", "status_429")
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.then(answers_status(429, retry_after="1"))
     ask(gateway)
@@ -95,6 +106,7 @@ def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: Scri
     assert second.started_ms - first.ended_ms >= 980
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(500)
     with running_gateway(tmp_path, config_for(upstream.base_url, retries={"max": 1})) as gateway:
@@ -103,6 +115,7 @@ def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path
     assert len(upstream.received) == 2
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_retries_stay_within_their_budget(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(500)
     requests = 30
@@ -139,7 +152,7 @@ def test_an_unknown_name_and_an_untrusted_certificate_are_connect_errors(tmp_pat
     [
         (hangs(), 504, "headers_timeout"),
         (sends(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", then="hang"), 504, "idle_timeout"),
-        (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, "protocol"),
+        (sends(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), 502, "protocol"),
         (sends(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000, then="hang"), 502, "protocol"),
         (sends(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), 502, "protocol"),
         (sends(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}"), 502, "protocol"),
@@ -158,6 +171,14 @@ def test_what_takes_time_or_is_not_http_is_not_tried_again(
     assert trace.outcome == ("timeout" if status == 504 else "upstream_error")
 
 
+@pytest.mark.transports("native")  # httpx reads to the end of a head before it looks at its beginning
+def test_what_is_not_http_is_known_by_its_first_bytes(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = sends(b"SSH-2.0-OpenSSH_9.2\r\n", then="hang")
+
+    assert ask(gateway).status_code == 502
+    assert [attempt.error for attempt in gateway.trace().attempts] == ["protocol"]
+
+
 def test_a_body_that_keeps_coming_is_not_idle(gateway: RunningGateway, upstream: ScriptedUpstream):
     async def script(received, reply) -> None:
         await reply.head(200, ("content-length", "20"))
@@ -171,6 +192,7 @@ def test_a_body_that_keeps_coming_is_not_idle(gateway: RunningGateway, upstream:
     assert gateway.trace().latency_ms > 1000
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_stale_connections_are_replaced_without_an_attempt(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -198,8 +220,14 @@ def test_a_connection_that_dies_as_it_is_used_again_is_replaced_once(
 def two_upstreams(one: str, other: str, **first: Any) -> dict[str, Any]:
     return {
         "upstreams": [
-            {"name": "one", "base_url": one, "retries": {"max": 0}, **first},
-            {"name": "other", "base_url": other, "retries": {"max": 0}, "api_key": {"env": "OTHER_KEY"}},
+            {"name": "one", **UPSTREAM_DEFAULTS, "base_url": one, "retries": {"max": 0}, **first},
+            {
+                "name": "other",
+                **UPSTREAM_DEFAULTS,
+                "base_url": other,
+                "retries": {"max": 0},
+                "api_key": {"env": "OTHER_KEY"},
+            },
         ],
         "routes": [
             {
@@ -211,6 +239,7 @@ def two_upstreams(one: str, other: str, **first: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
 def test_a_fallback_answers_where_the_variant_cannot(upstream: ScriptedUpstream, tmp_path: Path, status: int):
     upstream.default = answers_status(status)
@@ -229,6 +258,7 @@ def test_a_fallback_answers_where_the_variant_cannot(upstream: ScriptedUpstream,
         assert upstream.received[0].json()["model"] == "bot-7f3a"
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_bad_request_does_not_move(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(400)
     with ScriptedUpstream() as other:
@@ -239,6 +269,7 @@ def test_a_bad_request_does_not_move(upstream: ScriptedUpstream, tmp_path: Path)
         assert other.received == []
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_when_all_fail_the_client_gets_the_last_response_there_was(
     upstream: ScriptedUpstream, tmp_path: Path
 ):
@@ -252,6 +283,7 @@ def test_when_all_fail_the_client_gets_the_last_response_there_was(
     assert record.response == answer.content
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_an_empty_stream_moves_to_the_fallback(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = sends(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
     with ScriptedUpstream() as other:
@@ -264,6 +296,7 @@ def test_an_empty_stream_moves_to_the_fallback(upstream: ScriptedUpstream, tmp_p
     assert answer.content.endswith(event(b"[DONE]"))
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_several_servers_share_the_load_and_a_dead_one_is_avoided(upstream: ScriptedUpstream, tmp_path: Path):
     dead = f"http://127.0.0.1:{free_port()}/v1"
     with ScriptedUpstream() as other:
@@ -279,6 +312,7 @@ def test_several_servers_share_the_load_and_a_dead_one_is_avoided(upstream: Scri
 # --- concurrency limits
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_full_queue_answers_429_at_once(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = hangs()
     config = config_for(upstream.base_url, limits={"concurrent": 1, "queue": 1})
@@ -306,6 +340,7 @@ def ask_and_forget(gateway: RunningGateway) -> None:
         return
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_whoever_waits_gets_its_turn(upstream: ScriptedUpstream, tmp_path: Path):
     config = config_for(upstream.base_url, limits={"concurrent": 1, "queue": 10})
     upstream.default = slow_answer

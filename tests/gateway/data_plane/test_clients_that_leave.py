@@ -33,6 +33,7 @@ from tests.support.upstream import (
     streams_events,
 )
 
+pytestmark = pytest.mark.transports("native", "httpx")
 WITHIN_S = 1.0
 
 
@@ -100,6 +101,7 @@ def test_leaving_in_a_retry_pause_ends_it(upstream: ScriptedUpstream, tmp_path: 
         assert len(upstream.received) == 1
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_leaving_in_the_queue_gives_up_the_place(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = hangs()
     config = slow(upstream.base_url, limits={"concurrent": 1, "queue": 5})
@@ -144,6 +146,7 @@ def test_leaving_while_a_connection_is_being_made_ends_it(tmp_path: Path):
             filler.close()
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_leaving_with_half_a_body_leaves_nothing_behind(gateway: RunningGateway, upstream: ScriptedUpstream):
     connection = gateway.connect()
     connection.sendall(post_chat()[:-5])
@@ -186,6 +189,7 @@ async def floods(received: Received, reply: Reply) -> None:
     await reply.end_chunks()
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_a_slow_reader_holds_back_its_own_upstream_and_nobody_elses(
     upstream: ScriptedUpstream, tmp_path: Path
 ):
@@ -229,6 +233,7 @@ def test_a_reader_that_never_reads_runs_into_the_total_deadline(upstream: Script
         assert 1500 <= trace.latency_ms < 3000
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_pipelined_requests_are_answered_in_order(gateway: RunningGateway, upstream: ScriptedUpstream):
     bodies = [json.dumps(chat(user=str(number))).encode() for number in range(3)]
     with gateway.connect() as connection:

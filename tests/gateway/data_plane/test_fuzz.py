@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from gateway.data_plane.exchange import Exchange
-from gateway.upstream.connection import Connection
+from gateway.upstream.channel import Channel
 from gateway.upstream.pool import MAX_IDLE_CONNECTIONS
 from tests.support.request_path import (
     RunningGateway,
@@ -152,7 +152,7 @@ def assert_nothing_is_left(gateway: RunningGateway, caplog: pytest.LogCaptureFix
     gc.collect()
     objects: list[Any] = gc.get_objects()
     assert sum(type(thing) is Exchange for thing in objects) == 0
-    assert sum(type(thing) is Connection and not thing.closed for thing in objects) <= MAX_IDLE_CONNECTIONS
+    assert sum(isinstance(thing, Channel) and not thing.closed for thing in objects) <= MAX_IDLE_CONNECTIONS
     bugs = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert bugs == []
     assert httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), timeout=5).status_code == 200
@@ -231,6 +231,7 @@ async def ask(gateway: RunningGateway, count: int, chance: random.Random) -> Cou
     return ends
 
 
+@pytest.mark.transports("native", "httpx")
 def test_no_answer_of_an_upstream_breaks_the_gateway(
     upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

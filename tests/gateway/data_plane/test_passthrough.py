@@ -49,6 +49,7 @@ def replies(body: bytes, content_type: str, status: int = 200):
     return script
 
 
+@pytest.mark.transports("native", "httpx")
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -159,6 +160,7 @@ def test_the_openai_client_uploads_and_speaks(passing: RunningGateway, upstream:
     assert sound.content == b"mp3 bytes"
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_large_upload_passes_whole(passing: RunningGateway, upstream: ScriptedUpstream, chunked: bool):
     piece = bytes(range(256)) * 256
@@ -170,6 +172,7 @@ def test_a_large_upload_passes_whole(passing: RunningGateway, upstream: Scripted
     assert upstream.received[0].body == piece * count
 
 
+@pytest.mark.transports("native", "httpx")
 def test_a_server_that_takes_an_upload_slowly_holds_back_its_sender(
     upstream: ScriptedUpstream, tmp_path: Path
 ):
@@ -215,6 +218,7 @@ def read_to_end(connection: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.transports("native")  # httpx looks for an answer when it has sent all
 def test_an_answer_that_comes_before_the_upload_is_whole_ends_it(tmp_path: Path):
     with uploading(tmp_path) as (_, sender, server):
         server.sendall(b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno")
@@ -226,6 +230,7 @@ def test_an_answer_that_comes_before_the_upload_is_whole_ends_it(tmp_path: Path)
     assert b"connection: close" in answer
 
 
+@pytest.mark.transports("native", "httpx")
 def test_a_client_that_leaves_an_upload_cancels_it(tmp_path: Path):
     with uploading(tmp_path) as (gateway, sender, server):
         left_at = time.monotonic()
@@ -236,6 +241,7 @@ def test_a_client_that_leaves_an_upload_cancels_it(tmp_path: Path):
         assert gateway.trace().outcome == "client_cancelled"
 
 
+@pytest.mark.transports("native", "httpx")
 def test_an_upload_beyond_the_bound_is_a_413_that_names_the_setting(
     upstream: ScriptedUpstream, tmp_path: Path
 ):
@@ -259,6 +265,7 @@ def test_errors_of_the_upstream_pass_as_they_are(passing: RunningGateway, upstre
     assert passing.trace().outcome == "upstream_error"
 
 
+@pytest.mark.transports("native", "httpx")
 def test_an_answer_that_breaks_off_is_broken_off(passing: RunningGateway, upstream: ScriptedUpstream):
     async def breaks(received: Received, reply: Reply) -> None:
         await reply.head(200, ("content-type", "audio/mpeg"), ("content-length", "100"))

@@ -32,6 +32,7 @@ from tests.support.upstream import (
     streams_events,
 )
 
+pytestmark = pytest.mark.transports("native", "httpx")
 JSON = ("content-type", "application/json")
 
 
@@ -51,6 +52,7 @@ def replies(body: bytes, *headers: tuple[str, str], status: int = 200):
     return script
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_the_query_goes_along(gateway: RunningGateway, upstream: ScriptedUpstream):
     for query in ("", "?api-version=2024-10-21&x=%20", "?y"):
         url = f"{gateway.base_url}/chat/completions{query}"
@@ -58,6 +60,7 @@ def test_the_query_goes_along(gateway: RunningGateway, upstream: ScriptedUpstrea
         assert upstream.received[-1].target == f"/v1/chat/completions{query}"
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fields=st.dictionaries(st.text(max_size=6).filter(lambda key: key not in {"model", "stream"}), st.text()),
@@ -103,6 +106,7 @@ def test_unknown_headers_and_the_status_survive_in_both_directions(
     assert received.header("accept-encoding") == "identity"
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_the_upstreams_own_key_goes_upstream_and_nowhere_else(upstream: ScriptedUpstream, tmp_path: Path):
     config = config_for(upstream.base_url, api_key={"env": "UPSTREAM_KEY"})
     with running_gateway(tmp_path, config, {"UPSTREAM_KEY": "sk-upstream"}) as gateway:
@@ -149,6 +153,7 @@ def test_every_framing_of_a_body_is_understood(
     assert upstream.connections == (2 if framing == "close" else 1)
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_a_compressed_response_passes_as_it_is_and_the_trace_says_so(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -162,6 +167,7 @@ def test_a_compressed_response_passes_as_it_is_and_the_trace_says_so(
     assert gateway.trace().content_encoding == "gzip"
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 @pytest.mark.parametrize("size", [relay.BUFFERED_BYTES - 20, relay.BUFFERED_BYTES * 3])
 def test_a_large_response_passes_whole(gateway: RunningGateway, upstream: ScriptedUpstream, size: int):
     body = json.dumps({"text": "x" * size}).encode()
@@ -173,6 +179,7 @@ def test_a_large_response_passes_whole(gateway: RunningGateway, upstream: Script
     assert gateway.trace().outcome == "ok"
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 @pytest.mark.parametrize("usage", [False, True])
 def test_a_stream_passes_byte_for_byte_but_for_the_usage_nobody_asked_for(
     gateway: RunningGateway, upstream: ScriptedUpstream, usage: bool
@@ -209,6 +216,7 @@ def test_the_trace_is_there_when_the_last_byte_is(
             assert len(gateway.traces(count, within_s=0)) == count
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 def test_each_event_passes_when_it_comes(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = streams_events([event(delta("first"))], then="hang")
     with gateway.connect() as connection:
@@ -225,6 +233,7 @@ def test_a_status_that_nobody_defined_passes(gateway: RunningGateway, upstream: 
     assert ask(gateway, json.dumps(chat()).encode()).status_code == 799
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_client_of_http_1_0_gets_a_stream_without_chunks(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -239,11 +248,20 @@ def test_a_client_of_http_1_0_gets_a_stream_without_chunks(
     assert answer.partition(b"\r\n\r\n")[2] == b"".join(stream_events(["a"]))
 
 
+@pytest.mark.transports("native", "httpx", "http2")
+def test_one_connection_to_the_upstream_serves_many_requests(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+):
+    for _ in range(5):
+        assert ask(gateway, json.dumps(chat()).encode()).json() == completion()
+
+    assert upstream.connections == 1
+
+
 def test_one_client_connection_serves_many_requests(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = streams_events(stream_events(["a"]))
     with httpx.Client(base_url=gateway.base_url) as client:
         answers = [client.post("/chat/completions", json=chat(stream=True)) for _ in range(5)]
 
     assert {answer.content for answer in answers} == {b"".join(stream_events(["a"]))}
-    assert upstream.connections == 1
     assert len({trace.trace_id for trace in gateway.traces(5)}) == 5

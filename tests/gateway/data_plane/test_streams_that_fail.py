@@ -25,6 +25,7 @@ from tests.support.upstream import (
     streams_events,
 )
 
+pytestmark = pytest.mark.transports("native", "httpx")
 FIRST = event(delta("half an"))
 LAST = event(delta(finish="stop"))
 GAP_S = 0.05  # so that the first content is with the client before the stream ends
@@ -105,6 +106,7 @@ def test_an_answer_that_began_is_truncated_though_all_of_it_came_at_once(
     assert len(upstream.received) == 1
 
 
+@pytest.mark.transports("native", "httpx", "http2")
 @pytest.mark.parametrize("then", ["end", "close", "reset", "hang"])
 def test_a_stream_that_lacks_only_its_end_mark_is_complete(
     gateway: RunningGateway, upstream: ScriptedUpstream, then: str
@@ -118,6 +120,7 @@ def test_a_stream_that_lacks_only_its_end_mark_is_complete(
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway, upstream: ScriptedUpstream):
     events = [event(delta("a", index=0)), event(delta("b", index=1)), event(delta(finish="stop", index=0))]
     upstream.default = streams_events([*events, DONE], gap_s=GAP_S)
@@ -176,6 +179,7 @@ def test_an_opening_beyond_the_bound_passes_and_is_not_begun_again(
     assert len(upstream.received) == 1
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_an_error_event_of_the_upstream_is_the_clients_to_read(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):
@@ -214,6 +218,7 @@ def test_a_stream_that_dies_before_its_first_content_is_tried_again(
     assert gateway.records()[0].response == answer.content
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_a_stream_that_only_ever_dies_empty_is_a_502(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = streams_events([DONE])
     answer = ask(gateway)
@@ -223,6 +228,7 @@ def test_a_stream_that_only_ever_dies_empty_is_a_502(gateway: RunningGateway, up
     assert gateway.trace().outcome == "upstream_error"
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_an_error_that_comes_first_every_time_passes_as_the_upstream_gave_it(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ):

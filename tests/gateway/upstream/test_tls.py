@@ -15,12 +15,13 @@ from tests.support.upstream import ScriptedUpstream
 CERTIFICATES = Path(__file__).parents[2] / "support" / "tls"
 
 
+@pytest.mark.parametrize("transport", ["native", "httpx"])
 @pytest.mark.parametrize(
     ("name", "trusted", "status"),
     [("this_host", True, 200), ("this_host", False, 502), ("another_host", True, 502)],
 )
 def test_only_a_trusted_certificate_for_this_host_is_spoken_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool, status: int, transport: str
 ):
     pem = CERTIFICATES / f"{name}.pem"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -28,7 +29,7 @@ def test_only_a_trusted_certificate_for_this_host_is_spoken_to(
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     with ScriptedUpstream(tls=context) as upstream:
-        config = config_for(upstream.base_url, retries={"max": 0})
+        config = config_for(upstream.base_url, retries={"max": 0}, transport=transport)
         with running_gateway(tmp_path, config) as gateway:
             url = f"{gateway.base_url}/chat/completions"
             for _ in range(2):

@@ -1,0 +1,204 @@
+"""One connection to one upstream server through httpx, for what our own HTTP/1.1 client does not speak.
+
+HTTP/2, too, is spoken with one exchange at a time, on a connection of its own: httpx would share one among
+many, and could then neither cancel one of them at the server nor hold back the server of a slow reader alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpcore
+import httpx
+
+from gateway.upstream.channel import HIGH_WATER_BYTES, MAX_HEAD_BYTES, NEVER, Channel
+from gateway.upstream.errors import Phase
+from gateway.upstream.httpx_errors import upstream_error
+from gateway.upstream.httpx_request import Outgoing, request_of
+
+
+class HttpxConnection(Channel):
+    """See `Channel`. It owns *transport*, which must hold one connection at most.
+
+    A task carries its exchanges and closes the transport when it ends. The first exchange makes the
+    connection; until the request is on its way `connect_s` bounds the wait, whatever else is armed.
+    None of httpx's own timeouts is set. An answer is noticed once the request has been sent, not before.
+    """
+
+    def __init__(
+        self, upstream: str, server: str, transport: httpx.AsyncBaseTransport, connect_s: float
+    ) -> None:
+        super().__init__(upstream, server)
+        self._url = httpx.URL(server)
+        self._transport = transport
+        self._connect_s = connect_s
+        self._connected = False
+        self._armed: tuple[Phase, float] | None = None  # holds once it is connected; None: the total alone
+        self._request: httpx.Request | None = None  # that the task is to send
+        self._outgoing: Outgoing | None = None
+        self._left = -1  # bytes of the body that are still to come; below 0, where its length is not known
+        self._news = asyncio.Event()  # for the task: a request, or room for more of a response
+        self._task: asyncio.Task[None] | None = None
+        self._stream: httpcore.AsyncNetworkStream | None = None
+
+    # --- the caller's side
+
+    def send(self, head: bytes, body: bytes, total_at: float) -> None:
+        """Start an exchange; `total_at` (monotonic) bounds it whatever the phase."""
+        self._start(head, httpx.ByteStream(body), total_at)
+
+    def begin(self, head: bytes, total_at: float, *, chunked: bool) -> None:
+        """Start an exchange whose body follows. How it is framed httpx reads in *head*."""
+        del chunked
+        self._outgoing = Outgoing(self._drained)
+        self._start(head, self._outgoing, total_at)
+
+    def send_piece(self, data: bytes) -> None:
+        """A part of the request's body, not empty. Send no more while `is_behind`."""
+        assert self._outgoing is not None, "`begin` comes first"
+        self.is_behind = self._outgoing.put(data) > HIGH_WATER_BYTES
+
+    def sent(self) -> None:
+        """The request is whole."""
+        assert self._outgoing is not None, "`begin` comes first"
+        self._outgoing.end()
+
+    def arm(self, phase: Phase, seconds: float) -> None:
+        """Deadline of what is awaited next, once the request is on its way."""
+        if self._connected:
+            super().arm(phase, seconds)
+        else:
+            self._armed = (phase, seconds)
+
+    def rest(self) -> None:
+        """Nothing is awaited from the server, once the request is on its way."""
+        if self._connected:
+            super().rest()
+        else:
+            self._armed = None
+
+    def abort(self) -> None:
+        """Close at once; the server notices."""
+        self.closed = True
+        self.expires_at = NEVER
+        task = self._task
+        # In the task itself, whose news woke whoever calls this, it is enough that it sees `closed`.
+        if task is not None and not task.done() and task is not asyncio.current_task():
+            task.cancel()
+
+    def _hold_back(self) -> None:
+        """The task looks at `_paused` itself."""
+
+    def _read_on(self) -> None:
+        self._news.set()
+
+    def _drained(self) -> None:
+        if self.is_behind:
+            self.is_behind = False
+            self._wake()
+
+    def _start(self, head: bytes, body: httpx.AsyncByteStream, total_at: float) -> None:
+        if self.served:
+            self._reset()
+        self.total_at = total_at
+        self._connected = False
+        self._armed = None
+        super().arm("connect", self._connect_s)
+        self._request = request_of(self._url, head, body, self._observe)
+        self._news.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._live())
+
+    # --- the task's side
+
+    async def _live(self) -> None:
+        try:
+            while not self.closed:
+                await self._news.wait()
+                self._news.clear()
+                request, self._request = self._request, None
+                if request is not None:
+                    await self._exchange(request)
+        except Exception as error:  # noqa: BLE001 -- what is no UpstreamError is a bug, and its fiber's to raise
+            self._fail(upstream_error(error, self.upstream, self.server, connected=self._connected) or error)
+        finally:
+            await self._close()
+
+    async def _exchange(self, request: httpx.Request) -> None:
+        response = await self._transport.handle_async_request(request)
+        try:
+            self._receive_head(response)
+            last = b""
+            async for piece in response.aiter_raw():
+                if self.closed:
+                    return
+                self._left -= len(piece)
+                if self._left == 0:
+                    # httpx tells of the end apart: a client that has it all would leave before it came.
+                    last = piece
+                    continue
+                self._receive(piece)
+                while self._paused and not self.closed:
+                    await self._news.wait()
+                    self._news.clear()
+        finally:
+            await response.aclose()
+        if not self.closed:
+            self._finish_with(last)
+
+    def _receive_head(self, response: httpx.Response) -> None:
+        self.received = True
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+            raise self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")
+        fields = dict(headers)
+        encoding = fields.get(b"transfer-encoding", b"").strip().lower()
+        self.status = response.status_code
+        self.headers = headers
+        self.is_events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        self.framed = (
+            response.extensions["http_version"] == b"HTTP/2"
+            or b"content-length" in fields
+            or encoding.endswith(b"chunked")
+        )
+        length = fields.get(b"content-length", b"")
+        self._left = int(length) if length.isdigit() else -1
+        self.reusable = self.framed and fields.get(b"connection", b"").lower() != b"close"
+        self.headed = True
+        self._wake()
+
+    def _receive(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self.buffered += len(piece)
+        self._offer()
+
+    def _finish_with(self, last: bytes) -> None:
+        if last:
+            self._pieces.append(last)
+            self.buffered += len(last)
+        self._finish()
+        self._offer()
+
+    async def _observe(self, event: str, info: dict[str, Any]) -> None:
+        """Told by httpx of every step it takes."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+            self._connected = True
+            if self._armed is None:
+                super().rest()
+            else:
+                super().arm(*self._armed)
+
+    async def _close(self) -> None:
+        self.closed = True
+        try:
+            await self._transport.aclose()
+        finally:
+            # A connection that is broken off within its TLS handshake is known to no transport yet.
+            if self._stream is not None:
+                await self._stream.aclose()
+            self._task = None  # it refers back to us
+            if self.on_lost is not None:
+                self.on_lost(self)
