@@ -57,19 +57,17 @@ class Balancer(Generic[S]):
         """Whether all servers are ejected and none is due for a trial."""
         return not any(server.health.healthy or server.health.available(now) for server in self._servers)
 
-    def pick(
-        self, now: float, *, key: int | None = None, avoid: S | None = None, may_move: bool = False
-    ) -> S | None:
-        """The server for a request, not *avoid* if there is another; None: move on, all are ejected.
+    def pick(self, now: float, *, key: int | None = None, avoid: S | None = None) -> S:
+        """The server for a request: not *avoid* if another is available, one that is ejected if it must be.
 
-        Only a request that *may_move* is told so.
+        A request that may move on asks `is_down` first.
         """
         able = [server for server in self._servers if server.health.available(now) and server is not avoid]
-        if not able:
-            if avoid is not None and avoid.health.available(now):
-                return avoid
-            return None if may_move and self.is_down(now) else self._least_bad(avoid)
-        return self._choose(able, key)
+        if able:
+            return self._choose(able, key)
+        if avoid is not None and avoid.health.available(now):
+            return avoid
+        return self._least_bad(avoid)
 
     def second(self, now: float, first: S, *, key: int | None = None) -> S | None:
         """Another server for a request that *first* has already; None: none is available."""
