@@ -1,6 +1,7 @@
 """Configuration: one YAML file, parsed once into frozen types. The learner may import this package."""
 
 from gateway.config.load import load_config
+from gateway.config.resilience import Ejection, Hedge
 from gateway.config.types import (
     Auth,
     Capture,
@@ -30,7 +31,9 @@ __all__ = [
     "Capture",
     "ClientKey",
     "Config",
+    "Ejection",
     "Fallback",
+    "Hedge",
     "JudgeConfig",
     "LearnerConfig",
     "Limits",

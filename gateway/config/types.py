@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.config.resilience import Ejection, Hedge
+
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
@@ -249,6 +251,9 @@ class Upstream(Strict, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     limits: Limits = Limits()
+    ejection: Ejection = Ejection()
+    affinity: Literal["none", "prefix"] = "none"  # prefix: what begins alike goes to one server
+    hedge: Hedge | None = None  # absent: no second requests
     managed: Managed | None = None
     auth_header: Name = "authorization"  # where api_key goes: as `Bearer KEY` in this one, bare in any other
     headers: list[FixedHeader] = []
@@ -271,6 +276,10 @@ class Upstream(Strict, frozen=True, kw_only=True):
         models = [price.model for price in self.prices]
         if len(models) != len(set(models)):
             raise ValueError(f"upstream {self.name!r} prices a model twice: {models}")
+        if self.hedge is not None and len(self.servers) < 2:
+            raise ValueError(
+                f"upstream {self.name!r}: hedge asks a second server; name several in base_urls, or remove it"
+            )
         self._check_transport()
 
     def _check_transport(self) -> None:

@@ -13,7 +13,10 @@ from gateway.data_plane.plan import Target
 from gateway.traces.types import Attempt
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import ConnectError, DeadlineError, DisconnectedError, UpstreamError
+from gateway.upstream.health import verdict
 from gateway.upstream.pool import Server, UpstreamPool
+
+OVERTAKEN = "overtaken"  # the reason of an attempt that lost its race
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,7 @@ class OpenAttempt:
         self._machine = pool.machine
         self._entered = self._machine.enter(self._started) if self._machine is not None else 0.0
         server.outstanding += 1
+        self._ticket = server.health.enter(self._started)
         trace = call.trace
         self.kept = trace.kept = Kept()  # what a former attempt sent was not the answer
         trace.upstream = target.upstream
@@ -87,8 +91,10 @@ class OpenAttempt:
             else:
                 self.pool.discard(connection)
         self.server.outstanding -= 1
+        self.server.health.leave(self._ticket, now, ok=verdict(status, error))
         self.pool.leave()
-        trace.upstream_s += now - self._started
+        if error != OVERTAKEN:  # the time of the one that won is the same time
+            trace.upstream_s += now - self._started
         if self._machine is not None:
             cost = self._machine.leave(self._entered, now)
             trace.machine_cost_usd = (trace.machine_cost_usd or 0.0) + cost
@@ -105,6 +111,22 @@ class OpenAttempt:
         )
         if error is not None:
             trace.state.metrics.attempt_failed(self.pool.name, error)
+
+    @property
+    def status(self) -> int | None:
+        """Of the response, once its head is there."""
+        connection = self._connection
+        return connection.status if connection is not None and connection.headed else None
+
+    def opened(self) -> None:
+        """The client can have the first byte."""
+        self._ticket = self.server.health.opened(self._ticket, time.monotonic())
+
+    def fail(self, failure: Failure) -> None:
+        """It gave no answer. A server that asked to be left alone is, where another can be asked."""
+        if failure.retry_after_s is not None and failure.reason == "status_429":
+            self.server.health.rest(failure.retry_after_s, time.monotonic())
+        self.end(self.status, failure.reason)
 
     async def ask(self) -> Channel:
         """Send the request and wait for the response's head.

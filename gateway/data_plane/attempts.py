@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
-from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
+from gateway.data_plane.attempt import Failure, Response, failure_of
 from gateway.data_plane.call import Call
 from gateway.data_plane.errors import upstream_failed
+from gateway.data_plane.opening import open_answer
 from gateway.data_plane.plan import Target
-from gateway.data_plane.relay import open_response, send_response
+from gateway.data_plane.relay import send_response
 from gateway.traces.types import Outcome
-from gateway.upstream.errors import DeadlineError, QueueFullError, UpstreamError
+from gateway.upstream.errors import DeadlineError, EjectedError, QueueFullError, UpstreamError
 from gateway.upstream.pool import Server, UpstreamPool
 from gateway.upstream.retries import pause_s
 
@@ -22,10 +23,15 @@ async def answer(call: Call) -> None:
     """
     failure: Failure | None = None
     response: Response | None = None
-    for target in call.trace.plan.targets:
+    targets = call.trace.plan.targets
+    for index, target in enumerate(targets):
         if failure is not None and failure.needs_larger_context and not target.larger_context:
             continue
-        failure = await _try_target(call, target)
+        pool = call.trace.live.pools[target.upstream]
+        if index + 1 < len(targets) and pool.balancer.is_down(time.monotonic()):
+            failure = _passed_over(pool)
+            continue
+        failure = await _try_target(call, pool, target)
         if failure is None:
             return
         response = failure.response or response
@@ -39,9 +45,13 @@ async def answer(call: Call) -> None:
     give_up(call, failure.error)
 
 
-async def _try_target(call: Call, target: Target) -> Failure | None:
+def _passed_over(pool: UpstreamPool) -> Failure:
+    """Every server of *pool* is ejected, and a fallback can answer at once."""
+    return failure_of(EjectedError(f"all servers of upstream {pool.name!r} are ejected for failing"))
+
+
+async def _try_target(call: Call, pool: UpstreamPool, target: Target) -> Failure | None:
     """Ask one upstream, again where that may help. None: the client has been answered."""
-    pool = call.trace.live.pools[target.upstream]
     retries = pool.upstream.retries
     total_at = call.trace.arrived + target.timeouts.total_s
     pool.retry_budget.deposit()
@@ -85,24 +95,14 @@ async def _try_once(
             await wait_turn(call, pool, target.timeouts.total_s)
         except UpstreamError as error:
             return None, failure_of(error)
-    attempt = OpenAttempt(call, pool, target, pool.pick(avoid))
-    status: int | None = None
-    failure: Failure | None = None
+    attempt, result = await open_answer(call, pool, target, avoid)
+    if isinstance(result, Failure):
+        return attempt.server, result
     try:
-        connection = await attempt.ask()
-        status = connection.status
-        opened = await open_response(attempt, connection)
-        if isinstance(opened, Failure):
-            failure = opened
-            attempt.end(status, failure.reason)
-        else:
-            await opened.deliver()
-    except UpstreamError as error:
-        failure = failure_of(error)
-        attempt.end(status, error.reason)
+        await result.deliver()
     finally:
-        attempt.end(status, "cancelled")
-    return attempt.server, failure
+        attempt.end(attempt.status, "cancelled")
+    return attempt.server, None
 
 
 def _outcome(error: UpstreamError) -> Outcome:

@@ -7,6 +7,7 @@ only the metadata is captured.
 from __future__ import annotations
 
 import re
+import time
 from typing import get_args
 from urllib.parse import unquote
 
@@ -71,7 +72,7 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
         give_up(call, error)
         return
     target = Target(upstream=upstream, model="", timeouts=pool.upstream.timeouts)
-    attempt = OpenAttempt(call, pool, target, pool.pick())
+    attempt = OpenAttempt(call, pool, target, pool.pick(time.monotonic()))
     attempt.kept.skip()
     try:
         connection = await attempt.open()

@@ -5,6 +5,7 @@ UpstreamError              `reason` names it in a trace's attempts and in the me
 ├── DeadlineError          a deadline passed: connect, headers, first_token, idle or total
 ├── DisconnectedError      the server closed, or broke off, before its response was whole
 ├── ProtocolError          what it sent is not HTTP, or exceeds a bound of ours
+├── EjectedError           every server of the upstream is ejected, and a fallback can be asked at once
 └── QueueFullError         as many requests wait for this upstream as may wait
 """
 
@@ -51,6 +52,12 @@ class ProtocolError(UpstreamError):
     """What the server sent is not HTTP as we accept it."""
 
     reason = "protocol"
+
+
+class EjectedError(UpstreamError):
+    """All servers are ejected for failing, and none is due for a trial."""
+
+    reason = "ejected"
 
 
 class QueueFullError(UpstreamError):

@@ -13,12 +13,16 @@ from gateway.config.secrets import UpstreamSecrets
 from gateway.config.types import Upstream
 from gateway.fiber import SUSPEND, Fiber
 from gateway.upstream.address import Address
+from gateway.upstream.balance import Balancer, server_seed
 from gateway.upstream.channel import NEVER, Channel
 from gateway.upstream.connection import Connection
 from gateway.upstream.deadlines import Sweeper
 from gateway.upstream.errors import ConnectError, DeadlineError, QueueFullError
+from gateway.upstream.health import ServerHealth
+from gateway.upstream.hedging import Hedging
 from gateway.upstream.machine_cells import machine_of
 from gateway.upstream.machine_cost import MachineTime
+from gateway.upstream.prefix import prefix_key
 from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
 from gateway.upstream.retries import RetryBudget
@@ -34,10 +38,12 @@ TAIL_S = 1.0  # for the end of a body whose content is already with the client
 class Server:
     """One server: `idle` connections, newest last, and how many requests are `outstanding` at it."""
 
-    __slots__ = ("address", "idle", "outstanding")
+    __slots__ = ("address", "health", "idle", "outstanding", "seed")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, health: ServerHealth) -> None:
         self.address = Address(url)
+        self.health = health
+        self.seed = server_seed(url)
         self.idle: list[Channel] = []
         self.outstanding = 0
 
@@ -98,7 +104,9 @@ class UpstreamPool:
         self._httpx = _httpx(upstream, secrets)
         self._secrets = secrets
         self._workers = workers
-        self._servers = [Server(url) for url in upstream.servers]
+        self.servers = [Server(url, ServerHealth(upstream.ejection, self.random)) for url in upstream.servers]
+        self.balancer = Balancer(self.servers, self.random)
+        self.hedging = Hedging(upstream.hedge) if upstream.hedge is not None else None
         self._concurrent = -(-upstream.limits.concurrent // workers)
         self._queue = -(-upstream.limits.queue // workers)
         self._turns: deque[_Turn] = deque()
@@ -111,7 +119,7 @@ class UpstreamPool:
     def retire(self) -> None:
         """Close what is idle now, and the rest when its request is done."""
         self._retired = True
-        for server in self._servers:
+        for server in self.servers:
             while server.idle:
                 self.discard(server.idle.pop())
 
@@ -161,17 +169,16 @@ class UpstreamPool:
 
     # --- servers and connections
 
-    def pick(self, avoid: Server | None = None) -> Server:
-        """Of two random servers the one with fewer outstanding requests; not *avoid* if there is another."""
-        servers = self._servers
-        if len(servers) == 1:
-            return servers[0]
-        if avoid is not None:
-            servers = [server for server in servers if server is not avoid]
-        if len(servers) == 1:
-            return servers[0]
-        one, other = self.random.sample(servers, 2)
-        return one if one.outstanding <= other.outstanding else other
+    def pick(self, now: float, *, key: int | None = None, avoid: Server | None = None) -> Server:
+        """The server for a request (`gateway.upstream.balance`); *key* is of its prompt's beginning."""
+        servers = self.servers
+        return servers[0] if len(servers) == 1 else self.balancer.pick(now, key=key, avoid=avoid)
+
+    def prefix_key(self, body: bytes, model: str) -> int | None:
+        """What keeps requests together, None where nothing does."""
+        if self.upstream.affinity != "prefix" or len(self.servers) == 1:
+            return None
+        return prefix_key(body, model)
 
     def reuse(self, server: Server) -> Channel | None:
         """The connection that was used last, or None. The caller owns it until `release` or `discard`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load_config
+from gateway.config import Ejection, Hedge, load_config
 from gateway.config.secrets import read_secrets
 from gateway.errors import ConfigError
 
@@ -49,6 +49,12 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM.replace("default", "auth_header: 'a b', default") + ROUTE, "auth_header 'a b' is no header"),
         (UPSTREAM.replace("default", "path: '/deployments/{model}', default") + ROUTE, "must hold {path} once"),
         (UPSTREAM.replace("default", "path: '{path}/{other}', default") + ROUTE, "must hold {path} once"),
+        (UPSTREAM.replace("default", "ejection: {consecutive: 0}, default") + ROUTE, "Expected `int` >= 1 - at `$.upstreams[0].ejection.consecutive`"),
+        (UPSTREAM.replace("default", "ejection: {base_s: 90}, default") + ROUTE, "ejection begins with 90 s and may not exceed 60 s - at `$.upstreams[0].ejection`"),
+        (UPSTREAM.replace("default", "affinity: session, default") + ROUTE, "Invalid enum value 'session' - at `$.upstreams[0].affinity`"),
+        (UPSTREAM.replace("default", "hedge: {}, default") + ROUTE, "hedge asks a second server; name several in base_urls, or remove it - at `$.upstreams[0]`"),
+        (UPSTREAM.replace("default", "hedge: {quantile: 1}, default") + ROUTE, "Expected `float` <= 0.999 - at `$.upstreams[0].hedge.quantile`"),
+        (UPSTREAM.replace("default", "hedge: {budget: 0}, default") + ROUTE, "Expected `float` > 0.0 - at `$.upstreams[0].hedge.budget`"),
         (UPSTREAM + ROUTE + "judges: [{name: j, path: j.py}]\n", "path 'j.py' is not FILE.py:FUNCTION"),
         (UPSTREAM + "routes: [{model: m, variants: []}]\n", "route 'm' has no variants"),
         (UPSTREAM + ROUTE + "capture: {at_bound: explode}\n", "Invalid enum value 'explode' - at `$.capture.at_bound`"),
@@ -122,6 +128,27 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path) -> None:
     assert f"embedded:{tmp_path}/d" == config.store.url
     assert tmp_path / "d" / "spool" == config.capture.spool
     assert tmp_path / "j.py" == config.judges[0].file
+
+
+def test_a_server_that_fails_is_ejected_and_no_request_is_doubled_unless_the_file_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    upstream = load_config(write(tmp_path, UPSTREAM + ROUTE)).upstreams[0]
+
+    assert upstream.ejection == Ejection()
+    assert upstream.affinity == "none"
+    assert upstream.hedge is None
+
+
+def test_ejection_affinity_and_hedge_are_read(tmp_path: Path) -> None:
+    settings = "base_urls: [http://127.0.0.1:1, http://127.0.0.1:2], affinity: prefix, "
+    settings += "ejection: {consecutive: 3, cap_s: 5}, hedge: {quantile: 0.9, budget: 0.1, min_delay_s: 1}"
+    text = UPSTREAM.replace("base_url: http://127.0.0.1:1/v1", settings) + ROUTE
+    upstream = load_config(write(tmp_path, text)).upstreams[0]
+
+    assert upstream.ejection == Ejection(consecutive=3, cap_s=5)
+    assert upstream.affinity == "prefix"
+    assert upstream.hedge == Hedge(quantile=0.9, budget=0.1, min_delay_s=1)
 
 
 def test_a_missing_variable_is_named_with_file_and_place_and_no_value(tmp_path: Path) -> None:
