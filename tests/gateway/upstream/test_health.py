@@ -293,6 +293,7 @@ def test_a_rest_holds_for_trials_too():
         (404, None, None),
         (429, "status_429", None),
         (200, "error_in_200", None),
+        (200, "event_too_large", None),
         (200, "total_timeout", None),
         (None, "total_timeout", None),
         (None, "queue_full", None),
