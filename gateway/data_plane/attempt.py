@@ -62,13 +62,13 @@ class OpenAttempt:
         self.target = target
         self.server = server
         self.total_at = call.trace.arrived + target.timeouts.total_s
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._ended = False
         self._connection: Channel | None = None
         self._machine = pool.machine
-        self._entered = self._machine.enter(self._started) if self._machine is not None else 0.0
+        self._entered = self._machine.enter(self.started) if self._machine is not None else 0.0
         server.outstanding += 1
-        self._ticket = server.health.enter(self._started)
+        self._ticket = server.health.enter(self.started)
         trace = call.trace
         self.kept = trace.kept = Kept()  # what a former attempt sent was not the answer
         trace.upstream = target.upstream
@@ -94,7 +94,7 @@ class OpenAttempt:
         self.server.health.leave(self._ticket, now, ok=verdict(status, error))
         self.pool.leave()
         if error != OVERTAKEN:  # the time of the one that won is the same time
-            trace.upstream_s += now - self._started
+            trace.upstream_s += now - self.started
         if self._machine is not None:
             cost = self._machine.leave(self._entered, now)
             trace.machine_cost_usd = (trace.machine_cost_usd or 0.0) + cost
@@ -103,7 +103,7 @@ class OpenAttempt:
                 upstream=self.pool.name,
                 server=self.server.address.url,
                 model=self.target.model,
-                started_ms=(self._started - trace.arrived) * 1000,
+                started_ms=(self.started - trace.arrived) * 1000,
                 ended_ms=(now - trace.arrived) * 1000,
                 status=status,
                 error=error,

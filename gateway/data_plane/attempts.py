@@ -54,7 +54,7 @@ async def _try_target(call: Call, pool: UpstreamPool, target: Target) -> Failure
     """Ask one upstream, again where that may help. None: the client has been answered."""
     retries = pool.upstream.retries
     total_at = call.trace.arrived + target.timeouts.total_s
-    pool.retry_budget.deposit()
+    pool.retry_budget.deposit(time.monotonic())
     avoid: Server | None = None
     retry = 0
     while True:
@@ -63,7 +63,8 @@ async def _try_target(call: Call, pool: UpstreamPool, target: Target) -> Failure
             return failure
         retry += 1
         pause = pause_s(retry, failure.retry_after_s, pool.random)
-        if pause is None or time.monotonic() + pause >= total_at or not pool.retry_budget.withdraw():
+        now = time.monotonic()
+        if pause is None or now + pause >= total_at or not pool.retry_budget.withdraw(now):
             return failure
         call.trace.paused_s += pause
         await call.fiber.sleep(pause)

@@ -28,8 +28,8 @@ async def open_answer(call: Call, pool: UpstreamPool, target: Target, avoid: Ser
     now = time.monotonic()
     key = pool.prefix_key(call.trace.request, target.model)
     attempt = OpenAttempt(call, pool, target, pool.pick(now, key=key, avoid=avoid))
-    # Without an end of its own a buffered answer is not known to be slow before it is there.
-    if pool.hedging is None or not call.view.stream:
+    # A buffered answer says nothing before its end, and a retry has shown already that it may fail.
+    if pool.hedging is None or not call.view.stream or avoid is not None:
         return await _open(attempt)
     return await _hedged(attempt, pool.hedging, key)
 
@@ -56,8 +56,10 @@ async def _hedged(first: OpenAttempt, hedging: Hedging, key: int | None) -> Open
         opened = await race(fiber, _open(first), after_s, second, lambda each: _wins(each.result))
         first.call.trace.kept = opened.attempt.kept
     now = time.monotonic()
+    if opened.attempt is not first:
+        first.call.trace.upstream_s += opened.attempt.started - began  # the time before it was waited for too
     # What failed at once says nothing of how long an answer takes to begin.
-    if opened.attempt is not first or _wins(opened.result) or now - began >= (after_s or float("inf")):
+    if opened.attempt is not first or _wins(opened.result):
         hedging.observe(now - began, now)
     return opened
 

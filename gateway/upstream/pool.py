@@ -25,7 +25,8 @@ from gateway.upstream.machine_cost import MachineTime
 from gateway.upstream.prefix import prefix_key
 from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
-from gateway.upstream.retries import RetryBudget
+from gateway.upstream.retries import BUDGET_FLOOR
+from gateway.upstream.share_budget import ShareBudget
 
 if TYPE_CHECKING:
     from gateway.upstream.httpx_transport import HttpxTransport
@@ -98,7 +99,7 @@ class UpstreamPool:
             self.machine = machine_of(
                 upstream.name, upstream.price_per_hour, machines, worker=worker, workers=workers
             )
-        self.retry_budget = RetryBudget(upstream.retries.budget)
+        self.retry_budget = ShareBudget(upstream.retries.budget, floor=BUDGET_FLOOR)
         self.in_flight = 0
         self.head = RequestHead(upstream, secrets)
         self._httpx = _httpx(upstream, secrets)

@@ -7,7 +7,9 @@ from random import Random
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 2.0
 MAX_RETRY_AFTER_S = 5.0  # a server that asks for more is not asked again; the client learns what it said
-BUDGET_RESERVE = 10.0  # retries that are allowed before there are recent requests to take a share of
+BUDGET_FLOOR = (
+    3  # retries a minute that an upstream may get however few requests there are to take a share of
+)
 
 # Statuses that say "not now". 409 is what some servers answer while a model is being loaded.
 RETRIED_STATUSES = frozenset({408, 409, 429})
@@ -51,24 +53,3 @@ def parse_retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
                 return number / 1000
             seconds = number
     return seconds
-
-
-class RetryBudget:
-    """At most `share` retries per recent request, so that retries cannot melt an upstream.
-
-    A bucket of at most BUDGET_RESERVE tokens; a request adds `share` of one, a retry takes one.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._tokens = BUDGET_RESERVE if share > 0 else 0.0
-
-    def deposit(self) -> None:
-        self._tokens = min(BUDGET_RESERVE, self._tokens + self._share)
-
-    def withdraw(self) -> bool:
-        """Take one retry; False when the budget is spent."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.upstream.retries import BUDGET_RESERVE
+from gateway.upstream.retries import BUDGET_FLOOR
 from tests.support.request_path import (
     UPSTREAM_DEFAULTS,
     RunningGateway,
@@ -125,7 +125,7 @@ def test_retries_stay_within_their_budget(upstream: ScriptedUpstream, tmp_path: 
         for _ in range(requests):
             ask(gateway)
 
-    assert len(upstream.received) - requests <= BUDGET_RESERVE + 0.1 * requests
+    assert len(upstream.received) - requests <= BUDGET_FLOOR + 0.1 * requests
 
 
 def test_a_refused_connection_is_a_502_that_names_the_upstream(tmp_path: Path):

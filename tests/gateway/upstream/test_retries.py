@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.upstream.retries import (
     BACKOFF_CAP_S,
-    BUDGET_RESERVE,
     MAX_RETRY_AFTER_S,
-    RetryBudget,
     is_moved,
     is_retried,
     parse_retry_after,
@@ -50,18 +48,6 @@ def test_a_retry_after_is_honoured_up_to_its_bound(retry: int, asked: float, see
 )
 def test_retry_after_is_read(headers: list[tuple[bytes, bytes]], expected: float | None):
     assert parse_retry_after(headers) == expected
-
-
-@given(st.integers(0, 2000), st.sampled_from([0.0, 0.1, 0.2, 1.0]))
-def test_retries_stay_within_the_budget(requests: int, share: float):
-    budget = RetryBudget(share)
-    retried = 0
-    for _ in range(requests):
-        budget.deposit()
-        while budget.withdraw():
-            retried += 1
-
-    assert retried <= (BUDGET_RESERVE if share else 0) + share * requests
 
 
 def test_statuses():

@@ -1,0 +1,140 @@
+"""Servers that fail are left alone, and a stream that is slow to begin is asked of a second one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.request_path import RunningGateway, chat, config_for, running_gateway, wait_until
+from tests.support.upstream import DONE, ScriptedUpstream, answers, answers_status, hangs, streams
+
+EJECTION = {"base_s": 30, "consecutive": 3}
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+def ask(gateway: RunningGateway, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{gateway.base_url}/chat/completions", json=chat(**fields), timeout=20)
+
+
+def test_a_server_that_fails_is_asked_no_more_while_another_answers(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(500)
+    servers = [upstream.base_url, other.base_url]
+    config = config_for(servers, ejection=EJECTION, retries={"max": 2, "budget": 1.0})
+    with running_gateway(tmp_path, config) as gateway:
+        assert {ask(gateway).status_code for _ in range(40)} == {200}
+
+    assert len(upstream.received) == 3
+    assert len(other.received) == 40
+
+
+def test_a_server_is_probed_back_in(upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path):
+    upstream.then(*[answers_status(500)] * 3)
+    servers = [upstream.base_url, other.base_url]
+    ejection = {"base_s": 0.3, "consecutive": 3, "passes": 2}
+    config = config_for(servers, ejection=ejection, retries={"max": 2, "budget": 1.0})
+    with running_gateway(tmp_path, config) as gateway:
+        wait_until(lambda: ask(gateway).status_code == 200 and len(upstream.received) == 3, 10)
+        health = gateway.state.live.pools["up"].servers[0].health
+        assert not health.healthy
+        wait_until(lambda: ask(gateway).status_code == 200 and health.healthy, 10)
+
+    assert len(upstream.received) >= 5
+
+
+def test_the_only_server_is_asked_however_often_it_failed(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = answers_status(500)
+    config = config_for(upstream.base_url, ejection=EJECTION, retries={"max": 0})
+    with running_gateway(tmp_path, config) as gateway:
+        assert {ask(gateway).status_code for _ in range(10)} == {500}
+        upstream.default = answers()
+        assert ask(gateway).status_code == 200
+
+    assert len(upstream.received) == 11
+
+
+def test_with_a_fallback_an_upstream_that_is_down_is_passed_over_at_once(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(500)
+    config = config_for(upstream.base_url, ejection=EJECTION, retries={"max": 0})
+    config["upstreams"].append({"name": "other", "base_url": other.base_url})
+    config["routes"][0]["fallbacks"] = [{"upstream": "other", "model": "m"}]
+    with running_gateway(tmp_path, config) as gateway:
+        assert {ask(gateway).status_code for _ in range(10)} == {200}
+        last = gateway.traces(10)[-1]
+
+    assert len(upstream.received) == 3
+    assert len(other.received) == 10
+    assert (last.variant, last.upstream, len(last.attempts)) == ("stable", "other", 1)
+
+
+def test_prompts_that_begin_alike_go_to_one_server(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    config = config_for([upstream.base_url, other.base_url], affinity="prefix")
+    with running_gateway(tmp_path, config) as gateway:
+        for number in range(40):
+            instructions = {"role": "system", "content": f"You are number {number % 2}. " * 60}
+            question = {"role": "user", "content": f"question {number}"}
+            assert ask(gateway, messages=[instructions, question]).status_code == 200
+
+    for server in (upstream, other):
+        seen = [received.json()["messages"][0]["content"][:16] for received in server.received]
+        assert len(seen) in {0, 20, 40}
+        assert all(seen.count(each) == 20 for each in set(seen))
+
+
+def test_a_stream_that_is_slow_to_begin_is_asked_of_another_server(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = other.default = streams(["a", "b"])
+    servers = [upstream.base_url, other.base_url]
+    config = config_for(servers, hedge={"budget": 0.2, "min_delay_s": 0.2})
+    with running_gateway(tmp_path, config) as gateway:
+        for _ in range(70):
+            assert ask(gateway, stream=True).status_code == 200
+        time.sleep(1.1)  # the quantile is looked at once a second
+        upstream.default = hangs()
+        started = time.monotonic()
+        answered = [ask(gateway, stream=True).content for _ in range(8)]
+        took_s = time.monotonic() - started
+        hedged = [trace for trace in gateway.traces(78)[70:] if len(trace.attempts) == 2]
+        pool = gateway.state.live.pools["up"]
+        wait_until(lambda: pool.in_flight == 0 and all(server.outstanding == 0 for server in pool.servers))
+
+    assert all(answer.endswith(DONE) for answer in answered)
+    assert took_s < 10  # a request that waited for the hanging server would take a minute
+    assert hedged
+    for trace in hedged:
+        assert trace.outcome == "ok"
+        assert [attempt.error for attempt in trace.attempts] == ["overtaken", None]
+    cancelled = [received for received in upstream.received if received.disconnected.is_set()]
+    assert len(cancelled) == len(hedged)
+
+
+def test_nobody_is_asked_twice_beyond_the_budget(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = other.default = streams(["a", "b"])
+    config = config_for([upstream.base_url, other.base_url], hedge={"budget": 0.02, "min_delay_s": 0.05})
+    with running_gateway(tmp_path, config) as gateway:
+        for _ in range(70):
+            ask(gateway, stream=True)
+        time.sleep(1.1)
+        upstream.default = other.default = streams(["a"], gap_s=0.1)
+        for _ in range(10):
+            assert ask(gateway, stream=True).status_code == 200
+
+        assert sum(len(trace.attempts) - 1 for trace in gateway.traces(80)) <= 0.02 * 80
