@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TESTERS ?= 3# tests wait for sockets and clocks more than they compute
 MODEL := models/smollm2-135m-instruct
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-fast test-vllm check format bench clean
+.PHONY: help setup model demo test test-fast test-vllm fuzz check format bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test-fast: setup ## Run the tests that need no model and take under ten seconds 
 test-vllm: setup model ## Run the serving tests against a real vLLM on CPU, in an environment of its own
 	@scripts/setup_vllm_cpu.sh
 	@$(BIN)/pytest -m vllm -q
+
+fuzz: setup ## Send the request path a hundred thousand random and mutated requests
+	@FUZZ_REQUESTS=100000 $(BIN)/pytest tests/gateway/data_plane/test_fuzz.py -q
 
 check: setup ## Formatting, lint, types, the Dockerfile
 	@$(BIN)/ruff format --check .

@@ -96,6 +96,7 @@ class State:
         self.sweeper = Sweeper()
         self.started_at = time.time()
         self.in_flight = 0
+        self.most_in_flight = -(-config.listen.concurrent // config.listen.workers)
         self.draining = False  # SIGTERM came: requests in flight finish, new ones are refused
         self.live = self._build(config, table, read_secrets(config, environ), {})
 

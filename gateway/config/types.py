@@ -77,6 +77,7 @@ class Listen(Strict, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8080
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    concurrent: Annotated[int, Meta(ge=1)] = 10_000  # requests at a time, all workers together; more get 503
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024  # of one request
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 1024 * 1024 * 1024  # of one that is passed through
     head_s: Seconds = 30  # for a request's head to arrive, and for a new connection's first byte

@@ -19,7 +19,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler
 
 from gateway import __version__
-from gateway.control import feedback_api, rollout_api, status_api
+from gateway.control import feedback_api, rollout_api, status_api, upstream_api
 from gateway.control.admin_server import serve_admin
 from gateway.control.docs_page import PlainRenderPlugin
 from gateway.control.failures import HANDLERS, MAX_BODY_BYTES
@@ -40,6 +40,7 @@ _ADMIN: list[ControllerRouterHandler] = [
     rollout_api.roll_back,
     status_api.explain_request,
     status_api.metrics,
+    upstream_api.list_upstreams,
 ]
 
 

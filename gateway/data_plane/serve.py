@@ -136,6 +136,11 @@ class DataPlane:
         state, live, own = self._state, trace.live, trace.own
         trace.trace_id = trace.session = self._mint(trace.started_ns)
         trace.admitted = True
+        if state.in_flight > state.most_in_flight:
+            raise errors.overloaded(
+                f"{state.most_in_flight} requests are being answered; listen.concurrent of the gateway "
+                "raises the bound."
+            )
         if state.writer.full():
             raise errors.overloaded(
                 "Captured traces fill their memory and capture.at_bound says refuse; "

@@ -10,7 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.request_path import RunningGateway, chat, config_for, running_gateway, wait_until
+from tests.support.request_path import (
+    RunningGateway,
+    chat,
+    config_for,
+    post_chat,
+    running_gateway,
+    wait_until,
+)
 from tests.support.upstream import DONE, ScriptedUpstream, answers, answers_status, hangs, streams
 
 EJECTION = {"base_s": 30, "consecutive": 3}
@@ -78,6 +85,36 @@ def test_with_a_fallback_an_upstream_that_is_down_is_passed_over_at_once(
     assert len(upstream.received) == 3
     assert len(other.received) == 10
     assert (last.variant, last.upstream, len(last.attempts)) == ("stable", "other", 1)
+
+
+def test_the_health_of_servers_can_be_asked_for(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = answers_status(500)
+    config = config_for(upstream.base_url, ejection=EJECTION, retries={"max": 0})
+    with running_gateway(tmp_path, config) as gateway:
+        states = []
+        for _ in range(4):
+            states.append(httpx.get(f"{gateway.url}/api/upstreams").json()[0]["servers"][0])
+            ask(gateway)
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+        assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+
+    assert [state["state"] for state in states] == ["healthy"] * 3 + ["ejected"]
+    assert 20 < states[-1]["ejected_for_s"] <= 30
+
+
+def test_more_requests_than_the_process_may_have_are_refused_at_once(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = hangs()
+    config = {**config_for(upstream.base_url), "listen": {"concurrent": 1}}
+    with running_gateway(tmp_path, config) as gateway, gateway.connect() as first:
+        first.sendall(post_chat())
+        upstream.wait_received()
+        answer = ask(gateway)
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "listen.concurrent" in answer.json()["error"]["message"]
+    assert len(upstream.received) == 1
 
 
 def test_prompts_that_begin_alike_go_to_one_server(

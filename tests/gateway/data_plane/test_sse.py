@@ -149,6 +149,27 @@ def test_a_chunk_that_is_not_json_ends_the_stream_and_does_not_pass(watch: Watch
         assert watcher.ending == "broken"
 
 
+@given(
+    name=st.sampled_from(sorted(RECORDED)),
+    edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 20), st.binary(max_size=8)), max_size=4),
+    cuts=st.lists(st.integers(0, 10_000), max_size=6),
+)
+def test_whatever_a_stream_became_what_passes_is_how_it_began(
+    name: str, edits: list[tuple[int, int, bytes]], cuts: list[int]
+):
+    watch, passes, holds = RECORDED[name]
+    stream = passes + holds
+    for at, dropped, new in edits:
+        start = at % (len(stream) + 1)
+        stream = stream[:start] + new + stream[start + dropped :]
+    watcher = watch()
+    passed = run(watcher, split(stream, cuts))
+
+    assert stream.startswith(passed)
+    if watcher.ending in ("done", "error"):
+        assert passed + watcher.held == stream
+
+
 @pytest.mark.parametrize("watch", [ChatWatcher, ResponsesWatcher])
 @pytest.mark.parametrize("stream", [b"", b"\n", b"\r\n\r\n", COMMENT, BOM, b"event: ping\n\n"])
 def test_a_stream_without_data_has_no_content_and_no_end(watch: Watch, stream: bytes):
