@@ -44,8 +44,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None  # "connect", "headers_timeout", "first_token_timeout", "idle_timeout", …
 
 
-class CapturedTrace(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
-    """What a worker knows when it appends a trace. The bodies travel beside it, as received."""
+class CapturedTrace(msgspec.Struct, frozen=True, kw_only=True, tag="trace", array_like=True):
+    """What a worker knows when it appends a trace. The bodies travel beside it, as received.
+
+    Written as an array, without the fields' names, which halves its cost: new fields go last, with a default.
+    """
 
     trace_id: str  # UUIDv7, minted at the gateway
     started_at_us: int  # microseconds since the epoch, UTC
@@ -76,7 +79,7 @@ class CapturedTrace(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
     error: str | None = None  # our own reason when outcome is not ok; never prompt text
 
 
-class CapturedFeedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback"):
+class CapturedFeedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback", array_like=True):
     """One thing a person or the app said afterwards."""
 
     feedback_id: str
@@ -89,7 +92,7 @@ class CapturedFeedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback"
     created_at_us: int
 
 
-class CapturedRolloutEvent(msgspec.Struct, frozen=True, kw_only=True, tag="rollout_event"):
+class CapturedRolloutEvent(msgspec.Struct, frozen=True, kw_only=True, tag="rollout_event", array_like=True):
     """One recorded decision about a route."""
 
     rollout: str
