@@ -49,6 +49,11 @@ class Paths(msgspec.Struct, frozen=True):
         root = SHARED_MEMORY if SHARED_MEMORY.is_dir() else self.data
         return root / f"tracetune-{os.getuid()}-{digest}"
 
+    @property
+    def quotas(self) -> Path:
+        """The counters of keys with limits, which the workers share; saved to `state` as they change."""
+        return self.segments / "quotas"
+
 
 def paths_of(config: Config) -> Paths:
     """The paths of a loaded configuration."""
