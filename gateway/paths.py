@@ -54,6 +54,11 @@ class Paths(msgspec.Struct, frozen=True):
         """What the workers share to price machines that are paid by the hour; small, and nobody's loss."""
         return self.segments / "machines"
 
+    @property
+    def quotas(self) -> Path:
+        """The counters of keys with limits, which the workers share; saved to `state` as they change."""
+        return self.segments / "quotas"
+
 
 def paths_of(config: Config) -> Paths:
     """The paths of a loaded configuration."""

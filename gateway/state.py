@@ -18,6 +18,7 @@ from gateway.config.types import Config
 from gateway.data_plane.auth import ClientKeys
 from gateway.data_plane.plan import Planner
 from gateway.paths import Paths, paths_of
+from gateway.quotas import Account, Keeper, Ledger, QuotaFiles
 from gateway.table import Table
 from gateway.traces.types import Captured, Outcome
 from gateway.upstream.deadlines import Sweeper
@@ -68,6 +69,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     table: Table
     keys: ClientKeys | None
     planner: Planner
+    accounts: dict[str, Account]  # of the keys that have limits, by name
     pools: dict[str, UpstreamPool]  # by upstream name
 
 
@@ -97,13 +99,17 @@ class State:
         self.started_at = time.time()
         self.in_flight = 0
         self.most_in_flight = -(-config.listen.concurrent // config.listen.workers)
+        quota_files = QuotaFiles.of(self.paths)
+        self.ledger = Ledger(quota_files)
+        self.keeper = Keeper(quota_files, self.ledger)
         self.draining = False  # SIGTERM came: requests in flight finish, new ones are refused
         self.live = self._build(config, table, read_secrets(config, environ), {})
 
     def swap(self, config: Config, table: Table, secrets: Secrets | None = None) -> None:
         """Put *config* and *table* in force at once; requests in flight finish on the former ones.
 
-        Secrets are read again unless given. Raises ConfigError when one is missing, and then nothing changed.
+        Secrets are read again unless given. Raises ConfigError when one is missing, OperationError when the
+        limits of keys cannot be counted, and then nothing changed.
         Connections to upstreams whose settings did not change are kept.
         """
         secrets = secrets or read_secrets(config, self.environ)
@@ -114,9 +120,11 @@ class State:
                 pool.retire()
 
     def close(self) -> None:
-        """Close upstream connections and the segment. Call when no request is in flight."""
+        """Close upstream connections, counters and the segment. Call when no request is in flight."""
         for pool in self.live.pools.values():
             pool.retire()
+        self.keeper.close(time.time())
+        self.ledger.close()
         self.writer.close()
 
     def _build(
@@ -138,5 +146,10 @@ class State:
             pools[upstream.name] = pool
         keys = ClientKeys(config.auth, secrets) if config.auth is not None else None
         return Live(
-            config=config, table=table, keys=keys, planner=Planner(table, self.salt, config), pools=pools
+            config=config,
+            table=table,
+            keys=keys,
+            planner=Planner(table, self.salt, config),
+            accounts=self.ledger.accounts(config.auth),
+            pools=pools,
         )

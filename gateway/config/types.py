@@ -23,6 +23,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Scope = Literal["infer", "feedback", "pin", "admin", "approve"]
 PassthroughFamily = Literal["audio", "images", "moderations", "files", "batches", "fine_tuning"]
+Period = Literal["minute", "hour", "day", "month"]
 
 _WEIGHT_TOLERANCE = 1e-9
 _HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
@@ -134,13 +135,38 @@ class Privacy(Strict, frozen=True, kw_only=True):
     master_key: Secret | None = None
 
 
+class KeyLimit(Strict, frozen=True, kw_only=True):
+    """What a key may use in one calendar minute, hour, day or month of UTC, all workers together.
+
+    Each request reserves what it may use before it is sent, and settles what it did use afterwards.
+    With `usd`, a model without a price is refused.
+    """
+
+    per: Period
+    requests: Annotated[int, Meta(ge=1, le=10**15)] | None = None
+    tokens: Annotated[int, Meta(ge=1, le=10**15)] | None = None  # read and written, added up
+    usd: Annotated[float, Meta(ge=0.000001, le=10**9)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.requests is None and self.tokens is None and self.usd is None:
+            raise ValueError(f"a limit per {self.per} needs at least one of requests, tokens and usd")
+
+
 class ClientKey(Strict, frozen=True, kw_only=True):
-    """A key a client may come with, what it may do, and on which routes (absent: all)."""
+    """A key a client may come with, what it may do, on which routes (absent: all), and how much of it."""
 
     name: Name
     key: Secret
     scopes: list[Scope] = msgspec.field(default_factory=lambda: ["infer", "feedback"])
     routes: list[str] | None = None
+    limits: list[KeyLimit] = []
+
+    def __post_init__(self) -> None:
+        periods = [limit.per for limit in self.limits]
+        if len(periods) != len(set(periods)):
+            raise ValueError(
+                f"key {self.name!r} has two limits for one period: {periods}; write one for both"
+            )
 
 
 class Auth(Strict, frozen=True, kw_only=True):

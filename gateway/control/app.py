@@ -41,6 +41,7 @@ _ADMIN: list[ControllerRouterHandler] = [
     status_api.explain_request,
     status_api.metrics,
     upstream_api.list_upstreams,
+    status_api.limits,
 ]
 
 
@@ -54,7 +55,7 @@ def create_control_app(state: State) -> Litestar:
         del app
         # Before the first request: what was decided while this worker was down is in force from the start.
         await plane.watch.begin()
-        tasks = [asyncio.create_task(plane.watch.run())]
+        tasks = [asyncio.create_task(plane.watch.run()), asyncio.create_task(state.keeper.run())]
         if separate is not None and state.index == 0:
             tasks.append(asyncio.create_task(serve_admin(create_admin_app(plane), separate)))
         try:

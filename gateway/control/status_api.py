@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Literal
 
 from litestar import Response, get
@@ -17,6 +18,7 @@ from gateway.data_plane.errors import ApiError
 from gateway.errors import OperationError
 from gateway.explain import Explanation, explain
 from gateway.metrics import metrics_directory
+from gateway.quotas import KeyReport, report_limits
 
 BEHIND_AFTER_S = 30.0  # a record that has waited this long says that the store does not take them
 
@@ -87,6 +89,18 @@ async def explain_request(
         )
     except OperationError as error:
         raise ApiError(404, "invalid_request_error", "model_not_found", str(error), param="model") from error
+
+
+@get(
+    "/api/limits",
+    guards=[requires("admin")],
+    summary="What the keys with limits have used, and have left",
+    tags=["status"],
+)
+async def limits(plane: ControlPlane) -> list[KeyReport]:
+    """From the counters that enforce the limits, all workers together."""
+    state = plane.state
+    return report_limits(state.ledger.counters, state.live.config.auth, time.time())
 
 
 def _store(shipper: StageReport) -> Literal["ok", "behind", "unknown"]:

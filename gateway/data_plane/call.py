@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.data_plane.body import RequestView, upstream_body
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError, Headers
 from gateway.fiber import Fiber
+from gateway.quotas import limit_headers
 from gateway.traces.types import Outcome
 
 
@@ -78,5 +81,11 @@ def refuse(client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: 
 
 
 def own_headers(trace: OpenTrace) -> Headers:
-    """`x-tracetune-trace-id`, and `-route` and `-variant` where a route served the request."""
-    return [(b"x-tracetune-trace-id", trace.trace_id.encode()), *trace.plan.headers]
+    """`x-tracetune-trace-id`, and `-route` and `-variant` where a route served the request.
+
+    For a key with limits, what is left of them too (`x-ratelimit-…`), in place of the upstream's.
+    """
+    headers = [(b"x-tracetune-trace-id", trace.trace_id.encode()), *trace.plan.headers]
+    if trace.reservation is not None:
+        headers += limit_headers(trace.reservation, time.time())
+    return headers

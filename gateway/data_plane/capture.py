@@ -8,10 +8,13 @@ from gateway.data_plane.auth import ANYONE
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.headers import OwnHeaders
 from gateway.data_plane.plan import NO_PLAN
+from gateway.data_plane.spending import UNKNOWN, spent
+from gateway.quotas import Reservation
 from gateway.state import Live, State
 from gateway.traces.types import Attempt, CapturedTrace, Outcome, PriceTerms
 
 MAX_KEPT_BYTES = 32 * 1024 * 1024  # of one response; of a larger one only the metadata is captured
+_ANSWERED = range(200, 300)
 CLIENT_LEFT = 499  # the status of a request whose client left before it was given one
 
 
@@ -58,6 +61,7 @@ class OpenTrace:
     model = ""
     price: PriceTerms | None = None
     machine_cost_usd: float | None = None
+    reservation: Reservation | None = None  # of a key with limits
     kept: Kept | None = None  # of the attempt that answers, or answered last
     upstream_s = 0.0
     paused_s = 0.0  # in queues and between attempts
@@ -87,6 +91,8 @@ class OpenTrace:
         if self.finished:
             return
         self.finished = True
+        if self.reservation is not None:
+            self._settle(self.reservation, outcome)
         latency_s = time.monotonic() - self.arrived
         plan = self.plan
         if self.admitted and plan.capture != "none":
@@ -102,6 +108,25 @@ class OpenTrace:
             overhead_s=max(0.0, latency_s - self.upstream_s - self.paused_s),
             ttft_s=self.ttft_s,
         )
+
+    def _settle(self, reservation: Reservation, outcome: Outcome) -> None:
+        """Replace what was reserved by what was used, as far as anybody can know."""
+        ledger, kept = self.state.ledger, self.kept
+        if outcome == "rejected" or not self.attempts:
+            ledger.release(reservation)
+        elif kept is not None and any(attempt.status in _ANSWERED for attempt in self.attempts):
+            readable = kept.is_whole and kept.content_encoding is None
+            used = UNKNOWN
+            if readable:
+                used = spent(
+                    kept.pieces, stream=self.stream, price=self.price, machine_usd=self.machine_cost_usd
+                )
+            ledger.settle(reservation, tokens=used.tokens, usd=used.usd)
+        elif outcome == "client_cancelled":
+            # The upstream may have worked on it. Else whoever always leaves in time would have no limits.
+            ledger.settle(reservation, tokens=None, usd=None)
+        else:
+            ledger.settle(reservation, tokens=0, usd=self.machine_cost_usd or 0.0)
 
     def _captured(
         self, outcome: Outcome, error: str | None, latency_s: float, response: Kept

@@ -49,6 +49,7 @@ _NOTED = _READ | _NOT_UPSTREAM
 _PLAIN_CONNECTION = frozenset({b"", b"keep-alive", b"close"})
 _NOT_DOWNSTREAM_OR_LENGTH = _NOT_DOWNSTREAM | {b"content-length"}
 _OURS = b"x-tracetune-"
+_LIMITS = b"x-ratelimit-"
 _TAG = b"x-tracetune-tag-"
 MAX_TAGS = 32
 MAX_TAG_BYTES = 256  # of a name and of a value; a longer one is cut
@@ -115,9 +116,14 @@ def _without(passed: list[bytes], names: list[bytes]) -> list[bytes]:
 
 
 def downstream(headers: Headers, own: Headers, *, keep_length: bool) -> Headers:
-    """An upstream's response headers as the client gets them, with our *own* added."""
+    """An upstream's response headers as the client gets them, with our *own* added.
+
+    Where *own* says what is left of a key's limits, what the upstream says of its own limits is left out.
+    """
     dropped = _NOT_DOWNSTREAM if keep_length else _NOT_DOWNSTREAM_OR_LENGTH
     kept = [header for header in headers if header[0] not in dropped and not header[0].startswith(_OURS)]
+    if own and own[-1][0].startswith(_LIMITS):
+        kept = [header for header in kept if not header[0].startswith(_LIMITS)]
     return kept + own
 
 

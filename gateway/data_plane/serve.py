@@ -20,6 +20,7 @@ from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import ClientGoneError, Exchange, KnownHead, ShutdownError
 from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import TraceIds
+from gateway.data_plane.limits import reserve, reserve_unread
 from gateway.data_plane.models import list_models, show_model
 from gateway.data_plane.passthrough import admit_passthrough, family_of, label_of, pass_through
 from gateway.state import State
@@ -159,6 +160,9 @@ class DataPlane:
             subject=trace.subject,
             trace_id=trace.trace_id,
         )
+        account = live.accounts.get(trace.client.name)
+        if account is not None:
+            reserve(trace, account, view.choices)
         assert exchange.known is not None, "its head was looked at"
         return Call(exchange.fiber, client_side, trace, endpoint, view, exchange.known.passed, query)
 
@@ -183,6 +187,9 @@ class DataPlane:
         trace.session = own.session or trace.trace_id
         trace.subject = own.subject
         trace.admitted = True
+        account = trace.live.accounts.get(trace.client.name)
+        if account is not None:
+            reserve_unread(trace, account)
         call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, passed, query)
         await pass_through(call, exchange, upstream)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.traces.assemble import events
+from gateway.traces.content import is_event_stream
 from gateway.traces.cost import cost_usd
 from gateway.traces.types import PriceTerms
 from gateway.traces.usage import Usage, read_usage
@@ -56,11 +57,14 @@ def asked_for(request: bytes, choices: int) -> tuple[int | None, int]:
 def spent(
     pieces: Sequence[bytes], *, stream: bool, price: PriceTerms | None, machine_usd: float | None
 ) -> Spent:
-    """What the answer in *pieces*, as the upstream sent it, used at *price*, and on a machine."""
+    """What the answer in *pieces*, as the upstream sent it, used at *price*, and on a machine.
+
+    *stream*: a stream was asked for, which the answer may be or not.
+    """
     if sum(map(len, pieces)) > MAX_READ_BYTES:
         return UNKNOWN
     body = b"".join(pieces)
-    usage = _of_stream(body) if stream else read_usage(_decoded(body))
+    usage = _of_stream(body) if is_event_stream(body, streamed=stream) else read_usage(_decoded(body))
     counts = (usage.tokens_in, usage.tokens_out)
     known = [count for count in counts if count is not None]
     return Spent(sum(known) if known else None, cost_usd(price, usage, machine_usd))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Ejection, Hedge, load_config
+from gateway.config import Ejection, Hedge, KeyLimit, load_config
 from gateway.config.secrets import read_secrets
 from gateway.errors import ConfigError
 
 UPSTREAM = "upstreams: [{name: a, base_url: http://127.0.0.1:1/v1, default: true}]\n"
 HTTPX = UPSTREAM.replace("default", "transport: httpx, default")
+KEY = "auth: {keys: [{name: web, key: {env: A}, limits: [%s]}]}\n"
 ROUTE = "routes: [{model: m, variants: [{name: s, upstream: a, model: x}]}]\n"
 
 
@@ -74,6 +75,11 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, audio: 3}]") + ROUTE, "unknown field `audio` - at `$.upstreams[0].prices[0]`"),
         (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, reasoning: -1}]") + ROUTE, "Expected `float` >= 0.0 - at `$.upstreams[0].prices[0].reasoning`"),
         (UPSTREAM.replace("default: true", "default: true, price_per_hour: .inf") + ROUTE, "Expected `float` <= 1000000.0 - at `$.upstreams[0].price_per_hour`"),
+        (UPSTREAM + ROUTE + KEY % "{per: day}", "a limit per day needs at least one of requests, tokens and usd - at `$.auth.keys[0].limits[0]`"),
+        (UPSTREAM + ROUTE + KEY % "{per: day, usd: 1}, {per: day, tokens: 9}", "key 'web' has two limits for one period: ['day', 'day']; write one for both - at `$.auth.keys[0]`"),
+        (UPSTREAM + ROUTE + KEY % "{per: week, usd: 1}", "Invalid enum value 'week' - at `$.auth.keys[0].limits[0].per`"),
+        (UPSTREAM + ROUTE + KEY % "{per: day, requests: 0}", "Expected `int` >= 1 - at `$.auth.keys[0].limits[0].requests`"),
+        (UPSTREAM + ROUTE + KEY % "{per: day, usd: .inf}", "Expected `float` <= 1000000000.0 - at `$.auth.keys[0].limits[0].usd`"),
         (UPSTREAM, "missing required field `routes`"),
         ("", "the file is empty"),
         ("upstreams: [", "while parsing"),
@@ -204,3 +210,21 @@ def test_two_clients_of_one_key_are_refused_without_showing_it(tmp_path: Path) -
         read_secrets(config, {"A": "planted", "B": "planted"})
     assert "planted" not in str(caught.value)
     assert read_secrets(config, {"A": "x", "B": "y"}).client_keys == {"web": "x", "app": "y"}
+
+
+def test_a_key_has_the_limits_that_are_written(tmp_path: Path) -> None:
+    limits = "{per: minute, requests: 600, tokens: 200_000}, {per: month, usd: 2.5}"
+    config = load_config(write(tmp_path, UPSTREAM + ROUTE + KEY % limits))
+
+    assert config.auth is not None
+    assert [
+        KeyLimit(per="minute", requests=600, tokens=200_000),
+        KeyLimit(per="month", usd=2.5),
+    ] == config.auth.keys[0].limits
+
+
+def test_a_key_without_limits_has_none(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, UPSTREAM + ROUTE + "auth: {keys: [{name: web, key: {env: A}}]}\n"))
+
+    assert config.auth is not None
+    assert config.auth.keys[0].limits == []

@@ -11,12 +11,15 @@ import pytest
 from gateway.config.types import Config
 from gateway.metrics import WorkerMetrics, metrics_directory
 from gateway.paths import Paths
+from gateway.quotas import Ledger, QuotaFiles, Reservation
 from gateway.supervisor.shared_memory import release
 from gateway.traces.segments import SegmentWriter
 from gateway.traces.types import CapturedFeedback
 from gateway.upstream.machine_cells import machine_of
+from tests.support.quotas import NOW_S, auth_of, standing
 from tests.support.system import free_port, running_system
 
+LIMITED = auth_of(web=[{"per": "month", "usd": 5}])
 SAID = CapturedFeedback(
     feedback_id="f",
     trace_id=None,
@@ -81,6 +84,42 @@ def test_what_was_dropped_stays_counted_in_one_small_file(paths: Paths) -> None:
     left = [path for path in paths.segments.rglob("*") if path.is_file()]
     assert "memory_bound" in (metrics_directory(paths) / "retired.json").read_text()
     assert sum(path.stat().st_size for path in left) < 10_000
+
+
+def spend(paths: Paths) -> None:
+    """One request of the key `web`, by a worker that is killed without a word."""
+    ledger = Ledger(QuotaFiles.of(paths))
+    taken = ledger.reserve(ledger.accounts(LIMITED)["web"], NOW_S, tokens=1, usd=0.5)
+    assert isinstance(taken, Reservation)
+    ledger.settle(taken, tokens=1, usd=0.5)
+    ledger.close()
+
+
+def test_what_keys_have_used_is_on_disk_before_shared_memory_goes(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: NOW_S)
+    spend(paths)
+
+    release(paths)
+
+    assert not paths.segments.exists()
+    again = Ledger(QuotaFiles.of(paths))
+    again.accounts(LIMITED)
+    assert standing(again, LIMITED, NOW_S, "month", "usd").used == 0.5
+    again.close()
+
+
+def test_what_keys_have_used_stays_in_shared_memory_where_the_disk_refuses(
+    paths: Paths, caplog: pytest.LogCaptureFixture
+) -> None:
+    spend(paths)
+    paths.state.write_text("a file where the folder should be")
+
+    release(paths)
+
+    assert QuotaFiles.of(paths).exist()
+    assert "could not be released" in caplog.text
 
 
 def test_nothing_is_left_in_shared_memory_when_up_has_stopped(tmp_path: Path) -> None:
