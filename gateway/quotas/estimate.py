@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from gateway.traces.cost import rates
 from gateway.traces.types import PriceTerms
 
 BYTES_PER_TOKEN = 4  # of a JSON body; English has a little more, other scripts have less
@@ -41,11 +42,13 @@ def estimate_tokens(body_bytes: int, max_output_tokens: int | None, choices: int
 
 
 def estimate_usd(price: PriceTerms | None, estimate: Estimate) -> float | None:
-    """What *estimate* may cost at *price*, nothing of it cached for less; None where there is no price."""
+    """What *estimate* may cost at *price*, every token of the dearest kind; None where there is no price."""
     if price is None:
         return None
-    read = max(price.input, price.cached_input or 0.0)
-    return (estimate.tokens_in * read + estimate.tokens_out * price.output) / _PER_MILLION
+    rate = rates(price)
+    read = max(rate.text_in, rate.cached, rate.cache_write, rate.audio_in)
+    written = max(rate.text_out, rate.reasoning, rate.audio_out)
+    return (estimate.tokens_in * read + estimate.tokens_out * written) / _PER_MILLION
 
 
 def estimate_dearest_usd(prices: Iterable[PriceTerms | None], estimate: Estimate) -> float | None:
