@@ -44,7 +44,8 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
 
 
 def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
-    status, headers, body = connection.status, connection.headers, connection.take()
+    status, headers = connection.status, connection.headers
+    body = attempt.pool.head.masked(connection.take())
     attempt.kept.add(body)
     response = Response(status=status, headers=headers, body=body)
     if status >= 400:
@@ -98,7 +99,7 @@ async def relay_pieces(attempt: OpenAttempt, connection: Channel) -> None:
     client_side.start(status, headers)
     try:
         while True:
-            data = connection.take()
+            data = attempt.pool.head.masked(connection.take())
             attempt.kept.add(data)
             if connection.complete:
                 break
