@@ -11,13 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from gateway.errors import OperationError
+from gateway.supervisor.log_file import LogFile
 from gateway.supervisor.plan import ProcessPlan
 
-LOG_BYTES = 10_000_000  # per process, and one older file beside it
 LOG_LINE_BYTES = 64_000  # a longer line is split, so that no child can fill our memory
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,10 +33,14 @@ class Child:
         self._echo = echo
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
-        logs.mkdir(parents=True, exist_ok=True)
-        self._handler = RotatingFileHandler(
-            logs / f"{plan.name}.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8"
-        )
+        self.last_line = ""  # kept here too: the disk that its log is on may be full
+        self._log_path = logs / f"{plan.name}.log"
+        self._log = LogFile(self._log_path)
+
+    @property
+    def told(self) -> str:
+        """Its last line, and where the others are."""
+        return f"{self.last_line} (log: {self._log_path})" if self.last_line else f"see {self._log_path}"
 
     @property
     def pid(self) -> int | None:
@@ -53,6 +56,7 @@ class Child:
 
     async def start(self, listen_fd: int | None) -> None:
         """Start the process. Raises OperationError when it cannot be started at all."""
+        self.last_line = ""
         argv = list(self.plan.argv)
         fds: tuple[int, ...] = ()
         if self.plan.listens and listen_fd is not None:
@@ -102,7 +106,7 @@ class Child:
         await self.wait()
 
     def close(self) -> None:
-        self._handler.close()
+        self._log.close()
 
     async def _pump_lines(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -114,7 +118,8 @@ class Child:
             if not line:
                 return
             text = line.decode("utf-8", "replace").rstrip()
-            self._handler.emit(logging.makeLogRecord({"msg": text}))
+            self.last_line = text or self.last_line
+            self._log.write(text)
             if self._echo:
                 sys.stderr.write(f"{self.plan.name:<12} {text}\n")
 

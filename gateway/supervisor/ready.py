@@ -30,14 +30,13 @@ async def wait_ready(plan: ProcessPlan, child: Child, state: Path, address: tupl
     while time.monotonic() < deadline:
         if not child.alive:
             await child.wait()
-            last = _last_line(plan, state)
-            raise OperationError(f"{plan.name} ended while starting (status {child.returncode}): {last}")
+            raise OperationError(
+                f"{plan.name} ended while starting (status {child.returncode}): {child.told}"
+            )
         if await _is_ready(plan, child, state, address):
             return
         await asyncio.sleep(POLL_S)
-    raise OperationError(
-        f"{plan.name} was not ready within {plan.ready_within_s:.0f} s: {_last_line(plan, state)}"
-    )
+    raise OperationError(f"{plan.name} was not ready within {plan.ready_within_s:.0f} s: {child.told}")
 
 
 async def _is_ready(plan: ProcessPlan, child: Child, state: Path, address: tuple[str, int]) -> bool:
@@ -70,12 +69,3 @@ def _bracket(host: str) -> str:
     if host in {"0.0.0.0", "::"}:  # noqa: S104 -- compared with, not bound to
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
-
-
-def _last_line(plan: ProcessPlan, state: Path) -> str:
-    path = state.parent / "logs" / f"{plan.name}.log"
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return f"see {path}"
-    return f"{lines[-1]} (log: {path})" if lines else f"see {path}"

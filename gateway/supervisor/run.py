@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import importlib.util
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from gateway.supervisor.listener import bind, check_admin_address
 from gateway.supervisor.plan import ProcessPlan
 from gateway.supervisor.shared_memory import release
 from gateway.supervisor.supervisor import Supervisor
+
+ROOM_BYTES = 1 << 20  # that the disk must take before anything is started
 
 
 def supervise(
@@ -75,12 +80,18 @@ def check_models(config: Config) -> None:
 
 
 def _own(paths: Paths) -> int:
-    """Hold the data directory for the life of this process. Raises OperationError when another one has it."""
+    """Hold the data directory for the life of this process.
+
+    Raises OperationError when another one has it, or nothing can be written there; then it is as it was.
+    """
+    made = [folder for folder in (paths.state, paths.data) if not folder.exists()]
+    lock = paths.state / "up.lock"
     try:
         paths.state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(paths.state / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise OperationError(f"{paths.data} cannot be written: {error.strerror}; see store.url") from error
+        _remove(made)
+        raise _unwritable(paths, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -88,4 +99,24 @@ def _own(paths: Paths) -> int:
         raise OperationError(
             f"{paths.data} is in use by another tracetune; stop it or give this one a store.url of its own"
         ) from error
+    try:
+        with tempfile.TemporaryFile(dir=paths.state) as file:
+            file.write(bytes(ROOM_BYTES))
+    except OSError as error:
+        if paths.state in made:
+            lock.unlink()
+        os.close(descriptor)
+        _remove(made)
+        raise _unwritable(paths, error) from error
     return descriptor
+
+
+def _unwritable(paths: Paths, error: OSError) -> OperationError:
+    remedy = "free some, or change store.url" if error.errno == errno.ENOSPC else "see store.url"
+    return OperationError(f"{paths.data} cannot be written: {error.strerror}; {remedy}")
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it was not made yet, or somebody else uses it
+            folder.rmdir()

@@ -151,8 +151,13 @@ class Supervisor:
         )
         path = self._state / "processes.json"
         temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+            temporary.replace(path)
+        except OSError as error:
+            # A disk that filled up is no reason to stop serving, or to leave a process dead.
+            log.warning("%s cannot be written: %s", path, error.strerror)
+            temporary.unlink(missing_ok=True)
 
 
 def _describe(status: int) -> str:

@@ -96,3 +96,12 @@ def insert_head(text: str, *, complete: bool) -> InsertHead | Literal["more", "p
             return InsertHead(text[: previous.start], token.text, token.end + gap + newline)
         previous = token
     return "plain" if complete else "more"
+
+
+def settings_start(sql: str) -> int:
+    """Where the SETTINGS clause at the end of an INSERT begins; its length where there is none."""
+    found = list(tokens(sql))
+    for word, name, equals in zip(found, found[1:], found[2:], strict=False):
+        if word.is_word("SETTINGS") and name.kind in {"word", "quoted"} and equals.text == "=":
+            return word.start
+    return len(sql)

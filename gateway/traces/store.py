@@ -43,6 +43,7 @@ _NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
 _LATE_ERROR = re.compile(r"Code: \d+\. .*", re.DOTALL)
 # What ClickHouse says when the rows themselves are at fault.
 _DATA_CODES = frozenset({6, 20, 26, 27, 33, 34, 38, 41, 53, 69, 70, 72, 117, 131, 349, 407, 441})
+_NO_SPACE = 243
 _UNWRITABLE = (driver.DataError, driver.ProgrammingError, ValueError, TypeError, OverflowError, struct.error)
 
 
@@ -273,7 +274,10 @@ def _late(text: str) -> str:
 
 def _named(error: Exception) -> str:
     match = _NAMED_CODE.search(str(error))
-    return f"code {match[1]}, {match[2]}" if match else type(error).__name__
+    if match is None:
+        return type(error).__name__
+    named = f"code {match[1]}, {match[2]}"
+    return f"{named}; free some where the store keeps its data" if int(match[1]) == _NO_SPACE else named
 
 
 def _bindable(value: Any) -> Any:

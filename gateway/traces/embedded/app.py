@@ -84,14 +84,13 @@ class StoreApp:
             await self._in_thread(session.close)
 
     async def _insert(self, session: Session, head: InsertHead, body: _Body) -> None:
-        insert = await self._in_thread(partial(session.insert, head.sql, head.fmt))
+        insert = session.insert(head.sql, head.fmt)
         try:
             async for chunk in body:
-                await self._in_thread(partial(insert.append, chunk))
-        except BaseException:
-            await self._in_thread(insert.cancel)
-            raise
-        await self._in_thread(insert.finish)
+                insert.append(chunk)
+            await self._in_thread(insert.finish)
+        finally:
+            insert.close()
 
     async def _select(
         self, session: Session, request: Request, text: str, receive: Receive, send: Send

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import re
 import tempfile
 import uuid
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import OperationError
-from gateway.traces.sqltext import tokens
+from gateway.traces.sqltext import settings_start, tokens
 
 MARK_CACHE_BYTES = 64_000_000
 INDEX_CACHE_BYTES = 64_000_000
+INSERT_SHARE = 4  # the data of one INSERT is gathered in memory: at most memory_bytes over this
 _SETTING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _ERROR_CODE = re.compile(r"Code: (\d+)\. ")
 # Blocks of these formats stand alone, so that chunks can be sent as they come.
@@ -42,6 +44,7 @@ class Engine:
             raise OperationError(f"{directory}: chDB cannot open a path with a question mark; rename it")
         self._connect: Callable[[str], Any] = chdb.connect
         self._directory = directory
+        self._memory_bytes = memory_bytes
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.NamedTemporaryFile("w", suffix=".xml", prefix="tracetune-store-") as file:
@@ -56,7 +59,12 @@ class Engine:
     def session(self, *, database: str | None, settings: Mapping[str, str]) -> Session:
         """A session of its own, so that no setting outlives its request. Raises ClickHouseError."""
         with _translated():
-            return Session(self._connect(str(self._directory)), database, settings)
+            return Session(
+                self._connect(str(self._directory)),
+                database,
+                settings,
+                max_insert_bytes=self._memory_bytes // INSERT_SHARE,
+            )
 
     def kill(self, mark: str | None = None) -> None:
         """Ask the statement of the session with *mark* to stop, or all of them."""
@@ -71,9 +79,12 @@ class Engine:
 class Session:
     """One connection: settings of its own, one statement at a time. Close it."""
 
-    def __init__(self, connection: Any, database: str | None, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: Any, database: str | None, settings: Mapping[str, str], *, max_insert_bytes: int
+    ) -> None:
         # Any: chDB ships no types.
         self._connection = connection
+        self._max_insert_bytes = max_insert_bytes
         self.mark = uuid.uuid4().hex
         self._readonly = settings.get("readonly", "0") != "0"
         try:
@@ -108,8 +119,8 @@ class Session:
 
     def insert(self, sql: str, fmt: str) -> Insert:
         """Begin to insert data in *fmt*. Raises ClickHouseError."""
-        with _translated():
-            return Insert(self._connection, self._connection.send_insert(sql, fmt))
+        _refuse_files(sql)
+        return Insert(self._connection, sql, fmt, self._max_insert_bytes)
 
     def close(self) -> None:
         self._connection.close()
@@ -138,24 +149,43 @@ class Session:
 
 
 class Insert:
-    """An INSERT under way. Nothing is kept unless `finish` returned; `cancel` gives it up."""
+    """An INSERT whose data comes piece by piece. Nothing is stored before `finish`. Close it."""
 
-    def __init__(self, connection: Any, handle: Any) -> None:
+    def __init__(self, connection: Any, sql: str, fmt: str, max_bytes: int) -> None:
         self._connection = connection
-        self._handle = handle
+        self._max_bytes = max_bytes
+        self._sql = sql
+        self._fmt = fmt
+        # chDB's own insert by pieces reports success where a full disk or a constraint refused the rows, so
+        # the data is gathered and inserted by an ordinary statement: as a file, since a statement's text
+        # cannot hold every byte; in memory, since the disk may be what is full.
+        self._data = os.fdopen(os.memfd_create("insert"), "wb", buffering=0)
+        self._size = 0
 
     def append(self, data: bytes) -> None:
-        with _translated():
-            self._connection.insert_append(self._handle, data)
+        """Add to the data. Raises ClickHouseError where it grows too large."""
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            # A memory limit's code: at that the shipper sends half as many rows.
+            text = (
+                f"Code: 241. DB::Exception: INSERT of over {self._max_bytes} bytes. (MEMORY_LIMIT_EXCEEDED)"
+            )
+            raise ClickHouseError(241, text)
+        view = memoryview(data)
+        while view:
+            view = view[self._data.write(view) :]
 
-    def finish(self) -> int:
-        """Commit; the number of rows given, repeated ones included."""
+    def finish(self) -> None:
+        """Insert the data. Raises ClickHouseError; then part of it may be there where it is many blocks."""
+        place = settings_start(self._sql)
+        source = f" FROM INFILE '/proc/self/fd/{self._data.fileno()}' COMPRESSION 'none' "
         with _translated():
-            return int(self._connection.insert_done(self._handle).rows_written())
+            self._connection.query(
+                f"{self._sql[:place]}{source}{self._sql[place:]} FORMAT {self._fmt}", "TabSeparated"
+            )
 
-    def cancel(self) -> None:
-        with _translated():
-            self._connection.insert_cancel(self._handle)
+    def close(self) -> None:
+        self._data.close()
 
 
 @contextlib.contextmanager

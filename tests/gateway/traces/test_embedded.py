@@ -93,7 +93,14 @@ def test_an_error_is_clickhouses_with_its_code(http: httpx.Client) -> None:
     assert "(UNKNOWN_TABLE)" in response.text
 
 
-@pytest.mark.parametrize("sql", ["SELECT 1; DROP TABLE scratch", "SELECT 1 INTO OUTFILE '{path}'"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1; DROP TABLE scratch",
+        "SELECT 1 INTO OUTFILE '{path}'",
+        "INSERT INTO scratch FROM INFILE '/etc/hostname' FORMAT TSV\n",
+    ],
+)
 def test_a_statement_a_server_would_not_run_is_refused(
     http: httpx.Client, scratch: Store, tmp_path: Path, sql: str
 ) -> None:
@@ -139,6 +146,8 @@ def test_inserts_in_every_form_and_compression(http: httpx.Client, scratch: Stor
         ask(http, " (1, 'x')", query="INSERT INTO scratch VALUES"),
         ask(http, "INSERT INTO scratch SELECT 1, 'x'"),
         ask(http, "INSERT INTO scratch (b, a) FORMAT TSV\nx\t1\n"),
+        ask(http, "INSERT INTO scratch (b, a) SETTINGS async_insert = 0 FORMAT TSV\nx\t1\n"),
+        ask(http, "INSERT INTO scratch FORMAT JSONEachRow\n" + '{"a":1,"b":"x"}'),
     ]
 
     assert [response.status_code for response in forms] == [200] * len(forms)
@@ -179,6 +188,22 @@ def test_a_refused_insert_keeps_nothing(http: httpx.Client, scratch: Store) -> N
 
     assert response.status_code == 400
     assert scratch.query("SELECT count() AS n FROM scratch") == [{"n": 0}]
+
+
+def test_an_insert_too_large_to_hold_is_refused_with_the_setting(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    path.write_text(path.read_text().replace("store: {", "store: {memory_bytes: 500000000, "))
+    with started_store(path), Store.connect(load_config(path), {}) as store:
+        rows = [{"trace_id": str(n), "text": "x" * 50_000_000} for n in range(3)]
+        store.command(
+            "CREATE TABLE large (trace_id String, text String) ENGINE = MergeTree ORDER BY trace_id"
+        )
+        with pytest.raises(StoreRefusedError, match="MEMORY_LIMIT") as caught:
+            store.insert("large", rows, token="t")
+        store.insert("large", rows[:1], token="t")
+
+        assert caught.value.code == 241
+        assert store.query("SELECT count() AS n FROM large") == [{"n": 1}]
 
 
 def test_a_client_with_default_settings_works(embedded_config: Config, scratch: Store) -> None:

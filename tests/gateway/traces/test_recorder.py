@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from tests.support.capture import (
     stop,
     wait_until,
 )
+from tests.support.disk import small_disk
 from tests.support.store import store_config, write_config
 
 LARGE = json.dumps({"messages": [{"role": "user", "content": "fine " * 1500}]}).encode()
@@ -215,13 +215,8 @@ def test_at_the_spool_bound_the_other_policies_leave_the_rest_in_memory_and_go_o
 
 
 def test_a_full_disk_is_said_waited_out_and_costs_nothing(make: Any, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
-    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a small tmpfs")
-    try:
-        config, paths = make(f"capture: {{spool: {disk}/spool}}\n")
+    with small_disk(tmp_path / "disk", "600k") as disk:
+        config, paths = make(f"capture: {{spool: {disk.path}/spool}}\n")
         writer = writer_of(paths)
         recorder = Recorder(config)
         for n in range(200):
@@ -231,13 +226,11 @@ def test_a_full_disk_is_said_waited_out_and_costs_nothing(make: Any, tmp_path: P
         assert not recorder.step()
         assert "No space left" in report(paths)["errors"]
         assert writer.append(captured_trace("t0-200"), *BODY)  # the worker serves on
-        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        disk.resize("20m")
         assert recorder.step()
         recorder.close()
         assert spooled_ids(paths) == [f"t0-{n}" for n in range(201)]
         assert report(paths)["errors"] is None
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 def test_nothing_that_a_rule_covers_is_found_in_any_file(make: Any) -> None:
