@@ -9,11 +9,11 @@ from pathlib import Path
 import rich_click as click
 
 from demo.configuration import RealUpstream, plan_of
-from demo.run import Options, run_demo
 from demo.view import View, print_json, print_report
 from gateway.cli.root import json_option
 from gateway.errors import OperationError
 
+_REMEDY = "pip install 'tracetune[learner,demo]'"
 _HERE = Path(__file__).resolve().parent
 # In a clone config/ lies beside the packages; in an installed wheel it is inside this one.
 _CONFIGS = (_HERE.parent / "config" / "demo.yaml", _HERE / "config" / "demo.yaml")
@@ -39,8 +39,12 @@ def demo(
     as_json: bool,
 ) -> None:
     """Run traffic, judges, training, canary, promotion and rollback, and show the figures."""
-    if importlib.util.find_spec("torch") is None:
-        raise OperationError("the demo trains a model and needs torch; pip install 'tracetune[learner]'")
+    missing = [module for module in ("torch", "openai") if importlib.util.find_spec(module) is None]
+    if missing:
+        needs = " and ".join(missing)
+        raise OperationError(f"the demo trains and asks a model and needs {needs}; {_REMEDY}")
+    from demo.run import Options, run_demo
+
     path = (config_path or next(path for path in _CONFIGS if path.is_file())).resolve()
     real = RealUpstream(url=upstream, model=upstream_model, key_env=api_key_env) if upstream else None
     plan = plan_of(path, real, os.environ)
