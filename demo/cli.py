@@ -8,10 +8,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from demo.configuration import RealUpstream, plan_of
+from demo.configuration import Plan, RealUpstream, plan_of
+from demo.occupants import occupants
+from demo.signals import ended_as_by_ctrl_c
 from demo.view import View, print_json, print_report
 from gateway.cli.root import json_option
 from gateway.errors import OperationError
+from gateway.paths import paths_of
 
 _REMEDY = "pip install 'tracetune[learner,demo]'"
 _HERE = Path(__file__).resolve().parent
@@ -48,19 +51,22 @@ def demo(
     path = (config_path or next(path for path in _CONFIGS if path.is_file())).resolve()
     real = RealUpstream(url=upstream, model=upstream_model, key_env=api_key_env) if upstream else None
     plan = plan_of(path, real, os.environ)
-    report = run_demo(Options(plan=plan, stand_in=real is None, keep=keep), View())
+    with ended_as_by_ctrl_c():
+        report = run_demo(Options(plan=plan, stand_in=real is None, keep=keep), View())
     if as_json:
         print_json(report)
         return
     print_report(report)
-    _say_where_to_look(plan.path, keep=keep)
+    _say_where_to_look(plan, keep=keep)
 
 
-def _say_where_to_look(path: Path, *, keep: bool) -> None:
-    config = f"--config {path}"
+def _say_where_to_look(plan: Plan, *, keep: bool) -> None:
+    data = paths_of(plan.config).data
     click.echo("\nWhere to look next:")
     for command in ("traces tail", "rollout status", "snapshot list", "learn status"):
-        click.echo(f"  tracetune {command} {config}")
-    click.echo(f"  {path}, config/judges/ticket.py, and the data directory that the file names")
+        click.echo(f"  tracetune {command} --config {plan.path}")
+    judge = plan.config.judges[0].file if plan.config.judges else ""
+    click.echo(f"  {plan.path}, {judge}, {data}")
     if keep:
-        click.echo("Everything still runs; `kill` the supervisor that demo-data/state/processes.json names.")
+        pids = " ".join(str(one.pid) for one in occupants(data, []))
+        click.echo(f"Everything still runs; stop it with: kill {pids}")

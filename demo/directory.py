@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.errors import ConfigError, OperationError
@@ -22,20 +25,42 @@ def check_ours(directory: Path) -> None:
         )
 
 
-def start_afresh(directory: Path) -> None:
-    """Make *directory*, or empty it of what an earlier demo left.
+@contextlib.contextmanager
+def fresh(directory: Path) -> Iterator[None]:
+    """Hold *directory* while the block lasts: made, or emptied of what an earlier demo left.
 
-    Raises ConfigError, with nothing touched, where it is not the demo's; OperationError for a disk's no.
+    Raises ConfigError, with nothing touched, where it is not the demo's; OperationError for a disk's no, and
+    where another demo begins in it this moment.
     """
     check_ours(directory)
+    with contextlib.ExitStack() as held:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            mark = held.enter_context((directory / MARK).open("a"))  # made first, and never removed
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mark.truncate(0)
+            mark.write(_MARK_TEXT)
+            mark.flush()
+            _empty(directory)
+        except BlockingIOError as error:
+            raise OperationError(f"another demo is at work in {directory}") from error
+        except OSError as error:
+            raise OperationError(f"{directory}: cannot be emptied: {error.strerror or error}") from error
+        yield
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file of the demo's. Raises OperationError where the disk says no."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / MARK).write_text(_MARK_TEXT, encoding="utf-8")  # first, and never removed
-        for entry in directory.iterdir():
-            if entry.name != MARK:
-                _remove(entry)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OperationError(f"{directory}: cannot be emptied: {error.strerror or error}") from error
+        raise OperationError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _empty(directory: Path) -> None:
+    for entry in directory.iterdir():
+        if entry.name != MARK:
+            _remove(entry)
 
 
 def _remove(entry: Path) -> None:

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from demo import report as figures
 from demo.configuration import FRONTIER, ROUTE, Plan, stand_in_port
-from demo.directory import check_ours, start_afresh
+from demo.directory import check_ours, fresh, write_file
 from demo.frontier import MODEL
+from demo.occupants import check_nobody
 from demo.processes import call, running, tracetune
 from demo.report import Report
 from demo.spoil import spoil
@@ -45,12 +46,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_demo(options: Options, view: View) -> Report:
-    """Run all steps and return the closing figures. Raises OperationError when one does not come about."""
+    """Run all steps and return the closing figures. Raises TracetuneError when one does not come about.
+
+    Whether all of it can run is looked at first, before anything of an earlier demo is removed.
+    """
     config = options.plan.config
     paths = paths_of(config)
-    _prepare(options, paths)
+    check_ours(paths.data)
+    check_nobody(paths.data, addresses(config, stand_in=options.stand_in), options.plan.path)
+    check_models(config)
     logs = paths.data / "logs"
-    with ExitStack() as processes:
+    with fresh(paths.data), ExitStack() as processes:
+        if options.plan.text is not None:
+            write_file(options.plan.path, options.plan.text)
         if options.stand_in:
             port = stand_in_port(config.upstream(FRONTIER))
             argv = [sys.executable, "-m", "demo.frontier", "--port", str(port)]
@@ -72,22 +80,18 @@ def run_demo(options: Options, view: View) -> Report:
             return asyncio.run(_steps(Stage(config, store, view), options, paths))
 
 
-def _prepare(options: Options, paths: Paths) -> None:
-    """See that the demo can run, then make room for it. Raises with nothing touched where it cannot."""
-    check_ours(paths.data)
-    _check_none_runs(paths)
-    check_models(options.plan.config)
-    start_afresh(paths.data)
-    if options.plan.text is not None:
-        options.plan.path.write_text(options.plan.text, encoding="utf-8")
-
-
-def _check_none_runs(paths: Paths) -> None:
-    """Raise OperationError when an earlier demo still runs in the data directory."""
-    if (paths.state / "processes.json").exists():
-        pid = msgspec.json.decode((paths.state / "processes.json").read_bytes())["supervisor"]
-        if Path(f"/proc/{pid}").exists():
-            raise OperationError(f"an earlier demo still runs in {paths.data}; stop it: kill {pid}")
+def addresses(config: Config, *, stand_in: bool) -> list[tuple[str, int]]:
+    """Where the demo's processes are going to listen."""
+    found = [(config.listen.host, config.listen.port)]
+    if config.admin_listen is not None:
+        found.append((config.admin_listen.host, config.admin_listen.port))
+    if stand_in:
+        found.append(("127.0.0.1", stand_in_port(config.upstream(FRONTIER))))
+    for upstream in config.upstreams:
+        if upstream.managed is not None:
+            parts = urlsplit(upstream.servers[0])
+            found.append((parts.hostname or "127.0.0.1", parts.port or 80))
+    return found
 
 
 async def _steps(stage: Stage, options: Options, paths: Paths) -> Report:
