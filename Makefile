@@ -10,16 +10,21 @@ MODEL := models/smollm2-135m-instruct
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# The stamp is there only while the environment is whole: what an interruption left without one is made anew, since
+# neither venv nor pip can tell a half-written package from a whole one. Downloads are in pip's cache.
 $(VENV)/.installed: pyproject.toml constraints/learner.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
 	@echo "Setting up $(VENV): about 2 GB of packages, a few minutes, once"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -f $@ || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $@
 	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check -c constraints/learner.txt -e '.[learner,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed ## Create the virtual environment with pinned versions
 
+# It appears together with the whole model, so make must not take it for half-made when it is interrupted.
+.PRECIOUS: $(MODEL)/config.json
 $(MODEL)/config.json: | $(VENV)/.installed
 	@echo "Preparing the demo's model in $(MODEL): 90 MB to fetch, half a minute, once"
 	@$(BIN)/python -m learner.base_model $(MODEL)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import rich_click as click
-import yaml
 
-from demo.run import Options, run_demo
+from demo.configuration import Plan, RealUpstream, plan_of
+from demo.occupants import occupants
+from demo.signals import ended_as_by_ctrl_c
 from demo.view import View, print_json, print_report
 from gateway.cli.root import json_option
-from gateway.errors import ConfigError, OperationError
+from gateway.errors import OperationError
+from gateway.paths import paths_of
 
+_REMEDY = "pip install 'tracetune[learner,demo]'"
 _HERE = Path(__file__).resolve().parent
 # In a clone config/ lies beside the packages; in an installed wheel it is inside this one.
 _CONFIGS = (_HERE.parent / "config" / "demo.yaml", _HERE / "config" / "demo.yaml")
-_NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 @click.command()
@@ -39,60 +42,31 @@ def demo(
     as_json: bool,
 ) -> None:
     """Run traffic, judges, training, canary, promotion and rollback, and show the figures."""
-    if importlib.util.find_spec("torch") is None:
-        raise OperationError("the demo trains a model and needs torch; pip install 'tracetune[learner]'")
+    missing = [module for module in ("torch", "openai") if importlib.util.find_spec(module) is None]
+    if missing:
+        needs = " and ".join(missing)
+        raise OperationError(f"the demo trains and asks a model and needs {needs}; {_REMEDY}")
+    from demo.run import Options, run_demo
+
     path = (config_path or next(path for path in _CONFIGS if path.is_file())).resolve()
-    changes = _changes(upstream, upstream_model, api_key_env)
-    if changes:
-        path = _changed(path, changes)
-    report = run_demo(Options(config_path=path, stand_in=upstream is None, keep=keep), View())
+    real = RealUpstream(url=upstream, model=upstream_model, key_env=api_key_env) if upstream else None
+    plan = plan_of(path, real, os.environ)
+    with ended_as_by_ctrl_c():
+        report = run_demo(Options(plan=plan, stand_in=real is None, keep=keep), View())
     if as_json:
         print_json(report)
         return
     print_report(report)
-    _say_where_to_look(path, keep=keep)
+    _say_where_to_look(plan, keep=keep)
 
 
-def _changes(upstream: str | None, model: str, api_key_env: str) -> dict[str, dict[str, object]]:
-    """What differs from the file, by upstream name."""
-    changes: dict[str, dict[str, object]] = {}
-    if upstream is not None:
-        changes["frontier"] = {
-            "base_url": upstream,
-            "api_key": {"env": api_key_env},
-            "prices": [],
-            "model": model,
-        }
-    if _NVIDIA.exists() and importlib.util.find_spec("vllm") is not None:
-        changes["local"] = {"engine": "vllm"}
-    return changes
-
-
-def _changed(path: Path, changes: dict[str, dict[str, object]]) -> Path:
-    """A copy of *path* beside it with *changes*; what is not named stays as the file has it."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for upstream in data["upstreams"]:
-        change = dict(changes.get(upstream["name"], {}))
-        model, engine = change.pop("model", None), change.pop("engine", None)
-        upstream.update(change)
-        if engine is not None:
-            upstream["managed"]["engine"] = engine
-        if model is not None:
-            for arm in [*data["routes"][0]["variants"], *data["routes"][0]["fallbacks"]]:
-                arm["model"] = model
-    target = path.with_name("demo-changed.yaml")
-    try:
-        target.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written: {error.strerror}") from error
-    return target
-
-
-def _say_where_to_look(path: Path, *, keep: bool) -> None:
-    config = f"--config {path}"
+def _say_where_to_look(plan: Plan, *, keep: bool) -> None:
+    data = paths_of(plan.config).data
     click.echo("\nWhere to look next:")
     for command in ("traces tail", "rollout status", "snapshot list", "learn status"):
-        click.echo(f"  tracetune {command} {config}")
-    click.echo(f"  {path}, config/judges/ticket.py, and the data directory that the file names")
+        click.echo(f"  tracetune {command} --config {plan.path}")
+    judge = plan.config.judges[0].file if plan.config.judges else ""
+    click.echo(f"  {plan.path}, {judge}, {data}")
     if keep:
-        click.echo("Everything still runs; `kill` the supervisor that demo-data/state/processes.json names.")
+        pids = " ".join(str(one.pid) for one in occupants(data, []))
+        click.echo(f"Everything still runs; stop it with: kill {pids}")

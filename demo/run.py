@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from demo import report as figures
+from demo.configuration import FRONTIER, ROUTE, Plan, stand_in_port
+from demo.directory import check_ours, fresh, write_file
 from demo.frontier import MODEL
+from demo.occupants import check_nobody
 from demo.processes import call, running, tracetune
 from demo.report import Report
 from demo.spoil import spoil
-from demo.stage import ROUTE, Stage
+from demo.stage import Stage
 from demo.view import View
-from gateway.config import Config, load_config
+from gateway.config import Config
 from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
+from gateway.supervisor.run import check_models
 from gateway.traces.store import Store
 
 MESSAGES = 600  # of the first step, before anything is learnt
@@ -37,30 +40,37 @@ ENDED = ("promoted", "rolled_back", "inconclusive")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line said. `stand_in`: start the demo's own upstream."""
 
-    config_path: Path
+    plan: Plan
     stand_in: bool
     keep: bool
 
 
 def run_demo(options: Options, view: View) -> Report:
-    """Run all steps and return the closing figures. Raises OperationError when one does not come about."""
-    config = load_config(options.config_path)
+    """Run all steps and return the closing figures. Raises TracetuneError when one does not come about.
+
+    Whether all of it can run is looked at first, before anything of an earlier demo is removed.
+    """
+    config = options.plan.config
     paths = paths_of(config)
-    _start_afresh(paths)
+    check_ours(paths.data)
+    check_nobody(paths.data, addresses(config, stand_in=options.stand_in), options.plan.path)
+    check_models(config)
     logs = paths.data / "logs"
-    with ExitStack() as processes:
+    with fresh(paths.data), ExitStack() as processes:
+        if options.plan.text is not None:
+            write_file(options.plan.path, options.plan.text)
         if options.stand_in:
-            frontier = next(u for u in config.upstreams if u.name == "frontier").servers[0]
-            port = frontier.rsplit(":", 1)[1].split("/")[0]
-            argv = [sys.executable, "-m", "demo.frontier", "--port", port, "--delay-s", str(FRONTIER_DELAY_S)]
-            url = f"{frontier}/models"
+            port = stand_in_port(config.upstream(FRONTIER))
+            argv = [sys.executable, "-m", "demo.frontier", "--port", str(port)]
+            argv += ["--delay-s", str(FRONTIER_DELAY_S)]
+            url = f"http://127.0.0.1:{port}/v1/models"
             processes.enter_context(
                 running("the stand-in upstream", argv, url, logs / "frontier.log", keep=options.keep)
             )
         processes.enter_context(
             running(
                 "tracetune up",
-                tracetune("up", "--config", str(options.config_path)),
+                tracetune("up", "--config", str(options.plan.path)),
                 f"http://{config.listen.host}:{config.listen.port}/readyz",
                 logs / "up.log",
                 keep=options.keep,
@@ -70,16 +80,18 @@ def run_demo(options: Options, view: View) -> Report:
             return asyncio.run(_steps(Stage(config, store, view), options, paths))
 
 
-def _start_afresh(paths: Paths) -> None:
-    """Remove what an earlier demo left. Raises OperationError when one still runs there."""
-    if (paths.state / "processes.json").exists():
-        pid = msgspec.json.decode((paths.state / "processes.json").read_bytes())["supervisor"]
-        if Path(f"/proc/{pid}").exists():
-            raise OperationError(f"an earlier demo still runs in {paths.data}; stop it: kill {pid}")
-    if paths.data.exists():
-        for folder in paths.snapshots.glob("*"):
-            folder.chmod(0o755)  # snapshots are read-only
-        shutil.rmtree(paths.data)
+def addresses(config: Config, *, stand_in: bool) -> list[tuple[str, int]]:
+    """Where the demo's processes are going to listen."""
+    found = [(config.listen.host, config.listen.port)]
+    if config.admin_listen is not None:
+        found.append((config.admin_listen.host, config.admin_listen.port))
+    if stand_in:
+        found.append(("127.0.0.1", stand_in_port(config.upstream(FRONTIER))))
+    for upstream in config.upstreams:
+        if upstream.managed is not None:
+            parts = urlsplit(upstream.servers[0])
+            found.append((parts.hostname or "127.0.0.1", parts.port or 80))
+    return found
 
 
 async def _steps(stage: Stage, options: Options, paths: Paths) -> Report:
@@ -174,7 +186,7 @@ async def _roll_back(stage: Stage, options: Options, paths: Paths, promoted: str
         "rollout",
         "start",
         "--config",
-        str(options.config_path),
+        str(options.plan.path),
         "--route",
         ROUTE,
         "--snapshot",

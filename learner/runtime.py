@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import msgspec
+
+from learner.errors import LearnerError
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 # Added to a batch process's niceness: the gateway and the inference server of the same machine go first.
@@ -28,6 +31,13 @@ MODEL_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+def check_installed(*modules: str) -> None:
+    """Raise LearnerError, with the remedy, unless all of *modules* are there: a core install has none."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise LearnerError(f"learning needs {', '.join(missing)}; pip install 'tracetune[learner]'")
 
 
 class Device(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from learner.errors import LearnerError, LearnerRefusedError
-from learner.runtime import MODEL_ENVIRONMENT
+from learner.runtime import LIBRARIES, MODEL_ENVIRONMENT, check_installed
 from learner.types import Progress
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ def run_script(module: str, run: Path, *, tell: Callable[[Progress], None], stop
     Raises LearnerRefusedError or LearnerError with the script's own last line, and LearnerError when *stop*
     said so.
     """
+    check_installed(*LIBRARIES)
     name = module.rpartition(".")[2]
     for restart in range(MAX_RESTARTS + 1):
         code = _run_once(module, run, tell, stop)

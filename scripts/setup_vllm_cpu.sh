@@ -16,7 +16,9 @@ fi
     exit 1
 }
 echo "Setting up $venv: 3.7 GB of packages, a few minutes, once"
-test -x "$venv/bin/python" || "$python" -m venv "$venv"
+# The stamp is there only while the environment is whole: what an interruption left without one is made anew.
+test -f "$venv/.installed" || "$python" -m venv --clear "$venv"
+rm -f "$venv/.installed"
 # A plain install draws in a torchvision that breaks it, so its requirements come from the pins (without
 # torchvision, torchaudio and torchcodec, which only images and sound need), and vLLM itself without any.
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$pins"

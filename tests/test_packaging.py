@@ -22,7 +22,7 @@ def pins(name: str) -> dict[str, Version]:
 
 @pytest.mark.parametrize(
     ("constraints", "extras"),
-    [("core", ["http2"]), ("learner", ["learner", "http2", "dev"])],
+    [("core", ["http2"]), ("learner", ["learner", "http2", "demo", "dev"])],
     ids=["core", "learner"],
 )
 def test_every_requirement_is_pinned_inside_its_range(constraints: str, extras: list[str]) -> None:

@@ -13,8 +13,9 @@ import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
 from gateway import __version__
+from gateway.cli.extras import extra_with
 from gateway.config.load import DEFAULT_CONFIG
-from gateway.errors import TracetuneError, UsageError
+from gateway.errors import OperationError, TracetuneError, UsageError
 
 # name -> (module, attribute, one-line help). Loaded when used, so that `gateway` starts without the rest.
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
@@ -75,6 +76,11 @@ def main() -> None:
         sys.exit(UsageError.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), UsageError.exit_code)
+    except ModuleNotFoundError as error:
+        extra = extra_with(error.name or "")
+        if extra is None:
+            raise
+        _fail(f"this needs {error.name}; pip install 'tracetune[{extra}]'", OperationError.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo.report import variant_figures
+from demo.report import variant_figures, wilson
 from gateway.traces.store import Store
 from tests.learner.rollout.world import World
 
@@ -33,3 +33,11 @@ def test_what_failed_attempts_cost_is_paid_by_the_answers_that_were_given(clean_
     world.write()
 
     assert costs(clean_store) == {"stable": pytest.approx(3.0), "snap-1": None}
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    low, high = wilson(0.5, 100)
+
+    assert low == pytest.approx(0.4038, abs=1e-4)  # Wilson 1927, as tabulated for 50 of 100
+    assert high == pytest.approx(0.5962, abs=1e-4)
+    assert wilson(0.0, 0) == (None, None)
