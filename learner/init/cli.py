@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from gateway.config.load import DEFAULT_CONFIG, load_config
+from gateway.config.load import DEFAULT_CONFIG, parse_config
 from learner.init.machine import Machine, Provider, look
-from learner.init.write import (
+from learner.init.place import place_new, refuse_existing
+from learner.init.render import (
     JUDGE_FILE,
     TASKS,
     Answers,
@@ -18,10 +19,10 @@ from learner.init.write import (
     render_config,
     render_judge,
     render_judge_test,
-    write_new,
 )
 
 DEFAULT_ROUTE = "my-app"
+FILES = (DEFAULT_CONFIG.name, JUDGE_FILE, f"test_{JUDGE_FILE}")
 # A server of one's own, as vLLM and others start it, when there is neither a key nor a model to run.
 NO_KEY = Provider(
     name="upstream", key_env="", base_url="http://127.0.0.1:8000/v1", model="default", prices=None
@@ -54,7 +55,7 @@ def init(
     folder: Path,
 ) -> None:
     """Write tracetune.yaml, a judge and its test for this machine and your app."""
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_existing(folder, FILES)
     machine = look(os.environ, folder)
     can_learn = machine.torch and machine.base_model is not None
     provider = _provider(machine.provider, base_url, api_key_env, upstream_model)
@@ -75,14 +76,11 @@ def init(
         task=task or "support",
         learn=can_learn if learn is None else learn and can_learn,
     )
-    files = {
-        DEFAULT_CONFIG.name: render_config(answers, machine),
-        JUDGE_FILE: render_judge(answers.task),
-        f"test_{JUDGE_FILE}": render_judge_test(answers.task),
-    }
-    write_new(folder, files)
-    load_config(folder / DEFAULT_CONFIG.name)
-    _say_what_to_do(folder, list(files), answers, machine)
+    config = render_config(answers, machine)
+    parse_config(config, "nothing was written", folder.resolve())
+    texts = (config, render_judge(answers.task), render_judge_test(answers.task))
+    place_new(folder, dict(zip(FILES, texts, strict=True)))
+    _say_what_to_do(folder, answers, machine)
 
 
 def _provider(
@@ -134,8 +132,8 @@ def _say_what_was_found(machine: Machine) -> None:
     click.echo(f"{machine.memory_gb:.0f} GB of memory; {torch}; base model: {model}.")
 
 
-def _say_what_to_do(folder: Path, files: list[str], answers: Answers, machine: Machine) -> None:
-    click.echo(f"Wrote {', '.join(files)} in {folder.resolve()}.")
+def _say_what_to_do(folder: Path, answers: Answers, machine: Machine) -> None:
+    click.echo(f"Wrote {', '.join(FILES)} in {folder.resolve()}.")
     if answers.provider is None:
         click.echo(f"No provider key was found, so {machine.base_model} on this machine answers at first.")
     elif not answers.provider.key_env:

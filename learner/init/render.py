@@ -1,22 +1,22 @@
-"""Renders what `init` writes: the configuration, the judge, its test. Pure, but for `write_new`."""
+"""Renders what `init` writes: the configuration, the judge, its test. Pure."""
 
 from __future__ import annotations
 
 import importlib.resources
+import math
 import re
-from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
+import yaml
 
-from gateway.errors import OperationError
 from learner.init.machine import Machine, Provider
 
 Task = Literal["extraction", "classification", "support", "code", "tool_calls"]
 TASKS: tuple[Task, ...] = get_args(Task)
 JUDGE_FILE = "my_judges.py"
 JUDGE_NAME = "good"  # the function in every template
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # needs no quotes, unless YAML has a meaning for it
 _NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # what YAML reads as something else
 
 
@@ -68,22 +68,6 @@ def render_config(answers: Answers, machine: Machine) -> str:
             "",
         ]
     )
-
-
-def write_new(folder: Path, files: dict[str, str]) -> None:
-    """Write all *files* or none. Raises OperationError when one of them is there already."""
-    for name in files:
-        if (folder / name).exists():
-            raise OperationError(
-                f"{folder / name} exists already; move it away or run init in another folder"
-            )
-    for name, text in files.items():
-        temporary = folder / f".{name}.tmp"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
-        except OSError as error:
-            raise OperationError(f"{folder / name} cannot be written: {error.strerror}") from error
 
 
 def _template(name: str) -> str:
@@ -151,10 +135,7 @@ def _learner(answers: Answers, machine: Machine) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """*text* as a YAML scalar: JSON strings are YAML."""
-    plain = text.replace("-", "").replace("_", "").replace("/", "").replace(".", "")
-    return (
-        text
-        if plain.isalnum() and not plain.isdigit() and text[0].isalpha()
-        else msgspec.json.encode(text).decode()
-    )
+    """*text* as a YAML scalar on one line that reads back as the same text."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT:
+        return text
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")

@@ -1,0 +1,157 @@
+"""What `init` writes is what was said, valid, and whole; a refused `init` leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.config import Config
+from gateway.config.load import parse_config
+from gateway.errors import OperationError, TracetuneError
+from learner.init.cli import init
+from learner.init.machine import PROVIDERS, Machine, Provider
+from learner.init.place import place_new
+from learner.init.render import Answers, render_config
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_KEYS = {provider.key_env: "" for provider in PROVIDERS} | {"OPENAI_BASE_URL": ""}
+FILES = {"tracetune.yaml", "my_judges.py", "test_my_judges.py"}
+
+
+def run(folder: Path, *options: str, environ: Mapping[str, str] = {}, answers: str | None = None) -> Result:
+    """`tracetune init` in *folder*, with only the keys of *environ*."""
+    arguments = ["--dir", str(folder), *options]
+    return CliRunner().invoke(init, arguments, input=answers, env={**NO_KEYS, **environ})
+
+
+def written(folder: Path) -> Config:
+    return parse_config((folder / "tracetune.yaml").read_text(), "written", folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--route", "a@b"], "'@' separates a route"),
+        (["--route", "x" * 201], "length <= 200"),
+        (["--base-url", "nonsense"], "'nonsense' is not an http(s) URL"),
+        (["--base-url", "http://x y/v1"], "without spaces"),
+        (["--base-url", "http://x/v1\n"], "without spaces"),
+        (["--base-url", "https://me:planted@x/v1"], "credentials in a URL are a literal secret"),
+    ],
+)
+def test_a_refused_init_leaves_nothing_behind(tmp_path: Path, options: list[str], reason: str) -> None:
+    folder = tmp_path / "new" / "deep"
+    done = run(folder, "--yes", "--no-learn", *options)
+
+    assert isinstance(done.exception, TracetuneError)
+    assert done.exception.exit_code == 2
+    assert reason in str(done.exception)
+    assert "planted" not in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+    assert run(folder, "--yes", "--no-learn").exit_code == 0
+
+
+def test_a_malformed_base_url_of_the_environment_is_refused_too(tmp_path: Path) -> None:
+    environ = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": "http://x y/v1"}
+    done = run(tmp_path / "new", "--yes", environ=environ)
+
+    assert "without spaces" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "route", ["null", "No", "on", "123", "1e5", "a: b", "#x", "{a}", "a\u2028b", "é", "'"]
+)
+def test_a_route_reads_back_as_it_was_typed(tmp_path: Path, route: str) -> None:
+    assert run(tmp_path, "--yes", "--no-learn", "--route", route).exit_code == 0
+    assert written(tmp_path).routes[0].model == route
+
+
+@settings(deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+def test_any_text_reads_back_from_the_configuration_as_it_went_in(text: str) -> None:
+    provider = Provider(name="u", key_env="", base_url="http://u/v1", model=text, prices=(1, 2))
+    config = parse_config(
+        render_config(Answers(provider=provider, route="r", task="support", learn=False), machine()),
+        "rendered",
+        Path("/"),
+    )
+
+    assert config.routes[0].variants[0].model == text
+    assert config.upstreams[0].prices[0].model == text
+
+
+def test_no_file_of_an_earlier_init_is_replaced_and_no_question_asked_first(tmp_path: Path) -> None:
+    (tmp_path / "test_my_judges.py").write_text("mine")
+    done = run(tmp_path)
+
+    assert "test_my_judges.py exists already" in str(done.exception)
+    assert done.output == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["test_my_judges.py"]
+
+
+def test_a_link_that_leads_nowhere_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "my_judges.py").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(OperationError, match="exists already"):
+        place_new(tmp_path, {"my_judges.py": "text"})
+    assert not (tmp_path / "elsewhere").exists()
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from gateway.errors import OperationError
+from learner.init.place import place_new
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    place_new(Path(sys.argv[1]), {"first": "x" * 900, "second": "x" * 5000})
+except OperationError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("made_before", [True, False])
+def test_a_write_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, made_before: bool) -> None:
+    folder = tmp_path / "new"
+    if made_before:
+        folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+    assert done.stderr.strip() == f"{folder / 'second'} cannot be written: File too large"
+    assert [*tmp_path.rglob("*")] == ([folder] if made_before else [])
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file" / "x", "--yes")
+
+    assert isinstance(done.exception, OperationError)
+    assert "cannot be made" in str(done.exception)
+
+
+def machine(**changes: object) -> Machine:
+    """A machine with nothing on it, but for *changes*."""
+    found = {
+        "provider": None,
+        "memory_gb": 8.0,
+        "gpu": False,
+        "torch": False,
+        "base_model": None,
+        "port": 8080,
+        "serve_port": 9080,
+    }
+    return Machine(**(found | changes))  # type: ignore[arg-type]
