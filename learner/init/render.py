@@ -80,7 +80,7 @@ def _upstream(provider: Provider | None) -> list[str]:
     return [
         f"  - name: {provider.name}",
         f"    base_url: {_quoted(provider.base_url)}",
-        *([f"    api_key: {{env: {provider.key_env}}}"] if provider.key_env else []),
+        *([f"    api_key: {{env: {_quoted(provider.key_env)}}}"] if provider.key_env else []),
         "    default: true               # also takes every model name that no route below serves",
         *_prices(provider),
     ]

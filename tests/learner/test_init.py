@@ -18,6 +18,7 @@ from gateway.errors import OperationError, TracetuneError
 from learner.init.cli import init
 from learner.init.machine import PROVIDERS, Machine, Provider
 from learner.init.place import place_new
+from learner.init.questions import MAX_QUESTIONS
 from learner.init.render import Answers, render_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +142,99 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
     assert isinstance(done.exception, OperationError)
     assert "cannot be made" in str(done.exception)
+
+
+def upstream(folder: Path) -> tuple[str, str | None]:
+    """Where the written default upstream is, and the variable its key is in."""
+    entry = next(entry for entry in written(folder).upstreams if entry.default)
+    return entry.servers[0], entry.api_key and entry.api_key.env
+
+
+OPENAI = "https://api.openai.com/v1"
+OTHER = "https://other.example/v1"
+HAS_OPENAI = {"OPENAI_API_KEY": "sk-x"}
+PAIRED = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": OTHER}
+MISTRAL = "https://api.mistral.ai/v1"
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "expected"),
+    [
+        (HAS_OPENAI, [], (OPENAI, "OPENAI_API_KEY")),
+        (HAS_OPENAI, ["--base-url", OTHER], (OTHER, None)),
+        (HAS_OPENAI, ["--base-url", OTHER, "--api-key-env", "MINE"], (OTHER, "MINE")),
+        (HAS_OPENAI, ["--base-url", OPENAI], (OPENAI, "OPENAI_API_KEY")),
+        (HAS_OPENAI, ["--base-url", "https://api.openai.com:443/v2"], ("https://api.openai.com:443/v2", "OPENAI_API_KEY")),
+        (HAS_OPENAI, ["--base-url", "http://api.openai.com/v1"], ("http://api.openai.com/v1", None)),
+        (HAS_OPENAI, ["--base-url", "https://api.openai.com.evil.example/v1"], ("https://api.openai.com.evil.example/v1", None)),
+        (HAS_OPENAI, ["--base-url", MISTRAL], (MISTRAL, "MISTRAL_API_KEY")),
+        (HAS_OPENAI, ["--api-key-env", "MISTRAL_API_KEY"], (MISTRAL, "MISTRAL_API_KEY")),
+        (PAIRED, [], (OTHER, "OPENAI_API_KEY")),
+        (PAIRED, ["--base-url", OPENAI], (OPENAI, None)),
+        ({}, ["--base-url", OTHER], (OTHER, None)),
+        ({}, ["--base-url", OTHER, "--api-key-env", "MINE"], (OTHER, "MINE")),
+    ],
+)  # fmt: skip
+def test_a_key_goes_only_where_it_belongs_or_is_sent_by_name(
+    tmp_path: Path, environ: dict[str, str], options: list[str], expected: tuple[str, str | None]
+) -> None:
+    done = run(tmp_path, "--yes", "--no-learn", *options, environ=environ)
+
+    url, key = upstream(tmp_path)
+    assert (url, key) == expected
+    assert (
+        f"The key in {key} goes to {url} and nowhere else" if key else f"No key goes to {url}"
+    ) in done.output
+    assert ("export it" in done.output) == (key is not None and key not in environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "answers", "expected"),
+    [
+        (HAS_OPENAI, [], [], (OPENAI, "OPENAI_API_KEY")),
+        (HAS_OPENAI, [], [OTHER], (OTHER, None)),
+        (HAS_OPENAI, [], [OTHER, "MINE"], (OTHER, "MINE")),
+        (HAS_OPENAI, ["--base-url", OTHER], ["MINE"], (OTHER, "MINE")),
+        (HAS_OPENAI, ["--api-key-env", "OPENAI_API_KEY"], [OTHER], (OTHER, "OPENAI_API_KEY")),
+        (HAS_OPENAI, [], [MISTRAL], (MISTRAL, "MISTRAL_API_KEY")),
+        ({}, [], [OTHER, "gsk_pasted", "MINE"], (OTHER, "MINE")),
+    ],
+)
+@pytest.mark.parametrize("has_model", [False, True])
+def test_for_another_url_the_key_is_asked_for_within_five_questions(
+    tmp_path: Path,
+    environ: dict[str, str],
+    options: list[str],
+    answers: list[str],
+    expected: tuple[str, str | None],
+    has_model: bool,
+) -> None:
+    if has_model:
+        (tmp_path / "models" / "m").mkdir(parents=True)
+        (tmp_path / "models" / "m" / "config.json").write_text("{}")
+    typed = "\n".join([*answers, *[""] * 6])
+    done = run(tmp_path, *options, environ=environ, answers=typed)
+
+    assert done.exit_code == 0, done.output
+    assert upstream(tmp_path) == expected
+    refused = done.output.count("not the key itself")
+    assert done.output.count("]: ") + done.output.count("none): ") - refused <= MAX_QUESTIONS
+    assert refused == ("gsk_pasted" in answers)
+
+
+@pytest.mark.parametrize("pasted", ["sk-proj-planted", "gsk_planted", "A: planted}"])
+def test_a_key_in_place_of_its_name_is_refused_and_not_shown(tmp_path: Path, pasted: str) -> None:
+    done = run(tmp_path / "new", "--yes", "--base-url", OTHER, "--api-key-env", pasted)
+
+    assert "not the key itself" in str(done.exception)
+    assert "planted" not in str(done.exception) + done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_of_nobody_known_needs_its_upstream(tmp_path: Path) -> None:
+    done = run(tmp_path, "--yes", "--api-key-env", "MINE", environ=HAS_OPENAI)
+
+    assert "whose key MINE holds is not known; name its upstream with --base-url" in str(done.exception)
 
 
 def machine(**changes: object) -> Machine:
