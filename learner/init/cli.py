@@ -30,6 +30,7 @@ from learner.init.upstream import (
     variable_name,
     with_model,
 )
+from learner.serving.vllm_python import VLLM_PYTHON
 
 DEFAULT_ROUTE = "my-app"
 _BASE_MODEL = "this machine's base model"  # answers where no upstream does
@@ -100,7 +101,8 @@ def _upstream(
             return None
     provider = upstream_at(base_url, found, key_env)
     if key_env is None and base_url != NO_KEY.base_url and not os.environ.get(provider.key_env):
-        question = f"Environment variable with the key for {host_of(base_url)} (empty: none)"
+        question = f"Environment variable with the key for {host_of(base_url)}"
+        question += "" if provider.key_env else " (empty: none)"
         name = questions.ask(question, provider.key_env, lambda text: variable_name(text, os.environ))
         provider = msgspec.structs.replace(provider, key_env=name)
     return provider
@@ -111,7 +113,9 @@ def _say_what_was_found(machine: Machine) -> None:
     key = f"{provider.key_env} is set" if provider else "no provider key in the environment"
     model = str(machine.base_model) if machine.base_model else "none"
     torch = "torch installed" if machine.torch else "torch not installed"
-    click.echo(f"Found: {key}; {'an NVIDIA GPU' if machine.gpu else 'no GPU'}; ", nl=False)
+    vllm = "with vLLM" if machine.vllm else "no vLLM that starts"
+    gpu = f"an NVIDIA GPU, {vllm}" if machine.gpu else "no GPU"
+    click.echo(f"Found: {key}; {gpu}; ", nl=False)
     click.echo(f"{machine.memory_gb:.0f} GB of memory; {torch}; base model: {model}.")
 
 
@@ -121,6 +125,10 @@ def _say_what_to_do(folder: Path, answers: Answers, machine: Machine) -> None:
         click.echo(f"No provider key was found, so {machine.base_model} on this machine answers at first.")
     else:
         _say_which_key(answers.provider, machine.provider)
+    if machine.gpu and not machine.vllm and (answers.learn or answers.provider is None):
+        click.echo("The small server (engine: peft) runs the model; tracetune.yaml says how to take vLLM.")
+    elif machine.vllm and os.environ.get(VLLM_PYTHON):
+        click.echo(f"vLLM runs the model; `tracetune up` needs {VLLM_PYTHON} as it is set now.")
     click.echo("Next:  tracetune up")
     click.echo("In your app, change one line and the model's name:")
     click.echo(

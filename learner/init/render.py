@@ -18,6 +18,12 @@ JUDGE_FILE = "my_judges.py"
 JUDGE_NAME = "good"  # the function in every template
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # needs no quotes, unless YAML has a meaning for it
 _NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # what YAML reads as something else
+# It needs another transformers than training does, and so an environment of its own.
+_TO_VLLM = (
+    "    # vLLM makes more of the GPU. To switch: python3 -m venv .venv-vllm,",
+    "    # .venv-vllm/bin/pip install 'vllm>=0.32,<0.34', and write engine: vllm;",
+    "    # then export TRACETUNE_VLLM_PYTHON=$PWD/.venv-vllm/bin/python before `tracetune up`.",
+)
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,12 +116,13 @@ def _stable(answers: Answers, machine: Machine) -> list[str]:
 def _trained_upstream(answers: Answers, machine: Machine) -> list[str]:
     if machine.base_model is None or not (answers.learn or answers.provider is None):
         return []
-    engine = "vllm" if machine.gpu else "peft"
+    engine = "vllm" if machine.vllm else "peft"
     return [
         "  - name: trained               # the base model and its snapshots; `up` runs this server itself",
         f"    base_url: http://127.0.0.1:{machine.serve_port}/v1",
         "    price_per_hour: 0.10        # USD that this machine costs: the price of a snapshot's answers",
         f"    managed: {{engine: {engine}, model: {_quoted(str(machine.base_model))}}}",
+        *(_TO_VLLM if machine.gpu and not machine.vllm else []),
     ]
 
 

@@ -16,10 +16,11 @@ from gateway.config import Config
 from gateway.config.load import parse_config
 from gateway.errors import OperationError, TracetuneError
 from learner.init.cli import init
-from learner.init.machine import PROVIDERS, Machine, Provider
+from learner.init.machine import PROVIDERS, Machine, Provider, look
 from learner.init.place import place_new
 from learner.init.questions import MAX_QUESTIONS
 from learner.init.render import Answers, render_config
+from learner.serving.vllm_python import VLLM_PYTHON, vllm_starts
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_KEYS = {provider.key_env: "" for provider in PROVIDERS} | {"OPENAI_BASE_URL": ""}
@@ -237,12 +238,61 @@ def test_a_key_of_nobody_known_needs_its_upstream(tmp_path: Path) -> None:
     assert "whose key MINE holds is not known; name its upstream with --base-url" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("python", "gpu", "engine"),
+    [
+        ("#!/bin/sh\nexit 0\n", True, "vllm"),
+        ("#!/bin/sh\nexit 1\n", True, "peft"),  # there, but its import fails
+        (None, True, "peft"),  # the variable names nothing
+        ("#!/bin/sh\nexit 0\n", False, "peft"),
+    ],
+)
+def test_vllm_is_written_only_where_it_starts(
+    tmp_path: Path, python: str | None, gpu: bool, engine: str
+) -> None:
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    (tmp_path / "models" / "m" / "config.json").write_text("{}")
+    driver, interpreter = tmp_path / "driver", tmp_path / "python"
+    if gpu:
+        driver.write_text("")
+    if python is not None:
+        interpreter.write_text(python)
+        interpreter.chmod(0o755)
+    found = look({VLLM_PYTHON: str(interpreter)}, tmp_path, driver)
+    text = render_config(Answers(provider=None, route="r", task="support", learn=True), found)
+    managed = parse_config(text, "rendered", tmp_path).upstreams[0].managed
+
+    assert managed is not None
+    assert (managed.engine, managed.model) == (engine, tmp_path / "models" / "m")
+    assert ("To switch" in text) == (gpu and engine == "peft")
+
+
+def test_a_vllm_that_hangs_is_none(tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
+    interpreter.chmod(0o755)
+
+    assert not vllm_starts({VLLM_PYTHON: str(interpreter), "PATH": "/usr/bin:/bin"}, within_s=0.2)
+
+
+def test_a_base_model_beside_the_configuration_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app" / "models" / "m").mkdir(parents=True)
+    (tmp_path / "app" / "models" / "m" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    found = look({}, Path("app"), tmp_path / "driver")
+
+    assert found.base_model == tmp_path / "app" / "models" / "m"
+
+
 def machine(**changes: object) -> Machine:
     """A machine with nothing on it, but for *changes*."""
     found = {
         "provider": None,
         "memory_gb": 8.0,
         "gpu": False,
+        "vllm": False,
         "torch": False,
         "base_model": None,
         "port": 8080,
