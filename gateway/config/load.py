@@ -67,11 +67,19 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: no such file; `tracetune init` writes one, --config names one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    config = _absolute(parse_yaml(text, Config, str(path)), path.resolve().parent)
+    return parse_config(text, str(path), path.resolve().parent)
+
+
+def parse_config(text: str, origin: str, base: Path) -> Config:
+    """Check *text* as a configuration whose relative paths resolve against *base*.
+
+    Raises ConfigError with one line naming *origin*, the place and the remedy.
+    """
+    config = _absolute(parse_yaml(text, Config, origin), base)
     try:
         check_references(config)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{origin}: {error}") from error
     return config
 
 

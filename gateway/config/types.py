@@ -28,6 +28,8 @@ Period = Literal["minute", "hour", "day", "month"]
 _WEIGHT_TOLERANCE = 1e-9
 _HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 _HEADER_VALUE = re.compile(r"^[\x20-\x7e]*$")
+_URL = re.compile(r"[\x21-\x7e]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 _PATH = re.compile(r"^/?[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*$")
 # We set these ourselves, for the connection's sake.
 _RESERVED_HEADERS = frozenset(
@@ -44,9 +46,14 @@ def _shown(url: str) -> str:
 
 def _check_url(whose: str, url: str, remedy: str = "") -> None:
     """Raise ValueError for what is not an http(s) URL, and *remedy* with it where credentials are in it."""
+    # Before it is split: urlsplit drops tabs and line ends without a word.
+    if not _URL.fullmatch(url):
+        raise ValueError(f"{whose}: {_shown(url)!r} is not an http(s) URL: it must be ASCII without spaces")
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"{whose}: {_shown(url)!r} is not an http(s) URL")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError(f"{whose}: {parts.hostname!r} is no host name")
     if parts.username or parts.password:
         raise ValueError(f"{whose}: credentials in a URL are a literal secret{remedy}")
     if parts.query or parts.fragment:

@@ -8,9 +8,12 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from gateway.config.load import DEFAULT_CONFIG, load_config
+from gateway.config.load import DEFAULT_CONFIG, parse_config
+from gateway.errors import UsageError
 from learner.init.machine import Machine, Provider, look
-from learner.init.write import (
+from learner.init.place import place_new, refuse_existing
+from learner.init.questions import Questions
+from learner.init.render import (
     JUDGE_FILE,
     TASKS,
     Answers,
@@ -18,14 +21,20 @@ from learner.init.write import (
     render_config,
     render_judge,
     render_judge_test,
-    write_new,
 )
+from learner.init.upstream import (
+    NO_KEY,
+    host_of,
+    upstream_at,
+    upstream_of,
+    variable_name,
+    with_model,
+)
+from learner.serving.vllm_python import VLLM_PYTHON
 
 DEFAULT_ROUTE = "my-app"
-# A server of one's own, as vLLM and others start it, when there is neither a key nor a model to run.
-NO_KEY = Provider(
-    name="upstream", key_env="", base_url="http://127.0.0.1:8000/v1", model="default", prices=None
-)
+_BASE_MODEL = "this machine's base model"  # answers where no upstream does
+FILES = (DEFAULT_CONFIG.name, JUDGE_FILE, f"test_{JUDGE_FILE}")
 
 
 @click.command()
@@ -54,74 +63,48 @@ def init(
     folder: Path,
 ) -> None:
     """Write tracetune.yaml, a judge and its test for this machine and your app."""
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_existing(folder, FILES)
+    if api_key_env is not None:
+        variable_name(api_key_env, os.environ)
     machine = look(os.environ, folder)
     can_learn = machine.torch and machine.base_model is not None
-    provider = _provider(machine.provider, base_url, api_key_env, upstream_model)
     _say_what_was_found(machine)
-    if not yes:
-        provider = _ask_provider(provider, base_url, upstream_model, can_learn=can_learn)
-        route = route or click.prompt("Model name your app will send from now on", default=DEFAULT_ROUTE)
-        if task is None:
-            choice = click.Choice(TASKS)
-            task = click.prompt("What does the app do with answers", type=choice, default="support")
-        if learn is None and can_learn:
-            learn = click.confirm("Train a local model on the traffic", default=True)
-    if provider is None and not can_learn:
-        provider = NO_KEY
-    answers = Answers(
-        provider=provider,
-        route=route or DEFAULT_ROUTE,
-        task=task or "support",
-        learn=can_learn if learn is None else learn and can_learn,
-    )
-    files = {
-        DEFAULT_CONFIG.name: render_config(answers, machine),
-        JUDGE_FILE: render_judge(answers.task),
-        f"test_{JUDGE_FILE}": render_judge_test(answers.task),
-    }
-    write_new(folder, files)
-    load_config(folder / DEFAULT_CONFIG.name)
-    _say_what_to_do(folder, list(files), answers, machine)
+    questions = Questions(silent=yes)
+    provider = _upstream(questions, machine, base_url, api_key_env, can_learn=can_learn)
+    if provider is not None:
+        model = upstream_model or questions.ask("Model your app uses there", provider.model)
+        provider = with_model(provider, model)
+    route = route or questions.ask("Model name your app will send from now on", DEFAULT_ROUTE)
+    task = task or questions.choose("What does the app do with answers", TASKS, "support")
+    if learn is None and can_learn and questions.left:
+        learn = questions.confirm("Train a local model on the traffic", default=True)
+    answers = Answers(provider=provider, route=route, task=task, learn=can_learn and learn is not False)
+    config = render_config(answers, machine)
+    parse_config(config, "nothing was written", folder.resolve())
+    texts = (config, render_judge(answers.task), render_judge_test(answers.task))
+    place_new(folder, dict(zip(FILES, texts, strict=True)))
+    _say_what_to_do(folder, answers, machine)
 
 
-def _provider(
-    found: Provider | None, base_url: str | None, key_env: str | None, model: str | None
+def _upstream(
+    questions: Questions, machine: Machine, base_url: str | None, key_env: str | None, *, can_learn: bool
 ) -> Provider | None:
-    """What the options say, over what was found."""
-    if base_url is not None:
-        found = Provider(
-            name="upstream",
-            key_env=key_env or "",
-            base_url=base_url,
-            model=model or (found.model if found else NO_KEY.model),
-            prices=None,
-        )
-    if found is None:
-        return None
-    if key_env is not None:
-        found = msgspec.structs.replace(found, key_env=key_env)
-    if model is not None and model != found.model:
-        found = msgspec.structs.replace(found, model=model, prices=None)
-    return found
-
-
-def _ask_provider(
-    provider: Provider | None, base_url: str | None, model: str | None, *, can_learn: bool
-) -> Provider | None:
-    """Two questions at most; one that an option answered is not asked."""
+    """The upstream with its key, by two questions at most; None: the base model answers."""
+    found = machine.provider
     if base_url is None:
-        here = "this machine's base model" if can_learn else NO_KEY.base_url
-        url = click.prompt("Upstream your app uses now", default=provider.base_url if provider else here)
-        if url == here and can_learn:
+        known = upstream_of(key_env, found) if key_env else found
+        if known is None and key_env:
+            raise UsageError(f"whose key {key_env} holds is not known; name its upstream with --base-url")
+        nothing = _BASE_MODEL if can_learn else NO_KEY.base_url
+        base_url = questions.ask("Upstream your app uses now", known.base_url if known else nothing)
+        if base_url == nothing == _BASE_MODEL:
             return None
-        if provider is None or url != provider.base_url:
-            provider = msgspec.structs.replace(provider or NO_KEY, name="upstream", base_url=url, prices=None)
-    assert provider is not None, "an option or the answer named one"
-    if model is None:
-        name = click.prompt("Model your app uses there", default=provider.model)
-        if name != provider.model:
-            provider = msgspec.structs.replace(provider, model=name, prices=None)
+    provider = upstream_at(base_url, found, key_env)
+    if key_env is None and base_url != NO_KEY.base_url and not os.environ.get(provider.key_env):
+        question = f"Environment variable with the key for {host_of(base_url)}"
+        question += "" if provider.key_env else " (empty: none)"
+        name = questions.ask(question, provider.key_env, lambda text: variable_name(text, os.environ))
+        provider = msgspec.structs.replace(provider, key_env=name)
     return provider
 
 
@@ -130,18 +113,34 @@ def _say_what_was_found(machine: Machine) -> None:
     key = f"{provider.key_env} is set" if provider else "no provider key in the environment"
     model = str(machine.base_model) if machine.base_model else "none"
     torch = "torch installed" if machine.torch else "torch not installed"
-    click.echo(f"Found: {key}; {'an NVIDIA GPU' if machine.gpu else 'no GPU'}; ", nl=False)
+    vllm = "with vLLM" if machine.vllm else "no vLLM that starts"
+    gpu = f"an NVIDIA GPU, {vllm}" if machine.gpu else "no GPU"
+    click.echo(f"Found: {key}; {gpu}; ", nl=False)
     click.echo(f"{machine.memory_gb:.0f} GB of memory; {torch}; base model: {model}.")
 
 
-def _say_what_to_do(folder: Path, files: list[str], answers: Answers, machine: Machine) -> None:
-    click.echo(f"Wrote {', '.join(files)} in {folder.resolve()}.")
+def _say_what_to_do(folder: Path, answers: Answers, machine: Machine) -> None:
+    click.echo(f"Wrote {', '.join(FILES)} in {folder.resolve()}.")
     if answers.provider is None:
         click.echo(f"No provider key was found, so {machine.base_model} on this machine answers at first.")
-    elif not answers.provider.key_env:
-        click.echo(f"Your upstream is {answers.provider.base_url}, without a key.")
+    else:
+        _say_which_key(answers.provider, machine.provider)
+    if machine.gpu and not machine.vllm and (answers.learn or answers.provider is None):
+        click.echo("The small server (engine: peft) runs the model; tracetune.yaml says how to take vLLM.")
+    elif machine.vllm and os.environ.get(VLLM_PYTHON):
+        click.echo(f"vLLM runs the model; `tracetune up` needs {VLLM_PYTHON} as it is set now.")
     click.echo("Next:  tracetune up")
     click.echo("In your app, change one line and the model's name:")
     click.echo(
         f'  client = OpenAI(base_url="http://127.0.0.1:{machine.port}/v1")   # model="{answers.route}"'
     )
+
+
+def _say_which_key(provider: Provider, found: Provider | None) -> None:
+    name, url = provider.key_env, provider.base_url
+    if not name:
+        owned = f" ({found.key_env} belongs to {found.base_url})" if found else ""
+        click.echo(f"No key goes to {url}{owned}; to send one, write api_key: {{env: NAME}} there.")
+        return
+    unset = "" if os.environ.get(name) else "; it is not set yet: export it before `tracetune up`"
+    click.echo(f"The key in {name} goes to {url} and nowhere else{unset}.")

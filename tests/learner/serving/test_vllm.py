@@ -15,7 +15,8 @@ import pytest
 
 from gateway.config import load_config
 from learner.serving.client import AdapterRefusedError, ServerClient
-from learner.serving.managed import VLLM_PYTHON, managed_server
+from learner.serving.managed import managed_server
+from learner.serving.vllm_python import VLLM_PYTHON
 from tests.support.serving import serving
 from tests.support.tiny_model import make_tiny_adapter
 

@@ -1,23 +1,29 @@
-"""Renders what `init` writes: the configuration, the judge, its test. Pure, but for `write_new`."""
+"""Renders what `init` writes: the configuration, the judge, its test. Pure."""
 
 from __future__ import annotations
 
 import importlib.resources
+import math
 import re
-from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
+import yaml
 
-from gateway.errors import OperationError
 from learner.init.machine import Machine, Provider
 
 Task = Literal["extraction", "classification", "support", "code", "tool_calls"]
 TASKS: tuple[Task, ...] = get_args(Task)
 JUDGE_FILE = "my_judges.py"
 JUDGE_NAME = "good"  # the function in every template
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # needs no quotes, unless YAML has a meaning for it
 _NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # what YAML reads as something else
+# It needs another transformers than training does, and so an environment of its own.
+_TO_VLLM = (
+    "    # vLLM makes more of the GPU. To switch: python3 -m venv .venv-vllm,",
+    "    # .venv-vllm/bin/pip install 'vllm>=0.32,<0.34', and write engine: vllm;",
+    "    # then export TRACETUNE_VLLM_PYTHON=$PWD/.venv-vllm/bin/python before `tracetune up`.",
+)
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,22 +76,6 @@ def render_config(answers: Answers, machine: Machine) -> str:
     )
 
 
-def write_new(folder: Path, files: dict[str, str]) -> None:
-    """Write all *files* or none. Raises OperationError when one of them is there already."""
-    for name in files:
-        if (folder / name).exists():
-            raise OperationError(
-                f"{folder / name} exists already; move it away or run init in another folder"
-            )
-    for name, text in files.items():
-        temporary = folder / f".{name}.tmp"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
-        except OSError as error:
-            raise OperationError(f"{folder / name} cannot be written: {error.strerror}") from error
-
-
 def _template(name: str) -> str:
     return (importlib.resources.files("judges.templates") / name).read_text(encoding="utf-8")
 
@@ -96,7 +86,7 @@ def _upstream(provider: Provider | None) -> list[str]:
     return [
         f"  - name: {provider.name}",
         f"    base_url: {_quoted(provider.base_url)}",
-        *([f"    api_key: {{env: {provider.key_env}}}"] if provider.key_env else []),
+        *([f"    api_key: {{env: {_quoted(provider.key_env)}}}"] if provider.key_env else []),
         "    default: true               # also takes every model name that no route below serves",
         *_prices(provider),
     ]
@@ -126,12 +116,13 @@ def _stable(answers: Answers, machine: Machine) -> list[str]:
 def _trained_upstream(answers: Answers, machine: Machine) -> list[str]:
     if machine.base_model is None or not (answers.learn or answers.provider is None):
         return []
-    engine = "vllm" if machine.gpu else "peft"
+    engine = "vllm" if machine.vllm else "peft"
     return [
         "  - name: trained               # the base model and its snapshots; `up` runs this server itself",
         f"    base_url: http://127.0.0.1:{machine.serve_port}/v1",
         "    price_per_hour: 0.10        # USD that this machine costs: the price of a snapshot's answers",
         f"    managed: {{engine: {engine}, model: {_quoted(str(machine.base_model))}}}",
+        *(_TO_VLLM if machine.gpu and not machine.vllm else []),
     ]
 
 
@@ -151,10 +142,7 @@ def _learner(answers: Answers, machine: Machine) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """*text* as a YAML scalar: JSON strings are YAML."""
-    plain = text.replace("-", "").replace("_", "").replace("/", "").replace(".", "")
-    return (
-        text
-        if plain.isalnum() and not plain.isdigit() and text[0].isalpha()
-        else msgspec.json.encode(text).decode()
-    )
+    """*text* as a YAML scalar on one line that reads back as the same text."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT:
+        return text
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
