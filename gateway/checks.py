@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,11 +11,9 @@ from typing import Literal
 import msgspec
 
 from gateway.config.secrets import read_secret
-from gateway.config.types import Config, JudgeConfig, Secret
+from gateway.config.types import Config, Secret
 from gateway.errors import ConfigError, OperationError
 from gateway.paths import paths_of
-
-MAX_JUDGE_BYTES = 1_000_000  # a judge is some lines of Python; this much is another file
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +45,6 @@ def check_local(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]
     yield from _secrets(config, environ)
     yield _data(config)
     yield _memory(config)
-    for judge in config.judges:
-        yield _judge(judge)
     models = {upstream.managed.model for upstream in config.upstreams if upstream.managed is not None}
     for directory in sorted(models | {entry.base_model for entry in config.learner}):
         yield _model(directory)
@@ -115,37 +110,6 @@ def _memory(config: Config) -> Finding:
             f"({_bytes(config.capture.memory_bytes)}); enlarge it (docker run --shm-size), or lower that",
         )
     return passed("shared memory", f"{root}, {_bytes(total)}")
-
-
-def _judge(judge: JudgeConfig) -> Finding:
-    """The file exists, is Python and defines the function. It is not run."""
-    what = f"judge {judge.name}"
-    try:
-        if judge.file.stat().st_size > MAX_JUDGE_BYTES:
-            return failed(what, f"{judge.file} is larger than {MAX_JUDGE_BYTES} bytes, not a judge", 2)
-        tree = ast.parse(judge.file.read_bytes())
-    except OSError as error:
-        return failed(what, f"{judge.file} cannot be read: {error.strerror}; correct judges[].path", 2)
-    except (SyntaxError, ValueError) as error:
-        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        return failed(what, f"{judge.file}{line}: {reason}", 2)
-    if judge.function not in _names(tree):
-        return failed(what, f"{judge.file} defines no {judge.function}; correct judges[].path", 2)
-    return passed(what, f"{judge.file.name}:{judge.function}")
-
-
-def _names(tree: ast.Module) -> set[str]:
-    """What a module's top level binds, as far as it can be read off."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).partition(".")[0])
-    return names
 
 
 def _model(directory: Path) -> Finding:

@@ -22,6 +22,7 @@ from judges.load import functions_in, read_source
 from judges.once import count_left, judge_once
 from judges.passes import Tally, sandbox_of, version_of
 from judges.rows import load_tasks
+from judges.usable import why_unusable
 
 DEFAULT_TRIAL = 20
 MAX_TRIAL = 10_000
@@ -34,7 +35,7 @@ def judge() -> None:
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `judge list`; a file that cannot be read has an `error`, no version, no coverage."""
+    """One line of `judge list`. `error`: why it cannot be used; a file that cannot be read has no version."""
 
     name: str
     file: str
@@ -47,10 +48,11 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 @config_option
 @json_option
 def list_judges(config_path: Path, *, as_json: bool) -> None:
-    """Each judge with its version and how much of the store it has judged."""
+    """Each judge with its version, how much of the store it has judged, and why it cannot be used."""
     config = load_config(config_path)
+    unusable = why_unusable(config.judges)
     with open_store(config) as store:
-        listed = [_listed(store, entry) for entry in config.judges]
+        listed = [_listed(store, entry, unusable.get(entry.name)) for entry in config.judges]
     if as_json:
         click.echo(msgspec.json.encode(listed))
         return
@@ -62,19 +64,25 @@ def list_judges(config_path: Path, *, as_json: bool) -> None:
             entry.version or "—",
             *([str(found.judged), str(found.abstained), str(found.traces)] if found else ["—"] * 3),
             "—" if found is None or found.mean is None else f"{found.mean:.3f}",
-            escape(entry.error or entry.file),
+            escape(entry.file),
         )
     Console().print(table if listed else f"no judges in {config_path}; add one under `judges:`")
+    for entry in listed:
+        if entry.error is not None:
+            click.echo(f"{entry.name} judges nothing: {entry.error}")
 
 
-def _listed(store: Store, entry: JudgeConfig) -> Listed:
+def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:
     try:
-        source = read_source(entry.file, entry.function)
-    except JudgeFileError as error:
-        return Listed(name=entry.name, file=entry.path, error=str(error))
-    version = version_of(entry, source)
+        version = version_of(entry, read_source(entry.file, entry.function))
+    except JudgeFileError:
+        return Listed(name=entry.name, file=entry.path, error=error)
     return Listed(
-        name=entry.name, file=entry.path, version=version.version, coverage=coverage(store, version)
+        name=entry.name,
+        file=entry.path,
+        version=version.version,
+        coverage=coverage(store, version),
+        error=error,
     )
 
 

@@ -57,16 +57,21 @@ class Sandbox:
         """What the judge takes; known once it is started."""
         return self._parameters
 
-    def start(self) -> None:
-        """Import the judge. Raises JudgeFileError when its file is at fault, JudgeWorkerError when we are."""
+    def start(self, within_s: float = IMPORT_WITHIN_S) -> None:
+        """Import the judge. Raises JudgeFileError when its file is at fault, JudgeWorkerError when we are.
+
+        A file that takes longer than *within_s* is at fault.
+        """
         if self._process is not None:
             return
         process = WorkerProcess(show_output=self._show_output)
         process.send(Setup(judge=self._source, memory_bytes=self._memory_bytes))
         try:
-            reply = process.receive(IMPORT_WITHIN_S)
+            reply = process.receive(within_s)
         except WorkerGoneError as error:
-            raise JudgeFileError(f"{self._source.file}: {error} while it was imported") from error
+            raise JudgeFileError(
+                f"{self._source.file}: {error} while it was imported; move that work into the function"
+            ) from error
         except BaseException:
             process.close()
             raise
@@ -79,8 +84,7 @@ class Sandbox:
             raise JudgeFileError(reply.message)
         if reply is None:
             raise JudgeFileError(
-                f"{self._source.file}: not imported after {IMPORT_WITHIN_S:g} s; "
-                "move slow work into the function"
+                f"{self._source.file}: not imported after {within_s:g} s; move slow work into the function"
             )
         raise JudgeWorkerError(f"{self._source.file}: the judge's process answered before it was asked")
 

@@ -19,13 +19,12 @@ from gateway.config.types import Config, LearnerConfig, RolloutPolicy
 from gateway.errors import TracetuneError
 from gateway.paths import paths_of
 from learner.autopilot_log import AutopilotLog, Line
-from learner.errors import LearnerError, LearnerRefusedError
+from learner.errors import LearnerRefusedError
 from learner.evaluation import ALL, PairReport
-from learner.files import locked, slug
 from learner.read import CHAT, judge_version
 from learner.registry import load_snapshot
 from learner.rollout.control import Control, running
-from learner.runs import list_runs, unfinished_run
+from learner.runs import at_work, list_runs, unfinished_run
 from learner.training_child import TrainingChild
 from learner.types import SnapshotManifest
 
@@ -98,7 +97,7 @@ class Autopilot:
     def _learn(self, config: Config, entry: LearnerConfig, store: Store, now: datetime) -> None:
         """Start or resume a run of the route when it is time for one."""
         runs = paths_of(config).runs
-        if _at_work(runs, entry.route):
+        if at_work(runs, entry.route):
             return  # a person's own `learn run`
         unfinished = unfinished_run(runs, entry)
         if unfinished is not None:
@@ -171,15 +170,6 @@ class Autopilot:
     def _say(self, route: str, action: str, reason: str, now: datetime, snapshot: str | None = None) -> None:
         if self._log.say(Line(at=now, route=route, action=action, reason=reason, snapshot=snapshot)):
             log.info("route %s: %s%s: %s", route, action, f" {snapshot}" if snapshot else "", reason)
-
-
-def _at_work(runs: Path, route: str) -> bool:
-    """Whether any process holds the lock that `run_learning` takes."""
-    try:
-        with locked(runs / f".{slug(route)}.lock", holder="a run is"):
-            return False
-    except LearnerError:
-        return True
 
 
 def gate(manifest: SnapshotManifest, policy: RolloutPolicy) -> tuple[bool, str]:

@@ -19,7 +19,8 @@ from gateway.traces.types import DatasetRow
 from judges.trace import stored_row
 from learner.errors import LearnerError, LearnerRefusedError
 from learner.files import content_digest, jsonl, read_json, slug, write_bytes, write_json
-from learner.read import JudgedRows, read_judged
+from learner.read import JudgedRows, count_judged, read_judged
+from learner.refusal import forget_refusal, save_refusal
 from learner.runtime import check_installed
 from learner.select import (
     ABSTAINED,
@@ -31,12 +32,16 @@ from learner.select import (
     Candidate,
     why_unusable,
 )
-from learner.settings import learner_of
+from learner.settings import MIN_EXAMPLES, MIN_HOLDOUT, learner_of
 from learner.split import Unit, near_duplicates, slice_of, split
 from learner.types import Example, HoldoutRow, Manifest
 
-MIN_EXAMPLES = 8  # below this there is nothing to average a gradient over
-MIN_HOLDOUT = 8  # below this no interval says anything
+# What to do about too few winners, by the commonest reason that traces were left out for.
+_REMEDIES = {
+    DUPLICATE: "send traffic that differs more",
+    NOT_JUDGED: "wait for the judge, or see `tracetune judge list`",
+    ABSTAINED: "look at the judge, or report what was kept",
+}
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +50,21 @@ def build_dataset(config: Config, route: str, store: Store) -> Manifest:
     """Build the dataset of *route* from what its judge has scored, and record it. Same traces, same id.
 
     Raises LearnerRefusedError, with the numbers, while there is too little to learn from or to hold out, and
-    LearnerError when it cannot be written.
+    LearnerError when it cannot be written. A refusal is kept for `tracetune status`.
     """
     entry = learner_of(config, route)
     rows = read_judged(config, entry, store)
-    candidates, left_out = usable(rows)
-    check_judged(entry, len(candidates), left_out)
-    check_installed("datasketch")
-    manifest, train, holdout = assemble(entry, rows, candidates, left_out)
-    check_enough(manifest)
+    runs = paths_of(config).runs
+    try:
+        candidates, left_out = usable(rows)
+        check_judged(entry, len(candidates), left_out)
+        check_installed("datasketch")
+        manifest, train, holdout = assemble(entry, rows, candidates, left_out)
+        check_enough(manifest)
+    except LearnerRefusedError as error:
+        save_refusal(runs, entry, count_judged(config, entry, store), str(error))
+        raise
+    forget_refusal(runs, entry)
     publish(paths_of(config).datasets, manifest, train, holdout)
     record(store, manifest)
     return manifest
@@ -147,7 +158,7 @@ def check_enough(manifest: Manifest) -> None:
         raise LearnerRefusedError(
             f"{place}: {manifest.examples} of {MIN_EXAMPLES} winners (score at least "
             f"{manifest.min_score:g}) among {manifest.judged} judged traces{_mostly(manifest.left_out)}; "
-            "lower learner.dataset.min_score or look at the judge"
+            f"{_remedy(manifest)}"
         )
     if manifest.holdout < MIN_HOLDOUT:
         raise LearnerRefusedError(
@@ -228,9 +239,17 @@ def _holdout(
     ]
 
 
+def _commonest(left_out: Mapping[str, int]) -> tuple[str, int]:
+    """The commonest reason that traces were left out for, and how many; none is ("", 0)."""
+    return max(left_out.items(), key=lambda item: item[1], default=("", 0))
+
+
 def _mostly(left_out: Mapping[str, int]) -> str:
-    """The commonest reason that traces were left out for, as a clause."""
-    if not left_out:
-        return ""
-    reason, count = max(left_out.items(), key=lambda item: item[1])
+    reason, count = _commonest(left_out)
     return f" ({count} more: {reason})" if count else ""
+
+
+def _remedy(manifest: Manifest) -> str:
+    return _REMEDIES.get(
+        _commonest(manifest.left_out)[0], "lower learner.dataset.min_score or look at the judge"
+    )

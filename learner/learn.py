@@ -20,15 +20,17 @@ from gateway.traces.store import Store, open_store
 from learner.base_model import base_model_digest, check_base_model
 from learner.dataset import build_dataset, load_manifest
 from learner.evaluation import Evaluation, compare_answers, generation_job
-from learner.files import content_digest, locked, read_json, slug, write_json
+from learner.files import content_digest, locked, read_json, write_json
 from learner.registry import load_snapshot, register
-from learner.runs import STAGES, Run, Stage, save_run, unfinished_run
+from learner.runs import STAGES, Run, Stage, run_lock, save_run, unfinished_run
 from learner.script import run_script
 from learner.settings import CHECKPOINT_STEPS, frozen, learner_of, recipe_of
 from learner.types import Manifest, Progress, SnapshotManifest, TrainPlan, TrainResult
 
 OpenStore = Callable[[Config], AbstractContextManager[Store]]
 Tell = Callable[[Progress], None]
+
+LOOK_OVER_WITHIN_S = 1.0  # whoever only looks whether a run is at work holds its lock for less
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,8 @@ def run_stages(
     entry = learner_of(config, route)
     check_base_model(entry.base_model)
     runs = paths_of(config).runs
-    with locked(runs / f".{slug(route)}.lock", holder=f"a run of route {route!r} is"):
+    lock = run_lock(runs, route)
+    with locked(lock, holder=f"a run of route {route!r} is", wait_s=LOOK_OVER_WITHIN_S):
         run = unfinished_run(runs, entry)
         if run is None:
             with stores(config) as store:

@@ -38,6 +38,20 @@ SELECT trace_id, score FROM judgments
 WHERE judge = {{judge:String}} AND version = {{version:String}}
   AND trace_id IN (SELECT trace_id FROM traces WHERE {_OF_ROUTE})
 """  # noqa: S608
+_WINNERS = f"""
+SELECT uniqExact(
+    JSONExtractRaw(assumeNotNull(request), 'messages'),
+    JSONExtractRaw(assumeNotNull(response), 'choices', 1, 'message', 'content')
+) AS n
+FROM (
+    SELECT trace_id, outcome, finish_reason, propensity, request, response FROM traces
+    WHERE {_OF_ROUTE} AND {_BODY_BYTES} <= {{max_bytes:UInt64}}
+    ORDER BY started_at DESC, trace_id DESC LIMIT {{limit:UInt32}}
+)
+WHERE outcome = 'ok' AND finish_reason = 'stop' AND propensity IS NOT NULL AND request IS NOT NULL
+  AND response IS NOT NULL
+  AND trace_id IN (SELECT trace_id FROM ({_SCORES}) WHERE score >= {{min_score:Float64}})
+"""  # noqa: S608
 # Which feedback belongs to a trace is the judges' rule: what they were shown is what counts here.
 _FEEDBACK = f"""
 WITH scope AS (SELECT trace_id FROM traces WHERE {_OF_ROUTE})
@@ -93,6 +107,26 @@ def judge_version(config: Config, entry: LearnerConfig, store: Store) -> str:
 def judge_of(config: Config, entry: LearnerConfig) -> JudgeConfig:
     """The judge that a learner section names; `gateway.config.check` saw to it that it exists."""
     return next(judge for judge in config.judges if judge.name == entry.judge)
+
+
+def count_winners(config: Config, entry: LearnerConfig, store: Store) -> int:
+    """How many different winners the route has, by one query over what may be learnt from; no more can train.
+
+    An upper bound: what is unreadable, near the same or held out is only found out when the dataset is built.
+    """
+    rows: list[dict[str, Any]] = store.query(
+        _WINNERS,
+        {
+            "route": entry.route,
+            "endpoint": CHAT,
+            "judge": entry.judge,
+            "version": judge_version(config, entry, store),
+            "min_score": entry.dataset.min_score,
+            "max_bytes": MAX_BODY_BYTES,
+            "limit": entry.dataset.max_traces,
+        },
+    )
+    return int(rows[0]["n"])
 
 
 def count_judged(config: Config, entry: LearnerConfig, store: Store) -> int:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.config import LearnerConfig
-from learner.files import read_json, write_json
+from learner.errors import LearnerError
+from learner.files import locked, read_json, slug, write_json
 from learner.settings import frozen
 
 Stage = Literal["train", "evaluate", "register", "done", "failed"]
@@ -38,6 +39,23 @@ def unfinished_run(runs: Path, entry: LearnerConfig) -> Run | None:
         if state.stage not in {"done", "failed"} and state.section == frozen(entry)
     ]
     return open_runs[-1] if open_runs else None
+
+
+def run_lock(runs: Path, route: str) -> Path:
+    """Held by whoever is at work on a run of *route*."""
+    return runs / f".{slug(route)}.lock"
+
+
+def at_work(runs: Path, route: str) -> bool:
+    """Whether any process is at a run of *route* now, its own included."""
+    lock = run_lock(runs, route)
+    if not lock.is_file():
+        return False
+    try:
+        with locked(lock, holder="a run is"):
+            return False
+    except LearnerError:
+        return True
 
 
 def list_runs(runs: Path, route: str | None = None) -> list[Run]:

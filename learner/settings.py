@@ -9,6 +9,8 @@ from gateway.errors import ConfigError, UsageError
 from learner.types import Recipe
 
 CHECKPOINT_STEPS = 10  # a killed run repeats at most this many
+MIN_EXAMPLES = 8  # below this there is nothing to average a gradient over
+MIN_HOLDOUT = 8  # below this no interval says anything
 
 # LoRA wants about ten times the learning rate of full training. One pass over a few hundred rows is enough to
 # learn a format; more passes help where winners are few, and cost as much again.

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.config import Config
+from gateway.config import Config, LearnerConfig
 from gateway.paths import paths_of
 from learner.files import read_json
-from learner.read import count_judged
+from learner.read import count_judged, count_winners
+from learner.refusal import last_refusal
 from learner.registry import list_snapshots
-from learner.runs import Run, list_runs
-from learner.settings import learner_of
+from learner.runs import Run, at_work, list_runs
+from learner.settings import MIN_EXAMPLES, learner_of
 from learner.states import EVENTS_SQL, Event, State, snapshot_states
 from learner.types import Progress
 
@@ -68,7 +69,16 @@ def _status(config: Config, route: str, store: Store) -> RouteStatus:
     states = snapshot_states(ids, [event for event in events if event.route == route])
     judged = count_judged(config, entry, store)
     snapshots = [SnapshotState(snapshot=name, state=states[name]) for name in ids]
-    line, following = _in_words(route, judged, entry.dataset.min_traces, run, progress, snapshots)
+    if at_work(paths.runs, route):
+        line, following = _learning(run, progress), None
+    elif run is not None and run.stage != "done":
+        line = f"the last run failed: {run.error}" if run.stage == "failed" else _learning(run, progress)
+        following = f"tracetune learn run --route {route}"
+    else:
+        newest = next((state for state in reversed(snapshots) if state.state in _WORDS), None)
+        line, following = (
+            _of_snapshot(route, newest) if newest is not None else _before_a_run(config, entry, judged, store)
+        )
     return RouteStatus(
         route=route,
         judge=entry.judge,
@@ -82,24 +92,32 @@ def _status(config: Config, route: str, store: Store) -> RouteStatus:
     )
 
 
-def _in_words(
-    route: str,
-    judged: int,
-    needed: int,
-    run: Run | None,
-    progress: Progress | None,
-    snapshots: list[SnapshotState],
-) -> tuple[str, str | None]:
-    """What the route has or waits for, and the next command where a person could give one."""
-    if run is not None and run.stage != "done":
-        at = f", {progress.stage} {progress.done} of {progress.total}" if progress else ""
-        failed = f"the last run failed: {run.error}"
-        line = failed if run.stage == "failed" else f"learning: {run.stage}{at}"
-        return line, f"tracetune learn run --route {route}"
-    newest = next((entry for entry in reversed(snapshots) if entry.state in _WORDS), None)
-    if newest is not None:
-        words, command = _WORDS[newest.state]
-        return f"{newest.snapshot} {words}", command and command.format(route=route, snapshot=newest.snapshot)
+def _learning(run: Run | None, progress: Progress | None) -> str:
+    if run is None or run.stage in {"done", "failed"}:
+        return "learning: dataset"  # a run begins once that is built
+    at = f", {progress.stage} {progress.done} of {progress.total}" if progress else ""
+    return f"learning: {run.stage}{at}"
+
+
+def _of_snapshot(route: str, newest: SnapshotState) -> tuple[str, str | None]:
+    words, command = _WORDS[newest.state]
+    return f"{newest.snapshot} {words}", command and command.format(route=route, snapshot=newest.snapshot)
+
+
+def _before_a_run(config: Config, entry: LearnerConfig, judged: int, store: Store) -> tuple[str, str | None]:
+    """What a route without a snapshot waits for, as `learn run` would say it where that can be told."""
+    needed = entry.dataset.min_traces
     if judged < needed:
         return f"{judged} of {needed} judged traces", "tracetune judge list"
-    return f"{judged} judged traces, {needed} needed: ready to learn", f"tracetune learn run --route {route}"
+    refused = last_refusal(paths_of(config).runs, entry, judged)
+    if refused is not None:
+        return f"{judged} judged traces, not enough to learn from: {refused}", "tracetune judge list"
+    winners = count_winners(config, entry, store)
+    if winners < MIN_EXAMPLES:
+        bar = f"(score at least {entry.dataset.min_score:g})"
+        line = f"{winners} of {MIN_EXAMPLES} different winners {bar} among {judged} judged traces"
+        return line, "tracetune judge list"
+    return (
+        f"{judged} judged traces, {needed} needed: ready to learn",
+        f"tracetune learn run --route {entry.route}",
+    )

@@ -15,6 +15,7 @@ from gateway.checks import Finding, check_local, passed
 from gateway.cli.root import config_option, json_option
 from gateway.cli.terminal import plain_line
 from gateway.config.load import load_config
+from gateway.judge_checks import check_judges
 from gateway.probes import check_ports, check_reachable
 
 _COLOURS = {"ok": "green", "failed": "red", "skipped": "yellow"}
@@ -25,13 +26,14 @@ _COLOURS = {"ok": "green", "failed": "red", "skipped": "yellow"}
 @click.option("--probe/--no-probe", default=True, help="Ask upstreams and the store whether they answer.")
 @json_option
 def check(config_path: Path, probe: bool, as_json: bool) -> int:
-    """Validate the configuration, then try what it names: secrets, files, ports, upstreams, the store.
+    """Validate the configuration, then try what it names: secrets, judges, files, ports, upstreams, store.
 
     Exits 0 when nothing failed, 1 when the world said no, 2 when the file or a variable is off.
     """
     config = load_config(config_path)
     findings = [passed("configuration", f"{config_path}, {len(config.routes)} routes")]
     findings += check_local(config, os.environ)
+    findings += check_judges(config, config_path)
     findings += check_ports(config)
     if probe:
         findings += check_reachable(config, os.environ)

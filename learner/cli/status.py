@@ -33,6 +33,8 @@ def status(config_path: Path, as_json: bool) -> None:
         ("route", "traces 24 h", "failed", "judged", "has", "next"),
         [(line.route, line.traces, line.failed, line.judged, line.has, line.next) for line in found.routes],
     )
+    for broken in found.broken_judges:
+        click.echo(f"judge {broken.judge} judges nothing: {broken.why}")
 
 
 def _being_restarted(missing: list[str]) -> str:

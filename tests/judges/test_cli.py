@@ -65,6 +65,20 @@ def test_a_broken_judge_gives_exit_code_2_and_the_others_are_judged(
     assert len(judged(clean_store)) == 2
 
 
+def test_list_says_of_a_judge_that_cannot_be_used_where_why_and_what_to_do(
+    clean_store: Store, write_judge, judges_config
+):
+    add(clean_store, *some_traces(2))
+    broken = write_judge("import nowhere\ndef good(trace): ...\n", name="broken")
+    config = judges_config(broken, write_judge(YES))
+    why = (
+        f"{broken.file}:1: does not import: ModuleNotFoundError: No module named 'nowhere'; correct that line"
+    )
+    first, second = json.loads(tracetune("judge", "list", "--config", config, "--json").stdout)
+    assert (first["error"], first["coverage"]["judged"], second["error"]) == (why, 0, None)
+    assert f"broken judges nothing: {why}\n" in tracetune("judge", "list", "--config", config).stdout
+
+
 def test_try_shows_verdicts_and_reasons_and_stores_nothing(clean_store: Store, write_judge, judges_config):
     traces = some_traces(3)
     add(clean_store, *traces, feedback_on(traces[2], "hi"))

@@ -10,7 +10,8 @@ from gateway.paths import paths_of
 from gateway.traces.store import Store
 from learner.dataset import build_dataset, dataset_digest, load_manifest
 from learner.errors import LearnerRefusedError
-from learner.files import read_jsonl, sha256_of
+from learner.files import locked, read_jsonl, sha256_of
+from learner.runs import run_lock
 from learner.select import ABSTAINED, DUPLICATE, FAILED, LOW_SCORE, NOT_JUDGED, NOT_STOPPED, PINNED, TOOLS
 from learner.status import route_status
 from learner.types import Example, HoldoutRow
@@ -103,6 +104,48 @@ def test_too_few_judged_traces_are_refused_with_the_numbers(tmp_path: Path, clea
     assert "learner.dataset.min_traces" in str(refused.value)
     (status,) = route_status(config, clean_store)
     assert (status.line, status.next) == ("87 of 200 judged traces", "tracetune judge list")
+
+
+def test_status_calls_nothing_ready_that_learning_would_refuse(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    same = [trace_of(MESSAGES[number % 4], number) for number in range(60)]
+    add(clean_store, *same, *(judgment_on(row, config, 1.0) for row in same))
+    (status,) = route_status(config, clean_store)
+    assert status.line == "4 of 8 different winners (score at least 1) among 60 judged traces"
+    assert status.next == "tracetune judge list"
+    with pytest.raises(LearnerRefusedError, match=r"of 8 winners .*; send traffic that differs more"):
+        build_dataset(config, ROUTE, clean_store)
+
+
+def test_status_repeats_a_refusal_while_what_it_was_about_is_the_same(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    stream = list(islice(messages(3, unseen_share=0.0), 51))
+    rows = [trace_of(message, number, session="one") for number, message in enumerate(stream)]
+    add(clean_store, *rows[:50], *(judgment_on(row, config, 1.0) for row in rows[:50]))
+    (status,) = route_status(config, clean_store)
+    assert status.line == "50 judged traces, 40 needed: ready to learn"
+    with pytest.raises(LearnerRefusedError) as refused:
+        build_dataset(config, ROUTE, clean_store)
+    (status,) = route_status(config, clean_store)
+    assert status.line == f"50 judged traces, not enough to learn from: {refused.value}"
+    assert status.next == "tracetune judge list"
+    add(clean_store, rows[50], judgment_on(rows[50], config, 1.0))
+    (status,) = route_status(config, clean_store)
+    assert status.next == f"tracetune learn run --route {ROUTE}"
+
+
+def test_while_a_run_is_at_work_status_names_no_command_that_would_be_refused(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 60)
+    with locked(run_lock(paths_of(config).runs, ROUTE), holder="a test is"):
+        (status,) = route_status(config, clean_store)
+    assert (status.line, status.next) == ("learning: dataset", None)
+    (status,) = route_status(config, clean_store)
+    assert status.next == f"tracetune learn run --route {ROUTE}"
 
 
 def test_without_winners_it_is_refused(tmp_path: Path, clean_store: Store) -> None:

@@ -132,10 +132,15 @@ def test_check_exits_1_where_an_upstream_says_no(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "cannot be read"),
-        ("def kept(:", "line 1"),
-        ("def other(t): ...", "defines no kept"),
+        (None, "no such file; write the judge there"),
+        ("def kept(:", "my_judges.py:1: does not import: SyntaxError"),
+        ("def other(t): ...", "no function 'kept' in it; correct the judge's path"),
         ("\0", "null"),
+        ("import nowhere\ndef kept(trace): ...", "my_judges.py:1: does not import: ModuleNotFoundError"),
+        ("kept = 3", "'kept' is not a function"),
+        ("def kept(answer): ...", "parameter 'answer' is none of trace"),
+        ("import sys\nsys.exit(3)", "my_judges.py:2: does not import: SystemExit"),
+        ("import os\nos._exit(3)", "ended its process with status 3 while it was imported; move that work"),
     ],
 )
 def test_check_exits_2_for_a_judge_that_cannot_be(tmp_path: Path, content: str | None, says: str):
