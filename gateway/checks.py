@@ -13,6 +13,7 @@ import msgspec
 from gateway.config.secrets import read_secret
 from gateway.config.types import Config, Secret
 from gateway.errors import ConfigError, OperationError
+from gateway.model_files import model_fault
 from gateway.paths import paths_of
 
 
@@ -114,15 +115,10 @@ def _memory(config: Config) -> Finding:
 
 def _model(directory: Path) -> Finding:
     what = f"model {directory.name}"
-    if not directory.is_dir():
-        return failed(what, f"{directory} is not there; download the model, or correct its path")
-    if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.gguf")):
-        return failed(what, f"{directory} holds no weights (*.safetensors or *.gguf): not a model")
-    try:
-        described = msgspec.json.decode((directory / "config.json").read_bytes(), type=dict[str, object])
-    except (OSError, msgspec.DecodeError):
-        return failed(what, f"{directory} has no readable config.json: not a model")
-    return passed(what, f"{directory}, {described.get('model_type', 'unknown type')}")
+    fault = model_fault(directory)
+    if fault is not None:
+        return failed(what, f"{fault}; put a whole model there, or correct its path")
+    return passed(what, str(directory))
 
 
 def _bytes(count: int) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import TracetuneError
+from gateway.model_files import weights_fault
 from learner.errors import LearnerError
 from learner.runtime import check_installed
 
@@ -59,6 +60,9 @@ def check_base_model(directory: Path) -> None:
         raise LearnerError(
             f"{directory}: not a base model: it lacks {', '.join(missing)}; {_remedy(directory)}"
         )
+    fault = weights_fault(directory)
+    if fault is not None:
+        raise LearnerError(f"{fault}; remove the directory and make it again, or name another")
 
 
 def base_model_digest(directory: Path) -> str:

@@ -27,6 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.traces",
         "gateway.config",
         "gateway.errors",
+        "gateway.model_files",
         "gateway.paths",
         "gateway.cli.root",
         "gateway.control.client",

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway.config.types import Config
 from gateway.errors import OperationError
+from gateway.supervisor.plan import ProcessPlan, inference_name
 
 BACKLOG = 2048
 
@@ -27,15 +31,35 @@ def check_admin_address(config: Config) -> None:
         _bind("admin_listen", config.admin_listen.host, config.admin_listen.port).close()
 
 
+def check_managed_addresses(config: Config, config_path: Path, plans: Sequence[ProcessPlan]) -> None:
+    """Raise OperationError when a server that *plans* start cannot have its address.
+
+    What listens there instead would get the gateway's requests.
+    """
+    planned = {plan.name for plan in plans}
+    for index, upstream in enumerate(config.upstreams):
+        if inference_name(upstream) not in planned:
+            continue
+        parts = urlsplit(upstream.servers[0])
+        host, port = parts.hostname or "", parts.port or 80
+        place = f"{config_path}: $.upstreams[{index}].base_url"
+        try:
+            _listening(host, port).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise OperationError(
+                    f"{place}: port {port} on {host} is in use, and `up` runs the server there itself; "
+                    "stop what listens there, or choose another port"
+                ) from error
+            raise OperationError(
+                f"{place}: cannot listen on {host}:{port}: {error.strerror}; correct it"
+            ) from error
+
+
 def _bind(section: str, host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        return _listening(host, port)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise OperationError(
                 f"port {port} on {host} is in use; stop what listens there or set {section}.port"
@@ -43,4 +67,17 @@ def _bind(section: str, host: str, port: int) -> socket.socket:
         raise OperationError(
             f"cannot listen on {host}:{port}: {error.strerror}; see {section}.host"
         ) from error
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener

@@ -11,11 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from gateway.config.types import Config
+from gateway.config.types import Config, Upstream
 
 STOP_GRACE_S = 2.0  # beyond the time in which a worker lets its requests finish
 
-Ready = Literal["alive", "store", "gateway"]
+Ready = Literal["alive", "store", "gateway", "model"]
 
 # Two torch processes that spin while they wait starve each other and the gateway on a small machine.
 _QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -32,6 +32,7 @@ class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):
     stop_within_s: float = 8.0
     nice: int = 0
     listens: bool = False  # inherits the listening socket
+    health_url: str = ""  # of a "model": answers once the model is loaded, which the others do not wait for
 
 
 def plan_capture(config: Config, config_path: Path) -> list[ProcessPlan]:
@@ -73,9 +74,11 @@ def plan_up(config: Config, config_path: Path) -> list[ProcessPlan]:
     plans.append(ProcessPlan(name="recorder", argv=_module("gateway.traces.recorder", config_path)))
     plans += [
         ProcessPlan(
-            name=f"inference-{upstream.name}",
+            name=inference_name(upstream),
             argv=[*_module("learner.serving.managed", config_path), "--upstream", upstream.name],
             env=_QUIET_THREADS,
+            ready="model",
+            health_url=f"{upstream.servers[0].removesuffix('/v1')}/health",
         )
         for upstream in config.upstreams
         if upstream.managed is not None
@@ -88,6 +91,11 @@ def plan_up(config: Config, config_path: Path) -> list[ProcessPlan]:
             ProcessPlan(name="learner", argv=_module("learner.process", config_path), env=_QUIET_THREADS)
         )
     return plans
+
+
+def inference_name(upstream: Upstream) -> str:
+    """The process that serves a managed *upstream*."""
+    return f"inference-{upstream.name}"
 
 
 def _shipper(config_path: Path) -> ProcessPlan:

@@ -41,12 +41,12 @@ async def wait_ready(plan: ProcessPlan, child: Child, state: Path, address: tupl
 
 async def _is_ready(plan: ProcessPlan, child: Child, state: Path, address: tuple[str, int]) -> bool:
     match plan.ready:
-        case "alive":
+        case "alive" | "model":
             return time.monotonic() - child.started_at >= ALIVE_FOR_S
         case "store":
             return _endpoint_pid(state.parent / "store" / "endpoint.json") == child.pid
         case "gateway":
-            return await _answers(f"http://{_bracket(address[0])}:{address[1]}/v1/models")
+            return await answers(f"http://{_bracket(address[0])}:{address[1]}/v1/models")
 
 
 def _endpoint_pid(path: Path) -> int | None:
@@ -56,7 +56,8 @@ def _endpoint_pid(path: Path) -> int | None:
         return None
 
 
-async def _answers(url: str) -> bool:
+async def answers(url: str) -> bool:
+    """Whether *url* answers, and not with a failure of the server's."""
     async with httpx.AsyncClient(timeout=1.0, trust_env=False) as client:
         try:
             response = await client.get(url)

@@ -18,8 +18,9 @@ from gateway.config.load import load_config
 from gateway.config.secrets import read_secrets
 from gateway.config.types import Config
 from gateway.errors import OperationError
+from gateway.model_files import model_fault
 from gateway.paths import Paths, paths_of
-from gateway.supervisor.listener import bind, check_admin_address
+from gateway.supervisor.listener import bind, check_admin_address, check_managed_addresses
 from gateway.supervisor.plan import ProcessPlan
 from gateway.supervisor.shared_memory import release
 from gateway.supervisor.supervisor import Supervisor
@@ -39,16 +40,18 @@ def supervise(
     config = load_config(config_path)
     read_secrets(config, os.environ, config_path)
     paths = paths_of(config)
-    check_models(config)
+    check_models(config, config_path)
+    plans = plan(config, config_path)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     lock = _own(paths)
     try:
         check_admin_address(config)
+        check_managed_addresses(config, config_path, plans)
         listener = bind(config)
         host, port = listener.getsockname()[:2]
         supervisor = Supervisor(
-            plan(config, config_path),
+            plans,
             state=paths.state,
             logs=paths.data / "logs",
             listener=listener,
@@ -65,18 +68,21 @@ def supervise(
         os.close(lock)
 
 
-def check_models(config: Config) -> None:
-    """Raise OperationError when a managed upstream or a learner cannot run on this installation."""
-    for upstream in config.upstreams:
+def check_models(config: Config, config_path: Path) -> None:
+    """Raise OperationError when a managed upstream cannot run on this installation, or has no whole model."""
+    for index, upstream in enumerate(config.upstreams):
         if upstream.managed is None:
             continue
         if importlib.util.find_spec("torch") is None:
             raise OperationError(
                 f"upstream {upstream.name!r} is managed and needs torch; pip install 'tracetune[learner]'"
             )
-        if not (upstream.managed.model / "config.json").is_file():
-            model = upstream.managed.model
-            raise OperationError(f"upstream {upstream.name!r}: {model} is no model directory")
+        fault = model_fault(upstream.managed.model)
+        if fault is not None:
+            raise OperationError(
+                f"{config_path}: $.upstreams[{index}].managed.model: {fault}; "
+                "put a whole model there, or correct the path"
+            )
 
 
 def _own(paths: Paths) -> int:

@@ -17,12 +17,13 @@ import msgspec
 from gateway.errors import OperationError
 from gateway.supervisor.child import Child
 from gateway.supervisor.plan import ProcessPlan
-from gateway.supervisor.ready import wait_ready
+from gateway.supervisor.ready import answers, wait_ready
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 5.0
 HEALTHY_AFTER_S = 10.0  # a process that lived this long starts its pauses from the beginning
-START_FAILURES = 3  # a process that ends this often before it was ever ready stops the whole start
+LOAD_POLL_S = 0.2
+LOAD_WITHIN_S = 600.0  # for models; after that everything counts as up, although they still load
 
 log = logging.getLogger("tracetune.up")
 
@@ -55,6 +56,7 @@ class Supervisor:
         self._listener = listener
         self._children = {plan.name: Child(plan, logs, echo=echo) for plan in plans}
         self._restarts = dict.fromkeys(self._children, 0)
+        self._loading = {plan.name for plan in plans if plan.ready == "model"}
         self._stopping = asyncio.Event()
         self._failure: str | None = None
         self._started_at = time.time()
@@ -62,28 +64,47 @@ class Supervisor:
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Start all, call *on_ready*, and keep them running until a signal.
 
-        Raises OperationError when a process cannot be brought up.
+        Raises OperationError when a process cannot be brought up, or a server cannot load its model.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stopping.set)
-        watchers: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]] = []
         try:
-            for plan in self._plans:
-                if self._stopping.is_set():
-                    return
-                await self._bring_up(plan)
-                watchers.append(asyncio.create_task(self._watch(plan)))
-            on_ready()
+            await self._start_all(tasks)
+            if not self._stopping.is_set():
+                on_ready()
             await self._stopping.wait()
         finally:
             self._stopping.set()
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._stop_all()
         if self._failure is not None:
             raise OperationError(self._failure)
+
+    async def _start_all(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Start the processes in order, then wait for the models; sooner when asked to stop."""
+        for plan in self._plans:
+            if self._stopping.is_set():
+                return
+            await self._bring_up(plan)
+            tasks.append(asyncio.create_task(self._watch(plan)))
+        tasks.append(asyncio.create_task(self._until_loaded()))
+        deadline = time.monotonic() + LOAD_WITHIN_S
+        while self._loading and not self._stopping.is_set():
+            if time.monotonic() >= deadline:
+                log.warning("%s still load; fallbacks answer meanwhile", ", ".join(sorted(self._loading)))
+                return
+            await asyncio.sleep(LOAD_POLL_S)
+
+    async def _until_loaded(self) -> None:
+        while self._loading:
+            for plan in self._plans:
+                if plan.name in self._loading and await answers(plan.health_url):
+                    self._loading.discard(plan.name)
+            await asyncio.sleep(LOAD_POLL_S)
 
     async def _bring_up(self, plan: ProcessPlan) -> None:
         child = self._children[plan.name]
@@ -104,6 +125,11 @@ class Supervisor:
         while True:
             status = await child.wait()
             if self._stopping.is_set():
+                return
+            if plan.name in self._loading and status > 0:
+                # It said why, and would again: a model that cannot be loaded does not mend itself.
+                self._failure = f"{plan.name} ended while starting (status {status}): {child.told}"
+                self._stopping.set()
                 return
             if time.monotonic() - child.started_at >= HEALTHY_AFTER_S:
                 pause_s = RESTART_FIRST_S

@@ -32,6 +32,7 @@ from gateway.traces.store import Store
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+GREET_EVERY_S = 5.0  # with nothing to ship: how often a store that was never reached is tried
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 5.0
 QUARANTINE = "quarantine"
 
@@ -48,6 +49,7 @@ class Shipper:
         self._connect = connect
         self._stop = stop
         self._store: Store | None = None
+        self._greet_at = 0.0
         self._reporter = Reporter(state / "shipper.json")
         self._counts = self._reporter.last()
         self._counts.errors = None
@@ -66,6 +68,7 @@ class Shipper:
                 os.close(fd)
             self.report()
             return True
+        self._greet()
         self.report()
         return False
 
@@ -112,6 +115,23 @@ class Shipper:
         self._counts.written += shipped
         self._counts.quarantined += len(aside)
 
+    def _greet(self) -> None:
+        """Connect before there is anything to ship, so that a store out of reach is said at once."""
+        if self._store is not None or time.monotonic() < self._greet_at:
+            return
+        self._greet_at = time.monotonic() + GREET_EVERY_S
+        try:
+            self._store = self._connect()
+        except StoreError as error:
+            self._say(error)
+        else:
+            self._counts.errors = None
+
+    def _say(self, error: StoreError) -> None:
+        if self._counts.errors != str(error):
+            log.warning("%s; rows wait in the spool", error)
+        self._counts.errors = str(error)
+
     def _until_stored(self, name: str, table: str, rows: Rows) -> list[tuple[Any, str]]:
         """Deliver, however long the store is away; what it will never take comes back. Raises Stopped."""
         retrying = tenacity.Retrying(
@@ -135,9 +155,7 @@ class Shipper:
             if self._store is not None:
                 self._store.close()  # the next try connects, and migrates what is new or came back empty
                 self._store = None
-            if self._counts.errors != str(error):
-                log.warning("%s; rows wait in the spool", error)
-            self._counts.errors = str(error)
+            self._say(error)
             raise
 
     def _wait(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -10,11 +11,23 @@ import msgspec
 from gateway.config.secrets import read_secret
 from gateway.config.types import Config
 from gateway.errors import StoreUnreachableError
-from gateway.paths import paths_of
+from gateway.paths import Paths, paths_of
 from gateway.traces.endpoint import read_endpoint, read_token
 
 EMBEDDED_DATABASE = "tracetune"
 EMBEDDED_USER = "tracetune"
+START_IT = "start it with `tracetune up`"
+
+
+class _Process(msgspec.Struct):
+    name: str
+
+
+class _Processes(msgspec.Struct):
+    """What is asked of the supervisor's list."""
+
+    supervisor: int
+    processes: list[_Process]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,14 +40,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     password: str
     database: str
     embedded: bool
+    remedy: str  # where it does not answer
 
     @property
     def place(self) -> str:
         return f"{self.host}:{self.port}"
-
-    @property
-    def remedy(self) -> str:
-        return "start it with `tracetune up`" if self.embedded else "check store.url and the network"
 
     def __repr__(self) -> str:
         return f"Target({self.interface}://{self.user}@{self.place}/{self.database})"
@@ -54,9 +64,9 @@ def resolve_target(config: Config, environ: Mapping[str, str]) -> Target:
             endpoint = None
         if endpoint is None:
             raise StoreUnreachableError(
-                f"the embedded store in {directory} does not run; start it with `tracetune up`"
+                f"the embedded store in {directory} does not run; {_remedy(paths_of(config))}"
             )
-        return embedded_target(endpoint.url, token)
+        return embedded_target(endpoint.url, token, remedy=_remedy(paths_of(config)))
     parts = urlsplit(config.store.url)
     https = parts.scheme == "clickhouse+https"
     password = config.store.password
@@ -68,10 +78,11 @@ def resolve_target(config: Config, environ: Mapping[str, str]) -> Target:
         password=read_secret(password, environ, "$.store.password") if password else "",
         database=unquote(parts.path.strip("/")) or "default",
         embedded=False,
+        remedy="check store.url and the network",
     )
 
 
-def embedded_target(url: str, token: str) -> Target:
+def embedded_target(url: str, token: str, *, remedy: str = START_IT) -> Target:
     """The embedded store at *url*."""
     parts = urlsplit(url)
     return Target(
@@ -82,4 +93,17 @@ def embedded_target(url: str, token: str) -> Target:
         password=token,
         database=EMBEDDED_DATABASE,
         embedded=True,
+        remedy=remedy,
     )
+
+
+def _remedy(paths: Paths) -> str:
+    """What to do about a store that does not run: under `tracetune up` it comes back by itself."""
+    try:
+        listed = msgspec.json.decode((paths.state / "processes.json").read_bytes(), type=_Processes)
+    except (OSError, msgspec.DecodeError):
+        return START_IT
+    supervised = any(process.name == "store" for process in listed.processes)
+    if not (supervised and Path(f"/proc/{listed.supervisor}").exists()):
+        return START_IT
+    return f"`tracetune up` starts it again; {paths.data / 'logs' / 'store.log'} says why it ended"

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from torch.nn.functional import scaled_dot_product_attention
 
 from learner.base_model import check_base_model
@@ -64,7 +65,7 @@ class ServedModel:
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 directory, dtype=self.dtype, attn_implementation=_ATTENTION
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ServingError(f"{directory}: the model cannot be loaded: {error}") from error
         config = model.config
         _check_attention(directory, config)

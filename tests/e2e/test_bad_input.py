@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.system import free_port, tracetune
+from tests.support.tiny_model import make_tiny_model
 
 UPSTREAM = "upstreams: [{name: up, base_url: http://127.0.0.1:9/v1, default: true}]\n"
 ROUTE = "routes: [{model: bot, variants: [{name: stable, upstream: up, model: m}]}]\n"
@@ -59,11 +62,81 @@ def test_a_busy_port_is_exit_1_and_named(tmp_path: Path, command: str) -> None:
         refuse(write(tmp_path, f"listen: {{port: {port}}}\n" + UPSTREAM + ROUTE), 1, f"port {port}", command)
 
 
-def test_a_managed_model_that_is_none_is_exit_1_and_named(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    text = UPSTREAM.replace("default", "managed: {engine: peft, model: ./model}, default") + ROUTE
+def managed(tmp_path: Path, server_port: int) -> Path:
+    return write(
+        tmp_path,
+        f"listen: {{port: {free_port()}}}\n"
+        + UPSTREAM.replace(":9/", f":{server_port}/").replace(
+            "default", "managed: {engine: peft, model: ./model}, default"
+        )
+        + ROUTE,
+    )
 
-    refuse(write(tmp_path, f"listen: {{port: {free_port()}}}\n" + text), 1, str(tmp_path / "model"), "up")
+
+def cut_weights(model: Path) -> str:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return "model.safetensors is damaged: it has"
+
+
+def no_weights(model: Path) -> str:
+    (model / "model.safetensors").unlink()
+    return "holds no weights"
+
+
+def no_type(model: Path) -> str:
+    (model / "config.json").write_text("{}")
+    return "config.json names no model_type"
+
+
+def no_directory(model: Path) -> str:
+    shutil.rmtree(model)
+    return "model is not there"
+
+
+def no_tokenizer(model: Path) -> str:
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    return "it lacks a tokenizer"
+
+
+def unknown_type(model: Path) -> str:
+    path = model / "config.json"
+    path.write_text(path.read_text().replace('"llama"', '"martian"'))
+    return "the model cannot be loaded"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [cut_weights, no_weights, no_type, no_directory, no_tokenizer, unknown_type],
+    ids=lambda f: f.__name__,
+)
+def test_a_managed_model_that_cannot_be_served_is_exit_1_and_never_up(
+    tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
+    model = make_tiny_model(tmp_path / "model")
+    expected = spoil(model)
+
+    done = tracetune("up", "--config", str(managed(tmp_path, free_port())))
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "tracetune is up" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tracetune: ")]
+    assert str(model) in line
+    assert expected in line
+
+
+def test_a_managed_port_that_another_has_is_exit_1_and_named(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        path = managed(tmp_path, other.getsockname()[1])
+
+        refuse(
+            path, 1, f"$.upstreams[0].base_url: port {other.getsockname()[1]} on 127.0.0.1 is in use", "up"
+        )
 
 
 @pytest.mark.slow

@@ -107,6 +107,41 @@ async def test_a_process_that_cannot_start_stops_the_rest_and_says_its_last_line
     assert not (tmp_path / "state" / "processes.json").exists()
 
 
+async def test_a_model_that_fails_to_load_after_the_others_started_stops_them_and_is_never_up(
+    tmp_path: Path,
+) -> None:
+    code = "import sys, time; time.sleep(1.5); print('weights are damaged', flush=True); sys.exit(1)"
+    model = plan("model", code, tmp_path, ready="model", health_url="http://127.0.0.1:9/health")
+    told: list[str] = []
+
+    with pytest.raises(OperationError, match=r"model ended while starting \(status 1\): weights are damaged"):
+        await supervisor(tmp_path, [model, plan("a", FOREVER, tmp_path)]).run(lambda: told.append("up"))
+
+    assert (tmp_path / "order").read_text() == "+model +a "
+    assert told == []
+
+
+async def test_nothing_is_up_before_its_model_is_loaded_and_a_killed_load_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import http.server, os, signal, time\n"
+        f"if open({str(tmp_path / 'order')!r}).read().count('model') == 1:\n"
+        "    time.sleep(0.6); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "class Ok(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_response(200); self.end_headers()\n"
+        f"http.server.HTTPServer(('127.0.0.1', {port}), Ok).serve_forever()"
+    )
+    model = plan("model", code, tmp_path, ready="model", health_url=f"http://127.0.0.1:{port}/health")
+
+    async with up(tmp_path, [model]):
+        assert processes(tmp_path).processes[0].restarts == 1
+        assert socket.create_connection(("127.0.0.1", port)).close() is None
+
+
 async def test_a_supervisor_killed_by_sigkill_takes_its_processes_along(tmp_path: Path) -> None:
     script = (
         "import asyncio, pathlib, sys\n"

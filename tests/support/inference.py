@@ -65,7 +65,7 @@ def base_model_files(directory: Path) -> Path:
     """What a base model directory must have, with nothing in it that a server could load."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text('{"model_type": "llama"}')
-    (directory / "model.safetensors").write_bytes(b"weights")
+    (directory / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (directory / "tokenizer.json").write_text("{}")
     (directory / "chat_template.jinja").write_text("{{ messages }}")
     return directory

@@ -76,7 +76,7 @@ def written(directory: Path, upstream: int, model: str = "big", more: str = "") 
     (directory / "my_judges.py").write_text(JUDGE)
     (directory / "model").mkdir()
     (directory / "model/config.json").write_text('{"model_type": "llama"}')
-    (directory / "model/model.safetensors").write_bytes(b"")
+    (directory / "model/model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (directory / "tracetune.yaml").write_text(f"""
 listen: {{port: {free_port()}}}
 upstreams:

@@ -173,6 +173,7 @@ def test_an_outage_is_waited_out_said_and_drained(tmp_path: Path) -> None:
         for n in range(300):
             writer.append(captured_trace(f"t{n}"), *BODY)
         wait_until(lambda: (paths.state / "shipper.json").exists() and report(paths, "shipper")["errors"])
+        wait_until(lambda: report(paths, "shipper")["backlog_bytes"])
         told = report(paths, "shipper")
         assert told["backlog_bytes"] > 0
         assert told["oldest_age_s"] is not None
@@ -190,6 +191,18 @@ def test_an_outage_is_waited_out_said_and_drained(tmp_path: Path) -> None:
             assert code == 0
             assert "rows wait in the spool" in logged
             assert "takes rows again" in logged
+
+
+def test_a_store_out_of_reach_is_said_without_any_traffic(tmp_path: Path) -> None:
+    config_path = write_config(tmp_path)
+    text = config_path.read_text()
+    config_path.write_text(text.replace(f"embedded:{tmp_path}/data", "clickhouse://127.0.0.1:9/traces"))
+    with data_directory(config_path) as (_, paths), running("shipper", config_path) as shipper:
+        wait_until((paths.state / "shipper.json").exists)
+        wait_until(lambda: report(paths, "shipper")["errors"], 10)
+        code, logged = stop(shipper)
+
+        assert (code, logged.count("127.0.0.1:9 does not answer; check store.url")) == (0, 1)
 
 
 def forked(work: Callable[[], None]) -> int:

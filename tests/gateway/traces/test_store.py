@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -152,6 +153,23 @@ def test_a_refused_insert_tells_nothing_of_its_rows(clean_store: Store) -> None:
     assert not missing.value.about_data
     assert "SECRET" not in str(caught.value) + str(missing.value)
     assert clean_store.query("SELECT count() AS n FROM traces") == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    ("supervisor", "said"), [(os.getpid(), "starts it again; "), (2**30, "start it with")]
+)
+def test_a_store_that_up_starts_again_is_told_from_one_that_nobody_runs(
+    tmp_path: Path, supervisor: int, said: str
+) -> None:
+    config = store_config(tmp_path)
+    state = paths_of(config).state
+    state.mkdir(parents=True)
+    (state / "processes.json").write_text(
+        f'{{"supervisor": {supervisor}, "processes": [{{"name": "store", "pid": null}}]}}'
+    )
+
+    with pytest.raises(StoreUnreachableError, match=said):
+        Store.connect(config, {})
 
 
 def test_a_store_that_does_not_run_is_one_line_with_a_remedy(tmp_path) -> None:
