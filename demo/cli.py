@@ -9,12 +9,14 @@ from pathlib import Path
 import rich_click as click
 
 from demo.configuration import Plan, RealUpstream, plan_of
+from demo.engine import NVIDIA, serves_with_vllm
 from demo.occupants import occupants
 from demo.signals import ended_as_by_ctrl_c
 from demo.view import View, print_json, print_report
 from gateway.cli.root import json_option
 from gateway.errors import OperationError
 from gateway.paths import paths_of
+from learner.serving.managed import VLLM_PYTHON
 
 _REMEDY = "pip install 'tracetune[learner,demo]'"
 _HERE = Path(__file__).resolve().parent
@@ -26,6 +28,12 @@ _CONFIGS = (_HERE.parent / "config" / "demo.yaml", _HERE / "config" / "demo.yaml
 @click.option(
     "--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="Another configuration."
 )
+@click.option(
+    "--dir",
+    "place",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where its data and its model go.  [default: the clone, else the current directory]",
+)
 @click.option("--upstream", metavar="URL", help="A real upstream in place of the demo's stand-in.")
 @click.option(
     "--upstream-model", metavar="MODEL", default="gpt-4o-mini", show_default=True, help="Its model."
@@ -35,6 +43,7 @@ _CONFIGS = (_HERE.parent / "config" / "demo.yaml", _HERE / "config" / "demo.yaml
 @json_option
 def demo(
     config_path: Path | None,
+    place: Path | None,
     upstream: str | None,
     upstream_model: str,
     api_key_env: str,
@@ -48,11 +57,22 @@ def demo(
         raise OperationError(f"the demo trains and asks a model and needs {needs}; {_REMEDY}")
     from demo.run import Options, run_demo
 
-    path = (config_path or next(path for path in _CONFIGS if path.is_file())).resolve()
-    real = RealUpstream(url=upstream, model=upstream_model, key_env=api_key_env) if upstream else None
-    plan = plan_of(path, real, os.environ)
+    own = next(path for path in _CONFIGS if path.is_file())
+    if config_path is None and own != _CONFIGS[0]:
+        place = place or Path.cwd()  # an installation is no place to write to
+    real = None
+    if upstream is not None:
+        real = RealUpstream(url=upstream, model=upstream_model, key_env=api_key_env)
+    gpu = NVIDIA.exists()
+    vllm = serves_with_vllm(os.environ, gpu=gpu)
+    plan = plan_of((config_path or own).resolve(), real, os.environ, place=place, vllm=vllm)
+    if gpu and not vllm:
+        click.echo(
+            f"There is a GPU but no vLLM, so our own server is used; {VLLM_PYTHON} names one", err=True
+        )
+    options = Options(plan=plan, own_model=config_path is None, stand_in=real is None, keep=keep)
     with ended_as_by_ctrl_c():
-        report = run_demo(Options(plan=plan, stand_in=real is None, keep=keep), View())
+        report = run_demo(options, View())
     if as_json:
         print_json(report)
         return

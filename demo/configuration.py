@@ -18,6 +18,7 @@ from gateway.paths import paths_of
 
 ROUTE = "ticket-bot"  # that the app asks for
 FRONTIER = "frontier"  # the upstream that the stand-in, or --upstream, is
+DATA = "demo-data"  # in the place that the command line names
 CHANGED = "demo.yaml"  # in the demo's data directory: the file with the changes
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -38,14 +39,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None
 
 
-def plan_of(path: Path, real: RealUpstream | None, environ: Mapping[str, str]) -> Plan:
+def plan_of(
+    path: Path,
+    real: RealUpstream | None,
+    environ: Mapping[str, str],
+    *,
+    place: Path | None = None,
+    vllm: bool = False,
+) -> Plan:
     """The demo's plan for the configuration at *path*. Reads, and touches nothing.
 
+    Data and model go into *place*, if there is one; with *vllm* that serves the model in place of our server.
     Raises ConfigError in one line where the demo cannot run on it.
     """
     config = load_config(path)
     check_fits(config, path, stand_in=real is None)
     changed = config if real is None else _with_real_upstream(config, real)
+    changed = changed if place is None else _in_place(changed, place.resolve())
+    changed = _with_vllm(changed) if vllm else changed
     plan = Plan(config=config, path=path, text=None) if changed == config else _changed(changed, path)
     read_secrets(plan.config, environ, path)
     return plan
@@ -112,6 +123,37 @@ def _naming(route: Route, model: str) -> Route:
             if isinstance(arm, Fallback) and arm.upstream == FRONTIER
             else arm
             for arm in route.fallbacks
+        ],
+    )
+
+
+def _in_place(config: Config, place: Path) -> Config:
+    entry, data = config.learner[0], place / DATA
+    model = place / "models" / entry.base_model.name
+    return msgspec.structs.replace(
+        config,
+        store=msgspec.structs.replace(config.store, url=f"embedded:{data}"),
+        capture=msgspec.structs.replace(config.capture, spool=data / "spool"),
+        upstreams=[
+            msgspec.structs.replace(upstream, managed=msgspec.structs.replace(upstream.managed, model=model))
+            if upstream.managed is not None and upstream.managed.model == entry.base_model
+            else upstream
+            for upstream in config.upstreams
+        ],
+        learner=[msgspec.structs.replace(entry, base_model=model), *config.learner[1:]],
+    )
+
+
+def _with_vllm(config: Config) -> Config:
+    return msgspec.structs.replace(
+        config,
+        upstreams=[
+            msgspec.structs.replace(
+                upstream, managed=msgspec.structs.replace(upstream.managed, engine="vllm")
+            )
+            if upstream.managed is not None and upstream.name == config.learner[0].serve_on
+            else upstream
+            for upstream in config.upstreams
         ],
     )
 

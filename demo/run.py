@@ -26,6 +26,7 @@ from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
 from gateway.supervisor.run import check_models
 from gateway.traces.store import Store
+from learner.base_model import check_base_model, prepare_smollm2
 
 MESSAGES = 600  # of the first step, before anything is learnt
 IN_FLIGHT = 48  # at the stand-in, which takes its time
@@ -38,9 +39,10 @@ ENDED = ("promoted", "rolled_back", "inconclusive")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line said. `stand_in`: start the demo's own upstream."""
+    """What the command line said. `own_model`: prepare the demo's; `stand_in`: start its own upstream."""
 
     plan: Plan
+    own_model: bool
     stand_in: bool
     keep: bool
 
@@ -54,6 +56,10 @@ def run_demo(options: Options, view: View) -> Report:
     paths = paths_of(config)
     check_ours(paths.data)
     check_nobody(paths.data, addresses(config, stand_in=options.stand_in), options.plan.path)
+    base_model = config.learner[0].base_model
+    if options.own_model and not base_model.exists():
+        prepare_smollm2(base_model, say=view.say)
+    check_base_model(base_model)
     check_models(config)
     logs = paths.data / "logs"
     with fresh(paths.data), ExitStack() as processes:

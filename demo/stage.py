@@ -14,6 +14,7 @@ from demo.configuration import ROUTE
 from demo.view import View
 from gateway.config import Config
 from gateway.errors import OperationError
+from gateway.paths import paths_of
 from gateway.traces.store import Store
 from learner.status import RouteStatus, route_status
 
@@ -44,6 +45,7 @@ class Stage:
         self.store = store
         self.view = view
         self.totals = AppTotals()
+        self._logs = paths_of(config).data / "logs"
         self.base_url = f"http://{config.listen.host}:{config.listen.port}/v1"
 
     async def send(self, messages: int, in_flight: int, what: str) -> None:
@@ -78,7 +80,7 @@ class Stage:
         deadline = loop.time() + within_s
         while not await condition():
             if loop.time() > deadline:
-                raise OperationError(f"{what}: not within {within_s:.0f} s; see demo-data/logs")
+                raise OperationError(f"{what}: not within {within_s:.0f} s; see {self._logs}")
             await asyncio.sleep(POLL_S)
 
     def _options(self, messages: int | None, in_flight: int) -> AppOptions:

