@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NAMED_FILE = re.compile(r"`([a-z_/]+\.py)`")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -43,3 +44,18 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     ]
 
     assert missing == []
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    paths = [str(path.relative_to(ROOT)) for path in ROOT.glob("[!.]*/**/*.py")]
+    named = NAMED_FILE.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+
+    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in paths)] == []
+
+
+@pytest.mark.parametrize("folder", ["gateway/data_plane", "gateway/upstream"])
+def test_every_file_of_the_request_path_has_its_place_in_the_architecture(folder: str) -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    files = [path.name for path in (ROOT / folder).glob("[!_]*.py")]
+
+    assert [name for name in files if f"`{name}`" not in text] == []
