@@ -1,1 +1,1 @@
-"""The request path: one ASGI callable in front of Litestar. No database, no disk, no model."""
+"""The request path: what a client sends to `/v1`, and the answer that it gets."""

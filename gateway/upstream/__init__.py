@@ -1,1 +1,1 @@
-"""Our own HTTP/1.1 client for the request path: pooled connections on asyncio and httptools."""
+"""What the request path needs of upstreams: connections, choice of servers, deadlines, prices."""

@@ -27,6 +27,7 @@ from learner.init.upstream import (
     host_of,
     upstream_at,
     upstream_of,
+    upstream_url,
     variable_name,
     with_model,
 )
@@ -96,7 +97,11 @@ def _upstream(
         if known is None and key_env:
             raise UsageError(f"whose key {key_env} holds is not known; name its upstream with --base-url")
         nothing = _BASE_MODEL if can_learn else NO_KEY.base_url
-        base_url = questions.ask("Upstream your app uses now", known.base_url if known else nothing)
+        base_url = questions.ask(
+            "Upstream your app uses now",
+            known.base_url if known else nothing,
+            lambda text: text if text == nothing else upstream_url(text),
+        )
         if base_url == nothing == _BASE_MODEL:
             return None
     provider = upstream_at(base_url, found, key_env)

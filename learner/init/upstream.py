@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.config import Upstream
 from gateway.errors import UsageError
 from learner.init.machine import PROVIDERS, Provider
 
@@ -49,6 +50,15 @@ def host_of(url: str) -> str:
     """The host of *url*, for a question; nothing else of it, since a secret may stand there."""
     origin = _origin(url)
     return origin[1] if origin else "that upstream"
+
+
+def upstream_url(text: str) -> str:
+    """*text* as the URL of an upstream. Raises UsageError when the configuration would refuse it."""
+    try:
+        Upstream(name="upstream", base_url=text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return text
 
 
 def variable_name(text: str, environ: Mapping[str, str]) -> str:

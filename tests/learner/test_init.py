@@ -223,6 +223,14 @@ def test_for_another_url_the_key_is_asked_for_within_five_questions(
     assert refused == ("gsk_pasted" in answers)
 
 
+def test_a_url_that_is_none_is_asked_for_again(tmp_path: Path) -> None:
+    done = run(tmp_path, environ=HAS_OPENAI, answers=f"nonsense\nhttp://x y\n{OTHER}\n\n\n\n\n\n")
+
+    assert done.exit_code == 0, done.output
+    assert done.output.count("is not an http(s) URL") == 2
+    assert upstream(tmp_path) == (OTHER, None)
+
+
 @pytest.mark.parametrize("pasted", ["sk-proj-planted", "gsk_planted", "A: planted}"])
 def test_a_key_in_place_of_its_name_is_refused_and_not_shown(tmp_path: Path, pasted: str) -> None:
     done = run(tmp_path / "new", "--yes", "--base-url", OTHER, "--api-key-env", pasted)
