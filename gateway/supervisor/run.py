@@ -23,9 +23,14 @@ from gateway.supervisor.supervisor import Supervisor
 
 
 def supervise(
-    config_path: Path, plan: Callable[[Config, Path], list[ProcessPlan]], *, echo: bool, announce: str
+    config_path: Path,
+    plan: Callable[[Config, Path], list[ProcessPlan]],
+    *,
+    echo: bool,
+    announce: str,
+    command: str = "up",
 ) -> None:
-    """Run the processes of *plan* until SIGTERM or SIGINT, then stop them all.
+    """Run the processes of *plan* for *command* until SIGTERM or SIGINT, then stop them all.
 
     Raises ConfigError before anything starts, OperationError for a busy port, a second owner of the data
     directory, or a process that does not come up.
@@ -48,6 +53,7 @@ def supervise(
             logs=paths.data / "logs",
             listener=listener,
             echo=echo,
+            command=command,
         )
 
         def on_ready() -> None:
