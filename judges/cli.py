@@ -18,7 +18,7 @@ from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
 from judges.coverage import Coverage, coverage, latest_traces
-from judges.errors import JudgeError, JudgeFileError
+from judges.errors import JudgeFileError
 from judges.load import functions_in, read_source
 from judges.once import count_left, judge_once
 from judges.passes import Tally, sandbox_of, version_of
@@ -103,8 +103,11 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("names", metavar="[NAME]…", nargs=-1)
 @config_option
 @json_option
-def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
-    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat."""
+def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
+    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat.
+
+    Exits 2 where a judge cannot be used, after the others have judged.
+    """
     config = load_config(config_path)
     if not config.judges:
         raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
@@ -113,7 +116,6 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
         known = ", ".join(entry.name for entry in config.judges)
         raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
     results: list[Ran] = []
-    failed: JudgeError | None = None
     with open_store(config) as store, _progress() as progress:
         for entry in config.judges:
             if names and entry.name not in names:
@@ -121,7 +123,6 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
             try:
                 results.append(_run(store, entry, progress))
             except JudgeFileError as error:  # the others are judged nevertheless
-                failed = failed or error
                 results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
     if as_json:
         click.echo(msgspec.json.encode(results))
@@ -129,8 +130,10 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
         for result in results:
             if result.error is None:
                 click.echo(f"{result.judge}: {result.judged} judged, {result.abstained} abstained")
-    if failed is not None:
-        raise failed
+    failed = [result for result in results if result.error is not None]
+    for result in failed:
+        click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
+    return JudgeFileError.exit_code if failed else 0
 
 
 def _run(store: Store, entry: JudgeConfig, progress: Progress) -> Ran:

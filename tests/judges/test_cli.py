@@ -57,10 +57,12 @@ def test_a_broken_judge_gives_exit_code_2_and_the_others_are_judged(
 ):
     add(clean_store, *some_traces(2))
     broken = write_judge("def good(trace\n", name="broken")
-    ran = tracetune("judge", "run", "--config", judges_config(broken, write_judge(YES)))
+    three = write_judge("good = 3\n", name="three")
+    ran = tracetune("judge", "run", "--config", judges_config(broken, write_judge(YES), three))
     assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1
-    assert f"{broken.file}:1: does not import: SyntaxError" in ran.stderr
+    first, second = ran.stderr.splitlines()
+    assert first.startswith(f"tracetune: judge broken: {broken.file}:1: does not import: SyntaxError")
+    assert second.startswith(f"tracetune: judge three: {three.file}: 'good' is not a function")
     assert "Traceback" not in ran.stderr
     assert len(judged(clean_store)) == 2
 
