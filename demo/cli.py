@@ -16,7 +16,7 @@ from demo.view import View, print_json, print_report
 from gateway.cli.root import json_option
 from gateway.errors import OperationError
 from gateway.paths import paths_of
-from learner.serving.managed import VLLM_PYTHON
+from learner.serving.vllm_python import VLLM_PYTHON
 
 _REMEDY = "pip install 'tracetune[learner,demo]'"
 _HERE = Path(__file__).resolve().parent

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from learner.serving.managed import VLLM_PYTHON
+from learner.serving.vllm_python import VLLM_PYTHON
 
 NVIDIA = Path("/proc/driver/nvidia/version")
 IMPORT_WITHIN_S = 120.0  # it loads CUDA's libraries, from a cold disk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import rich_click as click
@@ -13,15 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from gateway.cli.root import config_option, json_option
-from gateway.config import JudgeConfig, load_config
+from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
 from judges.coverage import Coverage, coverage, latest_traces
-from judges.errors import JudgeError, JudgeFileError
+from judges.errors import JudgeFileError
 from judges.load import functions_in, read_source
 from judges.once import count_left, judge_once
 from judges.passes import Tally, sandbox_of, version_of
 from judges.rows import load_tasks
+from judges.sandbox import IMPORT_WITHIN_S
+from judges.slow_import import told_when_slow
 from judges.usable import why_unusable
 
 DEFAULT_TRIAL = 20
@@ -100,8 +103,11 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("names", metavar="[NAME]…", nargs=-1)
 @config_option
 @json_option
-def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
-    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat."""
+def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
+    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat.
+
+    Exits 2 where a judge cannot be used, after the others have judged.
+    """
     config = load_config(config_path)
     if not config.judges:
         raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
@@ -110,7 +116,6 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
         known = ", ".join(entry.name for entry in config.judges)
         raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
     results: list[Ran] = []
-    failed: JudgeError | None = None
     with open_store(config) as store, _progress() as progress:
         for entry in config.judges:
             if names and entry.name not in names:
@@ -118,7 +123,6 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
             try:
                 results.append(_run(store, entry, progress))
             except JudgeFileError as error:  # the others are judged nevertheless
-                failed = failed or error
                 results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
     if as_json:
         click.echo(msgspec.json.encode(results))
@@ -126,15 +130,18 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> None:
         for result in results:
             if result.error is None:
                 click.echo(f"{result.judge}: {result.judged} judged, {result.abstained} abstained")
-    if failed is not None:
-        raise failed
+    failed = [result for result in results if result.error is not None]
+    for result in failed:
+        click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
+    return JudgeFileError.exit_code if failed else 0
 
 
 def _run(store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
     source = read_source(entry.file, entry.function)
     version = version_of(entry, source)
     with sandbox_of(entry, source) as sandbox:
-        sandbox.start()
+        with told_when_slow(source, IMPORT_WITHIN_S):
+            sandbox.start()
         task = progress.add_task(entry.name, total=count_left(store, version))
         tally = judge_once(
             store, sandbox, version, stored=lambda stored: progress.advance(task, stored.total)
@@ -168,21 +175,34 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 @judge.command(name="try")
 @click.argument("target", metavar="FILE[:FUNCTION]")
 @click.option("-n", "count", type=click.IntRange(1, MAX_TRIAL), default=DEFAULT_TRIAL, show_default=True)
-@click.option("--route", "routes", multiple=True, help="Only traces of this route; may be repeated.")
-@click.option("--timeout-s", type=click.FloatRange(min=0.01), default=5.0, show_default=True)
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    help="Only traces of this route; may be repeated  [default: the judge's own]",
+)
+@click.option(
+    "--timeout-s", type=click.FloatRange(min=0.01), help="For one trace  [default: the judge's own, else 5]"
+)
 @config_option
 @json_option
 def try_judge(
-    target: str, count: int, routes: tuple[str, ...], timeout_s: float, config_path: Path, *, as_json: bool
+    target: str,
+    count: int,
+    routes: tuple[str, ...],
+    timeout_s: float | None,
+    config_path: Path,
+    *,
+    as_json: bool,
 ) -> None:
-    """Run a judge over the latest COUNT traces and show what it says. Nothing is stored."""
+    """Run a judge over the latest COUNT traces and show what it says. Nothing is stored.
+
+    One that the configuration has keeps to its routes and bounds there.
+    """
     file, functions = _target(target)
     config = load_config(config_path)
     entries = [
-        JudgeConfig(
-            name=function, path=f"{file}:{function}", timeout_s=timeout_s, routes=list(routes) or None
-        )
-        for function in functions
+        entry for function in functions for entry in _entries(config, f"{file}:{function}", routes, timeout_s)
     ]
     with open_store(config) as store:
         tried = [verdict for entry in entries for verdict in _try(store, entry, count)]
@@ -193,6 +213,18 @@ def try_judge(
         click.echo(f"{target} imports; there are no answered traces in the store yet to try it on")
     for entry in entries:
         _show(entry.name, [verdict for verdict in tried if verdict.judge == entry.name])
+
+
+def _entries(
+    config: Config, path: str, routes: tuple[str, ...], timeout_s: float | None
+) -> list[JudgeConfig]:
+    """The configured judges at *path*, else one with the defaults; what was said on the command line wins."""
+    configured = [entry for entry in config.judges if entry.path == path]
+    changes: dict[str, Any] = {"routes": list(routes)} if routes else {}
+    if timeout_s is not None:
+        changes["timeout_s"] = timeout_s
+    entries = configured or [JudgeConfig(name=path.rpartition(":")[2], path=path)]
+    return [msgspec.structs.replace(entry, **changes) for entry in entries]
 
 
 def _target(target: str) -> tuple[Path, list[str]]:
@@ -207,7 +239,8 @@ def _target(target: str) -> tuple[Path, list[str]]:
 def _try(store: Store, entry: JudgeConfig, count: int) -> list[Tried]:
     source = read_source(entry.file, entry.function)
     with sandbox_of(entry, source, show_output=True) as sandbox:
-        sandbox.start()
+        with told_when_slow(source, IMPORT_WITHIN_S):
+            sandbox.start()
         ids = latest_traces(store, version_of(entry, source), limit=count)
         tasks = list(load_tasks(store, ids, sessions="session" in sandbox.parameters))
         return [

@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 
 from judges.errors import JudgeWorkerError
-from judges.wire import Reply, frame, split_frame
+from judges.wire import PIPES_GONE, Reply, frame, split_frame
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _END_WITHIN_S = 5.0
 _FAREWELL_S = 1.0
+_CLOSED = "closed the pipes of its process"
 _CHUNK_BYTES = 1 << 18
 
 
@@ -90,7 +91,7 @@ class WorkerProcess:
         try:
             return _described(self._process.wait(_FAREWELL_S))
         except subprocess.TimeoutExpired:
-            return "closed the pipes of its process"
+            return _CLOSED
         finally:
             self.close()
 
@@ -126,6 +127,8 @@ class WorkerProcess:
 
 def _described(code: int) -> str:
     number = code - 128 if code > 128 else -code
+    if code == PIPES_GONE:
+        return _CLOSED
     if 0 <= code <= 128:
         return f"ended its process with status {code}"
     try:

@@ -12,6 +12,7 @@ from gateway.traces.types import Feedback, Trace
 from judges.load import JudgeSource
 
 MAX_FRAME_BYTES = 1 << 30  # far above what the gateway accepts as a body
+PIPES_GONE = 120  # exit status of a worker whose pipes are closed
 _LENGTH = struct.Struct("<I")
 T = TypeVar("T")
 

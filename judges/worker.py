@@ -23,7 +23,7 @@ from judges.guard import descendants, stay_behind
 from judges.load import JudgeSource, load_function, place, told
 from judges.protocol import Judge, abstain, one_line, read_verdict
 from judges.trace import judged_trace
-from judges.wire import Answer, Ready, Refused, Setup, Task, frame, read_message
+from judges.wire import PIPES_GONE, Answer, Ready, Refused, Setup, Task, frame, read_message
 
 MAX_CHILDREN = 16  # processes a judge may leave running from one trace to the next
 _RESERVE_BYTES = 64 * 1024 * 1024  # of address space, to say that the memory is used up
@@ -41,6 +41,14 @@ def main(arguments: list[str]) -> None:
         return
     _bound_memory(setup.memory_bytes)
     try:
+        _serve(setup, tasks, answers, buffer)
+    except OSError:
+        os._exit(PIPES_GONE)  # closed by the judge, or by an owner who left: nobody is there to be told
+
+
+def _serve(setup: Setup, tasks: int, answers: int, buffer: bytearray) -> None:
+    """Import the judge, and answer until there are no tasks. Raises OSError when a pipe is gone."""
+    try:
         judge, parameters = load_function(setup.judge)
     except JudgeFileError as error:
         _write(answers, frame(Refused(message=str(error))))
@@ -52,7 +60,10 @@ def main(arguments: list[str]) -> None:
             answer = _answer(setup, judge, parameters, task, runner)
             if os.getpid() != owner:
                 os._exit(0)  # a child the judge forked has come back here: its verdict is nobody's
-            _write(answers, frame(answer))
+            try:
+                _write(answers, frame(answer))
+            except OSError:
+                os._exit(PIPES_GONE)  # here, as a runner whose descriptors are closed too cannot be left
 
 
 def _answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from gateway.config import Config, JudgeConfig
 from gateway.paths import paths_of
 from judges.usable import why_unusable
 from learner.status import route_status
+from learner.troubles import troubles
 
 if TYPE_CHECKING:
     from gateway.traces.store import Store
@@ -45,11 +47,29 @@ class BrokenJudge(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Process(msgspec.Struct, frozen=True):
+    """One process that runs; `pid` is None while it is being restarted."""
+
+    name: str
+    pid: int | None
+
+
+class Running(msgspec.Struct, frozen=True):
+    """`state/processes.json`, which the supervisor writes."""
+
+    supervisor: int
+    url: str
+    processes: list[Process]
+    command: str = "up"
+
+
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """All routes, the judges that judge nothing, and whether `tracetune up` runs on this data directory."""
+    """All routes, the judges that judge nothing, what runs on this data directory, and what is in its way."""
 
     running: bool
+    command: str | None  # what runs: `up`, or `gateway`, which neither stores here nor judges nor learns
     processes: dict[str, int | None]  # name -> pid
+    troubles: list[str]
     routes: list[RouteLine]
     broken_judges: list[BrokenJudge]
 
@@ -60,16 +80,22 @@ def overview(config: Config, store: Store) -> Overview:
     learning = {status.route: status for status in route_status(config, store)}
     traffic = {row["route"]: row for row in store.query(_TRAFFIC)}
     judged = {row["route"]: int(row["judged"]) for row in store.query(_JUDGED)}
+    running = _running(paths_of(config).state)
     lines = []
     for route in config.routes:
         row: dict[str, Any] = traffic.get(route.model, {"traces": 0, "failed": 0})
         status = learning.get(route.model)
         traces = int(row["traces"])
+        idle = status is None or not (status.judged or status.run or status.snapshots)
         broken = _broken_judge(config, route.model, status.judge if status else None, unusable)
-        if status is not None:
+        if idle and not traces:
+            has, following = _without_traffic(route.model, running)
+        elif idle and traces == int(row["failed"]):
+            has, following = "every answer failed", "tracetune traces tail"
+        elif status is not None:
             has, following = status.line, status.next
         else:
-            has, following = _without_learner(config, route.model, traces, judged.get(route.model, 0))
+            has, following = _without_learner(config, route.model, judged.get(route.model, 0))
         if broken is not None and traces:
             has, following = f"{has}; judge {broken.name} is broken", f"tracetune judge try {broken.path}"
         lines.append(
@@ -82,10 +108,12 @@ def overview(config: Config, store: Store) -> Overview:
                 next=following,
             )
         )
-    processes = _processes(paths_of(config).state)
+    command = running.command if running is not None else None
     return Overview(
-        running=bool(processes),
-        processes=processes,
+        running=running is not None,
+        command=command,
+        processes={process.name: process.pid for process in running.processes} if running is not None else {},
+        troubles=list(troubles(config, command, time.time())),
         routes=lines,
         broken_judges=[BrokenJudge(judge=name, why=why) for name, why in unusable.items()],
     )
@@ -103,10 +131,14 @@ def _broken_judge(
     return next((judge for judge in broken if judge.name == learns_by), next(iter(broken), None))
 
 
-def _without_learner(config: Config, route: str, traces: int, judged: int) -> tuple[str, str | None]:
+def _without_traffic(route: str, running: Running | None) -> tuple[str, str | None]:
+    if running is None:
+        return "no traffic in 24 hours", "tracetune up"
+    return "no traffic in 24 hours", f"send a request: base_url={running.url}/v1, model {route}"
+
+
+def _without_learner(config: Config, route: str, judged: int) -> tuple[str, str | None]:
     judges = _judges_of(config, route)
-    if not traces:
-        return "no traffic in 24 hours", f"tracetune explain --model {route}"
     if not judges:
         return "captured; no judge", "tracetune judge try FILE.py:FUNCTION"
     if not judged:
@@ -114,12 +146,10 @@ def _without_learner(config: Config, route: str, traces: int, judged: int) -> tu
     return "judged; nothing learns", "tracetune judge list"
 
 
-def _processes(state: Path) -> dict[str, int | None]:
-    """Names and pids of what the supervisor runs; empty when it does not run."""
+def _running(state: Path) -> Running | None:
+    """What the supervisor runs; None when it does not run."""
     try:
-        content = msgspec.json.decode((state / "processes.json").read_bytes())
+        content = msgspec.json.decode((state / "processes.json").read_bytes(), type=Running)
     except FileNotFoundError:
-        return {}
-    if not Path(f"/proc/{content['supervisor']}").exists():
-        return {}
-    return {process["name"]: process["pid"] for process in content["processes"]}
+        return None
+    return content if Path(f"/proc/{content.supervisor}").exists() else None

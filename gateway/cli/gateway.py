@@ -21,4 +21,5 @@ def gateway(config_path: Path, quiet: bool) -> None:
         lambda config, path: [*plan_capture(config, path), *plan_gateway(config, path)],
         echo=not quiet,
         announce="gateway is up: base_url={url}  (Ctrl-C stops it)",
+        command="gateway",
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +12,7 @@ import msgspec
 import yaml
 
 from gateway.config.check import check_references
+from gateway.config.fields import known_fields
 from gateway.config.types import Config
 from gateway.errors import ConfigError
 
@@ -17,6 +20,8 @@ T = TypeVar("T")
 
 DEFAULT_CONFIG = Path("tracetune.yaml")
 MAX_CONFIG_BYTES = 1_000_000
+NEAR_FIELDS = 3  # of the known fields, those named for one that is not, where some are spelt like it
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?$", re.DOTALL)
 _SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key", ".secret", ".proxy_auth")
 
 
@@ -51,7 +56,7 @@ def parse_yaml(text: str, kind: type[T], origin: str) -> T:
     try:
         return msgspec.convert(data, type=kind, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_with_remedy(str(error))}") from error
+        raise ConfigError(f"{origin}: {_with_remedy(str(error), kind)}") from error
 
 
 def load_config(path: Path) -> Config:
@@ -151,8 +156,13 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _with_remedy(message: str) -> str:
+def _with_remedy(message: str, kind: Any) -> str:
     place = message.rpartition("at `")[2].rstrip("`")
+    unknown = _UNKNOWN_FIELD.match(message)
+    if unknown is not None:
+        known = known_fields(kind, unknown[2] or "$")
+        near = get_close_matches(unknown[1], known, n=NEAR_FIELDS, cutoff=0.5) or known
+        return f"{message}; known: {', '.join(near)}" if near else message
     if place.endswith(_SECRET_FIELDS) and "got `str`" in message:
         return f"a literal secret is refused; write {{env: NAME}} or {{file: PATH}} - at `{place}`"
     if "Expected `str`, got `bool`" in message:

@@ -29,9 +29,14 @@ ROOM_BYTES = 1 << 20  # that the disk must take before anything is started
 
 
 def supervise(
-    config_path: Path, plan: Callable[[Config, Path], list[ProcessPlan]], *, echo: bool, announce: str
+    config_path: Path,
+    plan: Callable[[Config, Path], list[ProcessPlan]],
+    *,
+    echo: bool,
+    announce: str,
+    command: str = "up",
 ) -> None:
-    """Run the processes of *plan* until SIGTERM or SIGINT, then stop them all.
+    """Run the processes of *plan* for *command* until SIGTERM or SIGINT, then stop them all.
 
     Raises ConfigError before anything starts, OperationError for a busy port, a second owner of the data
     directory, or a process that does not come up.
@@ -56,6 +61,7 @@ def supervise(
             logs=paths.data / "logs",
             listener=listener,
             echo=echo,
+            command=command,
         )
 
         def on_ready() -> None:

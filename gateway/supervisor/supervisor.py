@@ -40,6 +40,7 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
     """`state/processes.json`: what runs under the supervisor, for `status` and for people."""
 
     supervisor: int
+    command: str  # the `tracetune` command that runs them
     started_at: float
     url: str
     processes: list[ProcessState]
@@ -49,11 +50,19 @@ class Supervisor:
     """Owns the children from the first start to the last stop. One use per object."""
 
     def __init__(
-        self, plans: list[ProcessPlan], *, state: Path, logs: Path, listener: socket.socket | None, echo: bool
+        self,
+        plans: list[ProcessPlan],
+        *,
+        state: Path,
+        logs: Path,
+        listener: socket.socket | None,
+        echo: bool,
+        command: str = "up",
     ) -> None:
         self._plans = plans
         self._state = state
         self._listener = listener
+        self._command = command
         self._children = {plan.name: Child(plan, logs, echo=echo) for plan in plans}
         self._restarts = dict.fromkeys(self._children, 0)
         self._loading = {plan.name for plan in plans if plan.ready == "model"}
@@ -168,6 +177,7 @@ class Supervisor:
         host, port = self._address
         content = Processes(
             supervisor=os.getpid(),
+            command=self._command,
             started_at=self._started_at,
             url=f"http://{host}:{port}",
             processes=[

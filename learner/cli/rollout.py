@@ -21,6 +21,7 @@ from learner.errors import LearnerRefusedError
 from learner.rollout.control import Control, RouteRollout, RunningRollout, running
 from learner.rollout.controller import assess
 from learner.rollout.decision import Decision, evidence_record
+from learner.rollout.ended import ended
 from learner.rollout.start import start_rollout
 from learner.rollout.state import read_proposals, read_reports
 from learner.settings import only_route
@@ -84,13 +85,14 @@ def status(config_path: Path, route: str | None, as_json: bool) -> None:
         raise UsageError(f"no route {route!r}; routes: {', '.join(known.model for known in config.routes)}")
     state = paths_of(config).state
     reports, proposals = read_reports(state), read_proposals(state)
+    known = True
     try:
         entries = running(connect(config), route)
     except UnreachableError as error:
         if not reports:
             raise
         click.echo(f"{error}; this is what was decided last", err=True)
-        entries = []
+        entries, known = [], False
     now = datetime.now(UTC)
     shown = []
     with open_store(config) as store:
@@ -98,7 +100,7 @@ def status(config_path: Path, route: str | None, as_json: bool) -> None:
             if entry.rollout is not None:
                 decision, evidence, policy = assess(store, entry.rollout, now)
                 shown.append((entry, policy, decision, evidence_record(decision, evidence, policy)))
-    others = {name: r for name, r in reports.items() if name not in {entry.route for entry, *_ in shown}}
+        others = ended(reports, store, {entry.route for entry, *_ in shown}, known=known)
     if route is not None:
         others = {name: report for name, report in others.items() if name == route}
     if as_json:

@@ -10,7 +10,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import load_config
 from gateway.traces.store import open_store
 from learner.cli.show import print_json, print_table
-from learner.overview import overview
+from learner.overview import Overview, overview
 
 
 @click.command()
@@ -24,11 +24,9 @@ def status(config_path: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    if found.running:
-        missing = [name for name, pid in found.processes.items() if pid is None]
-        click.echo(f"up: {len(found.processes)} processes{_being_restarted(missing)}")
-    else:
-        click.echo("not running: tracetune up")
+    click.echo(what_runs(found))
+    for trouble in found.troubles:
+        click.echo(trouble)
     print_table(
         ("route", "traces 24 h", "failed", "judged", "has", "next"),
         [(line.route, line.traces, line.failed, line.judged, line.has, line.next) for line in found.routes],
@@ -37,5 +35,11 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(f"judge {broken.judge} judges nothing: {broken.why}")
 
 
-def _being_restarted(missing: list[str]) -> str:
-    return f", restarting: {', '.join(missing)}" if missing else ""
+def what_runs(found: Overview) -> str:
+    """The first line: which command runs how many processes here."""
+    if not found.running:
+        return "not running: tracetune up"
+    missing = [name for name, pid in found.processes.items() if pid is None]
+    restarting = f", restarting: {', '.join(missing)}" if missing else ""
+    alone = "; nothing is judged or learnt until `tracetune up`" if found.command == "gateway" else ""
+    return f"{found.command}: {len(found.processes)} processes{restarting}{alone}"

@@ -32,7 +32,7 @@ def error_of(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (UPSTREAM + ROUTE.replace("upstream: a", "upstream: a, weigth: 1"), "unknown field `weigth` - at `$.routes[0].variants[0]`"),
+        (UPSTREAM + ROUTE.replace("upstream: a", "upstream: a, weigth: 1"), "unknown field `weigth` - at `$.routes[0].variants[0]`; known: weight"),
         (UPSTREAM + ROUTE.replace("upstream: a", "upstream: b"), "unknown upstream 'b'; known: a - at `$.routes[0].variants[0].upstream`"),
         (UPSTREAM + ROUTE.replace("model: x", "model: x, weight: 0.4"), "weights of route 'm' sum to 0.4, not 1 - at `$.routes[0]`"),
         (UPSTREAM + ROUTE.replace("model: x", "model: x, weight: on"), "Expected `float`, got `bool`"),
@@ -75,7 +75,7 @@ def error_of(tmp_path: Path, text: str) -> str:
         (HTTPX.replace("default", "proxy: http://p:1, proxy_auth: me:you, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
         (HTTPX.replace("default", "proxy: http://p:1, http2: true, default") + ROUTE, "through a proxy only https is spoken with HTTP/2; remove http2"),
         (UPSTREAM + ROUTE + "listen: {port: 8081}\nadmin_listen: {port: 8081}\n", "admin_listen is the address of listen"),
-        (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, audio: 3}]") + ROUTE, "unknown field `audio` - at `$.upstreams[0].prices[0]`"),
+        (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, audio: 3}]") + ROUTE, "unknown field `audio` - at `$.upstreams[0].prices[0]`; known: audio_input, audio_output"),
         (UPSTREAM.replace("default: true", "default: true, prices: [{model: m, input: 1, output: 2, reasoning: -1}]") + ROUTE, "Expected `float` >= 0.0 - at `$.upstreams[0].prices[0].reasoning`"),
         (UPSTREAM.replace("default: true", "default: true, price_per_hour: .inf") + ROUTE, "Expected `float` <= 1000000.0 - at `$.upstreams[0].price_per_hour`"),
         (UPSTREAM + ROUTE + KEY % "{per: day}", "a limit per day needs at least one of requests, tokens and usd - at `$.auth.keys[0].limits[0]`"),
@@ -83,6 +83,9 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE + KEY % "{per: week, usd: 1}", "Invalid enum value 'week' - at `$.auth.keys[0].limits[0].per`"),
         (UPSTREAM + ROUTE + KEY % "{per: day, requests: 0}", "Expected `int` >= 1 - at `$.auth.keys[0].limits[0].requests`"),
         (UPSTREAM + ROUTE + KEY % "{per: day, usd: .inf}", "Expected `float` <= 1000000000.0 - at `$.auth.keys[0].limits[0].usd`"),
+        (UPSTREAM + ROUTE + "rutes: []\n", "unknown field `rutes`; known: routes"),
+        (UPSTREAM.replace("default: true", "default: true, api_key: {envv: A}") + ROUTE, "unknown field `envv` - at `$.upstreams[0].api_key`; known: env"),
+        (UPSTREAM + ROUTE + "privacy: {zzz: 1}\n", "unknown field `zzz` - at `$.privacy`; known: encrypt, "),
         (UPSTREAM, "missing required field `routes`"),
         ("", "the file is empty"),
         ("upstreams: [", "while parsing"),

@@ -57,10 +57,12 @@ def test_a_broken_judge_gives_exit_code_2_and_the_others_are_judged(
 ):
     add(clean_store, *some_traces(2))
     broken = write_judge("def good(trace\n", name="broken")
-    ran = tracetune("judge", "run", "--config", judges_config(broken, write_judge(YES)))
+    three = write_judge("good = 3\n", name="three")
+    ran = tracetune("judge", "run", "--config", judges_config(broken, write_judge(YES), three))
     assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1
-    assert f"{broken.file}:1: does not import: SyntaxError" in ran.stderr
+    first, second = ran.stderr.splitlines()
+    assert first.startswith(f"tracetune: judge broken: {broken.file}:1: does not import: SyntaxError")
+    assert second.startswith(f"tracetune: judge three: {three.file}: 'good' is not a function")
     assert "Traceback" not in ran.stderr
     assert len(judged(clean_store)) == 2
 
@@ -101,6 +103,36 @@ def test_try_shows_verdicts_and_reasons_and_stores_nothing(clean_store: Store, w
     assert judged(clean_store) == {}
 
 
+def test_try_keeps_to_the_bounds_and_routes_of_a_configured_judge_unless_told_otherwise(
+    tmp_path: Path, clean_store: Store, write_judge, judges_config
+):
+    add(clean_store, *some_traces(1, route="other"), *some_traces(1))
+    judge = write_judge("import time\ndef good(trace):\n    time.sleep(600)\n", timeout_s=0.3)
+    config = judges_config(judge)
+    config.write_text(config.read_text().replace("timeout_s:", "routes: [support-bot], timeout_s:"))
+    asked = ("judge", "try", judge.file, "--config", config, "--json")
+    (row,) = json.loads(tracetune(*asked).stdout)
+    assert row["reason"].startswith("took longer than 0.3 s")
+    rows = json.loads(
+        tracetune(*asked, "--route", "support-bot", "--route", "other", "--timeout-s", 0.2).stdout
+    )
+    assert [row["reason"].partition(";")[0] for row in rows] == ["took longer than 0.2 s"] * 2
+
+
+@pytest.mark.parametrize("where", ["import", "call"])
+def test_a_judge_that_closes_its_descriptors_shows_no_traceback_of_ours(
+    clean_store: Store, write_judge, judges_config, where: str
+):
+    add(clean_store, *some_traces(2))
+    at_import, at_call = (
+        ("os.closerange(3, 300)", "pass") if where == "import" else ("", "os.closerange(3, 300)")
+    )
+    judge = write_judge(f"import os\n{at_import}\ndef good(trace):\n    {at_call}\n    return True\n")
+    done = tracetune("judge", "try", judge.file, "--config", judges_config())
+    assert "Traceback" not in done.stderr
+    assert "closed the pipes of its process" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -130,6 +162,13 @@ def test_without_traces_try_says_so(tmp_path: Path, clean_store: Store, write_ju
     done = tracetune("judge", "try", judge.file, "--config", judges_config())
     assert done.returncode == 0
     assert "there are no answered traces in the store yet" in done.stdout
+
+
+def test_try_says_what_it_waits_for_while_a_file_is_imported(write_judge, judges_config, clean_store: Store):
+    judge = write_judge("import time\ntime.sleep(4)\n" + YES)
+    done = tracetune("judge", "try", judge.file, "--config", judges_config())
+    assert done.returncode == 0
+    assert done.stderr == f"{judge.file}: still being imported for 'good'; it has 120 s\n"
 
 
 @pytest.mark.slow

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.config import Config, load_config
 from gateway.paths import paths_of
 from gateway.traces.store import Store
+from learner.cli.status import what_runs
 from learner.overview import RouteLine, overview
+from learner.troubles import troubles
 from tests.support.judging import add, some_traces
 
 YAML = """
@@ -36,6 +41,20 @@ def write(tmp_path: Path, embedded_config: Config) -> Write:
     return config
 
 
+def supervised(config: Config, command: str, *names: str) -> None:
+    """As if a supervisor of this data directory ran these processes: this process stands for it."""
+    content = {
+        "supervisor": os.getpid(),
+        "command": command,
+        "started_at": 0,
+        "url": "http://127.0.0.1:8380",
+        "processes": [{"name": name, "pid": 1, "restarts": 0} for name in names],
+    }
+    path = paths_of(config).state / "processes.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(content))
+
+
 def line_of(config: Config, store: Store) -> RouteLine:
     (line,) = overview(config, store).routes
     return line
@@ -59,3 +78,66 @@ def test_what_nobody_judged_yet_is_not_called_judged(write: Write, clean_store: 
     config = write("def good(trace): return True\n")
     add(clean_store, *some_traces(2))
     assert line_of(config, clean_store).has == "captured; nothing judged yet"
+
+
+@pytest.fixture
+def quiet(write: Write) -> Iterator[Config]:
+    """A configuration with a judge, in which nothing runs before or after."""
+    config = write("def good(trace): return True\n")
+    yield config
+    (paths_of(config).state / "processes.json").unlink(missing_ok=True)
+
+
+def test_without_traffic_the_next_step_is_to_run_and_then_to_send(quiet: Config, clean_store: Store):
+    line = line_of(quiet, clean_store)
+    assert (line.has, line.next) == ("no traffic in 24 hours", "tracetune up")
+    supervised(quiet, "up", "store", "gateway-0")
+    expected = "send a request: base_url=http://127.0.0.1:8380/v1, model support-bot"
+    assert line_of(quiet, clean_store).next == expected
+
+
+def test_a_route_whose_every_answer_failed_is_not_sent_to_its_judge(quiet: Config, clean_store: Store):
+    add(clean_store, *some_traces(2, outcome="upstream_error"))
+    line = line_of(quiet, clean_store)
+    assert (line.has, line.next) == ("every answer failed", "tracetune traces tail")
+
+
+def test_the_gateway_alone_is_not_called_up(quiet: Config, clean_store: Store):
+    supervised(quiet, "gateway", "recorder", "gateway-0")
+    found = overview(quiet, clean_store)
+    assert (found.running, found.command) == (True, "gateway")
+    said = "gateway: 2 processes; nothing is judged or learnt until `tracetune up`"
+    assert what_runs(found) == said
+    supervised(quiet, "up", "store", "gateway-0")
+    assert what_runs(overview(quiet, clean_store)) == "up: 2 processes"
+
+
+def test_traces_that_wait_and_a_disk_without_room_are_said(quiet: Config):
+    spool = paths_of(quiet).spool
+    spool.mkdir(exist_ok=True)
+    assert list(troubles(quiet, None, time.time())) == []
+    (spool / "1.sealed").write_bytes(b"x" * 2_000_000)
+    now = time.time()
+    waits = f"2.0 MB of captured traces wait in {spool}; "
+    assert list(troubles(quiet, None, now)) == [f"{waits}`tracetune up` stores them"]
+    assert list(troubles(quiet, "up", now)) == [], "on their way"
+    late = [f"{waits}they go to the store as soon as it takes them"]
+    assert list(troubles(quiet, "up", now + 60)) == late
+    assert list(troubles(quiet, "gateway", now + 60)) == [f"{waits}`tracetune up` stores them"]
+    greedy = msgspec.structs.replace(quiet, capture=msgspec.structs.replace(quiet.capture, max_bytes=1 << 60))
+    (disk, _) = troubles(greedy, None, now)
+    assert disk.startswith("disk: ")
+    assert disk.endswith("free some, or lower it")
+
+
+def test_what_recorder_and_shipper_complain_of_is_said_while_it_is_news(quiet: Config):
+    path = paths_of(quiet).state / "recorder.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    path.write_bytes(msgspec.json.encode({"updated_at": now, "errors": "no space", "dropped": {"full": 3}}))
+    try:
+        dropped = "recorder: 3 traces were dropped: full"
+        assert list(troubles(quiet, "up", now)) == ["recorder: no space", dropped]
+        assert list(troubles(quiet, "up", now + 60)) == [dropped]
+    finally:
+        path.unlink()

@@ -183,3 +183,28 @@ def test_commands_without_a_rollout_or_a_route_say_so(tracetune):
     assert isinstance(tracetune("pause").exception, UsageError)
     assert "is in no rollout" in str(tracetune("promote").exception)
     assert "routes: support" in str(tracetune("status", "--route", "nobody").exception)
+
+
+def test_status_says_who_ended_a_rollout_by_hand_and_no_longer_that_it_waits(tracetune):
+    started = tracetune.start(sessions=20)
+    (report,) = step(tracetune.config, tracetune.store, tracetune.control, lambda: NOW)
+    assert report.action == "waiting"
+    assert tracetune("rollback", "--why", "second thoughts").exit_code == 0
+    shown = tracetune("status").stdout
+    assert "support: snap-1 ended since at " in shown
+    assert report.decision.why not in shown
+    event = {
+        "rollout": started,
+        "route": "support",
+        "version": 99,
+        "event": "rolled_back",
+        "snapshot": "snap-1",
+        "at": NOW,
+        "who": "ann",
+        "why": "second thoughts",
+        "evidence": "{}",
+    }
+    tracetune.store.insert("rollouts", [event], token="by-hand")
+    shown = tracetune("status").stdout
+    assert shown.startswith("support: snap-1 rolled back at ")
+    assert shown.endswith(": second thoughts (by ann)\n")

@@ -1,0 +1,69 @@
+"""What stands between an answer and its row in the store: for `tracetune status`, one line each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.config import Config
+from gateway.paths import Paths, paths_of
+from gateway.traces.spool import OPEN, SEALED
+from gateway.traces.stage import Report, Reporter
+
+SILENT_AFTER_S = 10.0  # they report each second; a report older than this says nothing of now
+WAITS_AFTER_S = 30.0  # what lies in the spool for longer is not just on its way
+
+
+def troubles(config: Config, command: str | None, now: float) -> Iterator[str]:
+    """Lines with the remedy; none where all is well. *command*: what runs here, `up`, `gateway` or None."""
+    paths = paths_of(config)
+    yield from _disk(config, paths)
+    for stage in ("recorder", "shipper"):
+        report = Reporter(paths.state / f"{stage}.json").last()
+        if command is not None and now - report.updated_at < SILENT_AFTER_S and report.errors is not None:
+            yield f"{stage}: {report.errors}"
+        yield from _lost(stage, report)
+    waiting_bytes, oldest_s = _waiting(paths.spool, now)
+    if waiting_bytes and (command is None or oldest_s > WAITS_AFTER_S):
+        # The gateway alone ships to a remote store only.
+        ships = command == "up" or (command == "gateway" and not config.store.embedded)
+        remedy = "they go to the store as soon as it takes them" if ships else "`tracetune up` stores them"
+        yield f"{_size(waiting_bytes)} of captured traces wait in {paths.spool}; {remedy}"
+
+
+def _disk(config: Config, paths: Paths) -> Iterator[str]:
+    """The disk has no room for what the spool may still take."""
+    existing = next(path for path in (paths.data, *paths.data.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    room = config.capture.max_bytes - _waiting(paths.spool, 0.0)[0]
+    if free < room:
+        yield (
+            f"disk: {existing} has {_size(free)} free, less than the {_size(room)} that capture.max_bytes "
+            "lets the spool still take; free some, or lower it"
+        )
+
+
+def _lost(stage: str, report: Report) -> Iterator[str]:
+    for reason, count in report.dropped.items():
+        if count:
+            yield f"{stage}: {count} traces were dropped: {reason}"
+    if report.quarantined:
+        yield f"{stage}: {report.quarantined} rows were set aside in the spool's quarantine"
+
+
+def _waiting(spool: Path, now: float) -> tuple[int, float]:
+    """Bytes in the spool's files, and the age of the oldest."""
+    sizes, times = [], []
+    for path in [*spool.glob(f"*{SEALED}"), *spool.glob(f"*{OPEN}")]:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue  # it was shipped meanwhile
+        sizes.append(status.st_size)
+        times.append(status.st_mtime)
+    return sum(sizes), now - min(times, default=now)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
