@@ -60,7 +60,7 @@ def run_demo(options: Options, view: View) -> Report:
     if options.own_model and not base_model.exists():
         prepare_smollm2(base_model, say=view.say)
     check_base_model(base_model)
-    check_models(config)
+    check_models(config, options.plan.path)
     logs = paths.data / "logs"
     with fresh(paths.data), ExitStack() as processes:
         if options.plan.text is not None:
