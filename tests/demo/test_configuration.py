@@ -13,7 +13,7 @@ from demo.engine import serves_with_vllm
 from gateway.config import load_config
 from gateway.errors import ConfigError
 from gateway.paths import paths_of
-from learner.serving.managed import VLLM_PYTHON
+from learner.serving.vllm_python import VLLM_PYTHON
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "demo.yaml"
 REAL = RealUpstream(url="https://api.example/v1", model="big-model", key_env="EXAMPLE_KEY")

@@ -152,7 +152,9 @@ def assert_nothing_is_left(gateway: RunningGateway, caplog: pytest.LogCaptureFix
     gc.collect()
     objects: list[Any] = gc.get_objects()
     assert sum(type(thing) is Exchange for thing in objects) == 0
-    assert sum(isinstance(thing, Channel) and not thing.closed for thing in objects) <= MAX_IDLE_CONNECTIONS
+    # By its type: isinstance asks each object for its class, and other libraries' objects warn at that.
+    channels = [thing for thing in objects if issubclass(type(thing), Channel)]
+    assert sum(not channel.closed for channel in channels) <= MAX_IDLE_CONNECTIONS
     bugs = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert bugs == []
     assert httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), timeout=5).status_code == 200
@@ -218,7 +220,7 @@ async def ask(gateway: RunningGateway, count: int, chance: random.Random) -> Cou
             stream = chance.random() < 0.6
             try:
                 answer = await client.post(f"{gateway.base_url}/chat/completions", json=chat(stream=stream))
-            except httpx.RemoteProtocolError:
+            except (httpx.RemoteProtocolError, httpx.ReadError):
                 ends["broken off"] += 1  # a large answer that did not come whole
                 continue
             assert answer.status_code != 500, answer.content

@@ -156,7 +156,9 @@ def test_a_refused_insert_tells_nothing_of_its_rows(clean_store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("supervisor", "said"), [(os.getpid(), "starts it again; "), (2**30, "start it with")]
+    ("supervisor", "said"),
+    [(os.getpid(), "starts it again; "), (2**30, "start it with")],
+    ids=["runs", "gone"],
 )
 def test_a_store_that_up_starts_again_is_told_from_one_that_nobody_runs(
     tmp_path: Path, supervisor: int, said: str
