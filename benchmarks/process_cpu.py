@@ -1,0 +1,91 @@
+"""CPU time and memory of processes, from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Stat(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `/proc/PID/stat`: the parent, CPU ticks of the process and of its children that ended, pages in memory."""
+
+    parent: int
+    ticks: int
+    ended_children_ticks: int
+    resident_pages: int
+
+
+def parse_stat(text: str) -> Stat:
+    """Read one line of `/proc/PID/stat`. The name in it may hold blanks and parentheses."""
+    fields = text.rpartition(")")[2].split()
+    return Stat(
+        parent=int(fields[1]),
+        ticks=int(fields[11]) + int(fields[12]),
+        ended_children_ticks=int(fields[13]) + int(fields[14]),
+        resident_pages=int(fields[21]),
+    )
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None where the process has ended."""
+    try:
+        return parse_stat(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def tree(roots: Iterable[int], parents: dict[int, int]) -> set[int]:
+    """*roots* and all that descend from them, where *parents* maps a process to its parent."""
+    found = set(roots)
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= more
+        grown = bool(more)
+    return found
+
+
+def process_tree(roots: Iterable[int]) -> set[int]:
+    """The living processes at and under *roots*."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (stat := read_stat(int(entry.name))) is not None:
+            parents[int(entry.name)] = stat.parent
+    return tree(roots, parents) & (parents.keys() | set(roots))
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """User + system time so far of *pids* and of their children that have ended."""
+    stats = [stat for pid in pids if (stat := read_stat(pid)) is not None]
+    return sum(stat.ticks + stat.ended_children_ticks for stat in stats) / TICKS_PER_S
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that *pid* holds, shared pages included; 0 where it has ended."""
+    stat = read_stat(pid)
+    return stat.resident_pages * PAGE_BYTES if stat is not None else 0
+
+
+def threads(pid: int) -> list[int]:
+    """The threads of *pid*, itself among them."""
+    try:
+        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except FileNotFoundError:
+        return []
+
+
+def pin(pid: int, cores: Iterable[int], nice: int = 0) -> None:
+    """Let *pid* and all its threads run on *cores* only, at *nice*. Threads that end meanwhile are let go."""
+    cores = set(cores)
+    for thread in threads(pid):
+        try:
+            os.sched_setaffinity(thread, cores)
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
+        except ProcessLookupError:
+            continue
