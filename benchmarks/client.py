@@ -1,7 +1,7 @@
 """What the two clients of our own share: how they are asked, and how they tell what they found.
 
-A client is a process of its own. It prints `measuring` when its warm-up is over, and one line of JSON at the end
-of the measured time, so that whoever started it reads the CPU of the contender at these two moments.
+A client is a process of its own. It prints `measuring` when its warm-up is over, and one line of JSON at the
+end of the measured time, so that whoever started it reads the CPU of the contender at these two moments.
 """
 
 from __future__ import annotations
@@ -47,10 +47,13 @@ def read_asked(argument: str) -> Asked:
     return msgspec.json.decode(argument, type=Asked)
 
 
-def times_of(seconds: list[float], errors: int, measured_s: float, warm_answers: int) -> Times:
-    """What was found, from the time that each answer took."""
+def times_of(
+    seconds: list[float], errors: int, measured_s: float, warm_answers: int, refusal: str = ""
+) -> Times:
+    """What was found, from the time that each answer took. Raises BenchmarkError where there was none."""
     if not seconds:
-        raise BenchmarkError(f"nothing was answered within {measured_s:.0f} s, {errors} errors")
+        said = f"; the last one: {refusal}" if refusal else ""
+        raise BenchmarkError(f"nothing was answered within {measured_s:.0f} s, {errors} errors{said}")
     return Times(
         answers=len(seconds),
         errors=errors,
@@ -73,7 +76,7 @@ def run_client(module: str, asked: Asked, core: int, between: Callable[[], None]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=prepared(core),
+        preexec_fn=prepared(core),  # noqa: PLW1509 -- no thread runs while this forks
     )
     too_late = threading.Timer(within_s, process.kill)
     too_late.start()

@@ -16,13 +16,15 @@ Done = Callable[["Connection", bool], None]
 
 
 class Connection(asyncio.Protocol):
-    """Sends a request and calls back once its answer has ended; the second argument says whether it was whole.
+    """Sends a request and calls back once its answer has ended, and says whether it was whole and a success.
 
-    `first_at` is when the first byte of the body of the answer came, on `time.monotonic`'s clock.
+    `first_at` is when the first byte of the answer's body came, on `time.monotonic`'s clock; `refusal` is the
+    first line of the last answer that was no success.
     """
 
     def __init__(self) -> None:
         self.first_at = 0.0
+        self.refusal = ""
         self._done: Done | None = None
         self._received = b""
         self._left: int | None = None  # of the body, where its length is known
@@ -37,7 +39,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's own class
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- why does not matter
         self._transport = None
         self._finish(whole=False)
 
@@ -85,6 +87,8 @@ class Connection(asyncio.Protocol):
         self._received = b""
         self.first_at = 0.0
         self._ok = head.startswith(b"HTTP/1.1 200")
+        if not self._ok:
+            self.refusal = head.partition(b"\r\n")[0].decode("latin-1")
         length = _LENGTH.search(head)
         if length is not None:
             self._left = int(length[1])

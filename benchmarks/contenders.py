@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -80,12 +80,12 @@ def _litellm(place: Place) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def _serving(
-    place: Place, command: list[str], port: int, headers: dict[str, str] = {}, env: dict[str, str] = {}
+    place: Place, command: list[str], port: int, headers: Mapping[str, str] = {}, env: Mapping[str, str] = {}
 ) -> Iterator[Running]:
     log = place.folder / "log"
     with started(command, core=place.cores.workers[0], log=log, env=env, cwd=place.folder) as process:
         wait_answering(process, port, headers, log, READY_WITHIN_S)
-        yield Running(port=port, headers=headers, workers=[process.pid])
+        yield Running(port=port, headers=dict(headers), workers=[process.pid])
 
 
 def _installed(name: str, path: str) -> Path:

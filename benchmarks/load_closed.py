@@ -1,6 +1,6 @@
 """Buffered requests in a closed loop, by `wrk`: it costs the load's core least of all.
 
-wrk runs twice, to warm up and to measure. A Lua script sends our requests and prints what wrk counted as JSON.
+wrk runs twice, to warm up and to measure. A Lua script sends our requests and prints what wrk counted.
 """
 
 from __future__ import annotations

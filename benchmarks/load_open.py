@@ -1,8 +1,8 @@
 """`python -m benchmarks.load_open JSON`: buffered requests that arrive whether or not the last was answered.
 
-Arrivals are a Poisson process from a seed: two runs with one seed have the same. A request counts from the moment
-that it was due, so that one that a busy connection holds up is slow and not absent. A timer of the kernel wakes
-us at each: those of event loops round up to whole milliseconds, and would send in bursts.
+Arrivals are a Poisson process from a seed: two runs with one seed have the same. A request counts from the
+moment that it was due, so that one that a busy connection holds up is slow and not absent. A timer of the
+kernel wakes us at each: those of event loops round up to whole milliseconds, and would send in bursts.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def _give_out(cores: Cores, gateway: list[int], beside: Mapping[str, int]) -> No
     for number, pid in enumerate(gateway):
         pin(pid, [cores.workers[number % len(cores.workers)]])
     for pid in beside.values():
-        pin(pid, cores.beside, NICE_BESIDE if cores.shared else 0)
+        pin(pid, cores.beside, NICE_BESIDE if cores.shared else None)
 
 
 def dropped(paths: Paths) -> int:

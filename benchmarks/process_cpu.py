@@ -8,12 +8,14 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.types import BenchmarkError
+
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Stat(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `/proc/PID/stat`: the parent, CPU ticks of the process and of its children that ended, pages in memory."""
+    """Of `/proc/PID/stat`: parent, CPU ticks of it and of its children that ended, pages in memory."""
 
     parent: int
     ticks: int
@@ -72,6 +74,22 @@ def resident_bytes(pid: int) -> int:
     return stat.resident_pages * PAGE_BYTES if stat is not None else 0
 
 
+def most_resident_bytes(pid: int) -> int:
+    """The most memory that *pid* has held since it began. Raises BenchmarkError where it has ended."""
+    try:
+        return parse_most(Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise BenchmarkError(f"process {pid} has ended") from error
+
+
+def parse_most(status: str) -> int:
+    """`VmHWM` of `/proc/PID/status`, in bytes."""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise BenchmarkError("a process without memory has ended")
+
+
 def threads(pid: int) -> list[int]:
     """The threads of *pid*, itself among them."""
     try:
@@ -80,12 +98,26 @@ def threads(pid: int) -> list[int]:
         return []
 
 
-def pin(pid: int, cores: Iterable[int], nice: int = 0) -> None:
+def busy_s(cores: Iterable[int]) -> float:
+    """How long *cores* have worked so far, for whomever."""
+    return parse_busy(Path("/proc/stat").read_text(encoding="utf-8"), set(cores))
+
+
+def parse_busy(text: str, cores: set[int]) -> float:
+    """The same, from `/proc/stat`: all that is not idling and not waiting for a disk."""
+    wanted = {f"cpu{core}" for core in cores}
+    lines = [fields for line in text.splitlines() if (fields := line.split())[:1] and fields[0] in wanted]
+    # user nice system idle iowait irq softirq steal; guests are in user already
+    return sum(int(field) for line in lines for field in [*line[1:4], *line[6:9]]) / TICKS_PER_S
+
+
+def pin(pid: int, cores: Iterable[int], nice: int | None = None) -> None:
     """Let *pid* and all its threads run on *cores* only, at *nice*. Threads that end meanwhile are let go."""
     cores = set(cores)
     for thread in threads(pid):
         try:
             os.sched_setaffinity(thread, cores)
-            os.setpriority(os.PRIO_PROCESS, thread, nice)
+            if nice is not None:
+                os.setpriority(os.PRIO_PROCESS, thread, nice)
         except ProcessLookupError:
             continue

@@ -42,6 +42,14 @@ def raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
 
 
+def set_priority(nice: int) -> None:
+    """Let this process and its children run at *nice*. Raises BenchmarkError where they may not."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, nice if nice != 0 else os.getpriority(os.PRIO_PROCESS, 0))
+    except PermissionError as error:
+        raise BenchmarkError(f"--nice {nice} takes root") from error
+
+
 @contextlib.contextmanager
 def interruptible(within_s: float) -> Iterator[None]:
     """Turn signals to end, and the end of *within_s*, into exceptions, so that everything is cleaned up."""
@@ -101,7 +109,7 @@ def started(
                 cwd=cwd,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=prepared(core),
+                preexec_fn=prepared(core),  # noqa: PLW1509 -- no thread runs while this forks
             )
     except OSError as error:
         raise BenchmarkError(f"{argv[0]} could not be started: {error.strerror}") from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of *values* that at least *percent* % of them do not exceed. Raises ValueError for none."""
+    """The smallest of *values* that *percent* % of them do not exceed. Raises ValueError for none."""
     if not values:
         raise ValueError("no values have no percentile")
     ordered = sorted(values)

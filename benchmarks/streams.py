@@ -28,9 +28,8 @@ class Streams:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         target = asked.target
-        self._requests = itertools.cycle(
-            requests(stream=True, sessions=target.sessions, more=target.headers)
-        )
+        self._requests = itertools.cycle(requests(stream=True, sessions=target.sessions, more=target.headers))
+        self._refusal = ""
         self.measuring = False
         self.errors = 0
         self.warm_answers = 0
@@ -48,7 +47,7 @@ class Streams:
         measured_s = time.monotonic() - started_at
         for lane in lanes:
             lane.cancel()
-        return times_of(self.first_s, self.errors, measured_s, self.warm_answers)
+        return times_of(self.first_s, self.errors, measured_s, self.warm_answers, self._refusal)
 
     async def _lane(self, number: int) -> None:
         await asyncio.sleep(self._asked.warm_s * SPREAD * number / self._asked.streams)
@@ -74,8 +73,14 @@ class Streams:
         """Whether one stream was whole, and the seconds until its first token."""
         ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         sent_at = time.monotonic()
-        connection.send(next(self._requests), lambda _, ok: ended.cancelled() or ended.set_result(ok))
+
+        def done(_: Connection, ok: bool) -> None:
+            if not ended.done():  # a lane that was cut off has cancelled it
+                ended.set_result(ok)
+
+        connection.send(next(self._requests), done)
         ok = await ended
+        self._refusal = connection.refusal or self._refusal
         return ok, connection.first_at - sent_at
 
 

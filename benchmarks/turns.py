@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.client import Asked, Target, run_client
 from benchmarks.contenders import STARTS
 from benchmarks.load_closed import ClosedLoop
 from benchmarks.place import Place, Running
-from benchmarks.process_cpu import cpu_s, process_tree
+from benchmarks.process_cpu import busy_s, cpu_s, process_tree
 from benchmarks.types import BenchmarkError, Cores, Load, Missing, Parameters, Times, Turn
 from benchmarks.upstream import buffered_upstream, streaming_upstream
 from benchmarks.wire import CHUNKS
@@ -36,11 +38,11 @@ class Bench:
         self.cores = cores
         self.turns: list[Turn] = []
         self.missing: list[Missing] = []
-        self._folder = folder
+        self.folder = folder
         self._say = say
 
     def rounds(self, load: Load, contenders: Sequence[str], rate: float = 0.0) -> None:
-        """Every contender once in each round, one after the other. One that fails is left out from then on."""
+        """Every contender once in each round, one after the other. One that fails is left out afterwards."""
         out: set[str] = set()
         for number in range(self.parameters.rounds):
             for name in contenders:
@@ -57,27 +59,40 @@ class Bench:
                     self._say(f"{load}, round {number + 1}: {described(turn)}")
 
     @contextlib.contextmanager
+    def reporting(self, what: str) -> Iterator[None]:
+        """Where the block raises BenchmarkError, *what* is missing for that reason, and the run goes on."""
+        try:
+            yield
+        except BenchmarkError as error:
+            self.missing.append(Missing(what=what, why=str(error)))
+            self._say(f"{what} is missing: {error}")
+
+    @contextlib.contextmanager
     def running(self, name: str, load: Load, gap_ms: float) -> Iterator[Running]:
         """A fresh contender in front of a fresh upstream. Raises BenchmarkError."""
-        folder = self._folder / f"{time.monotonic_ns()}"
+        folder = self.folder / f"{time.monotonic_ns()}"
         upstream = (
             streaming_upstream(folder / "upstream", self.cores.load, gap_ms)
             if load in OF_STREAMS
             else buffered_upstream(folder / "upstream", self.cores.load)
         )
-        with upstream as port:
-            place = Place(folder=folder, cores=self.cores, upstream=port)
-            with STARTS[name](place) as running:
-                yield running
+        try:
+            with upstream as port:
+                place = Place(folder=folder, cores=self.cores, upstream=port)
+                with STARTS[name](place) as running:
+                    yield running
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _turn(self, name: str, load: Load, number: int, rate: float) -> Turn:
         gap_ms = getattr(self.parameters, OF_STREAMS[load][1]) if load in OF_STREAMS else 0
         with self.running(name, load, gap_ms) as running:
-            spent: list[float] = []
+            looks: list[_Look] = []
             before = {what: cpu_s([pid]) for what, pid in running.beside.items()}
-            times = self._load(load, number, rate, running, lambda: spent.append(_cpu_of(running)))
-            if len(spent) != 2:
+            times = self._load(load, number, rate, running, lambda: looks.append(_look(running, self.cores)))
+            if len(looks) != 2:
                 raise BenchmarkError("the load ended before it began to measure")
+            spent_s = looks[1].spent_s - looks[0].spent_s
             backlog_s = settle(list(running.beside.values())) if running.beside else None
             # What works beside a worker worked for the answers of the warm-up too.
             served = times.answers + times.warm_answers
@@ -87,7 +102,8 @@ class Bench:
                 load=load,
                 round=number,
                 times=times,
-                cpu_us=(spent[1] - spent[0]) / times.answers * 1e6 if running.workers else None,
+                cpu_us=spent_s / times.answers * 1e6 if running.workers else None,
+                others_share=_others(looks[0], looks[1]) if running.workers else None,
                 beside_us={what: (after[what] - before[what]) / served * 1e6 for what in before},
                 backlog_s=backlog_s,
                 dropped=running.dropped() if running.dropped is not None else None,
@@ -101,7 +117,7 @@ class Bench:
         target = Target(port=running.port, headers=running.headers, sessions=asked.sessions)
         match load:
             case "buffered":
-                folder = self._folder / "wrk"
+                folder = self.folder / "wrk"
                 closed = ClosedLoop(target, connections=asked.connections, core=core, folder=folder)
                 return closed.measured(asked.warm_s, asked.measure_s, between)
             case "open loop":
@@ -115,14 +131,28 @@ class Bench:
                 )
             case "first token":
                 warm_s = CHUNKS * asked.many_gap_ms / 1000 * FIRST_ANSWERS
-                wish = Asked(
-                    target=target, warm_s=warm_s, measure_s=asked.many_s, streams=asked.many_streams
-                )
+                wish = Asked(target=target, warm_s=warm_s, measure_s=asked.many_s, streams=asked.many_streams)
         return run_client("benchmarks.streams", wish, core, between)
 
 
-def _cpu_of(running: Running) -> float:
-    return cpu_s(process_tree(running.workers))
+class _Look(NamedTuple):
+    """What was spent up to a moment: by the contender, and on the cores that it may use by everyone."""
+
+    at: float
+    spent_s: float
+    busy_s: float
+    cores: int
+
+
+def _look(running: Running, cores: Cores) -> _Look:
+    used = cores.workers[: max(1, len(running.workers))]
+    return _Look(time.monotonic(), cpu_s(process_tree(running.workers)), busy_s(used), len(used))
+
+
+def _others(first: _Look, last: _Look) -> float:
+    """The share of the contender's cores that went to everyone else, interrupts of its own included."""
+    others_s = (last.busy_s - first.busy_s) - (last.spent_s - first.spent_s)
+    return max(0.0, others_s / (last.at - first.at) / first.cores)
 
 
 def settle(pids: list[int], within_s: float = SETTLE_WITHIN_S) -> float:

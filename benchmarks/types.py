@@ -18,6 +18,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
     quick: bool = False
     rounds: int = 3
+    nice: int = 0  # of load, upstream and contender
     warm_s: float = 2.0
     measure_s: float = 4.0
     connections: int = 32  # closed loop, buffered
@@ -68,13 +69,16 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender under one load in one round. CPU is user + system time, in microseconds for each answer."""
+    """One contender under one load in one round. CPU is user + system time in microseconds per answer."""
 
     contender: str
     load: Load
     round: int
     times: Times
     cpu_us: float | None = None  # of the contender itself; None for `direct`
+    others_share: float | None = (
+        None  # of the contender's core: what everyone else took while it was measured
+    )
     beside_us: dict[str, float] = {}  # of the processes beside the worker, until they had nothing left to do
     backlog_s: float | None = None  # how long they needed for that
     dropped: int | None = None  # traces that capture could not keep
@@ -86,7 +90,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     streams: int
     streams_errors: int
-    streams_bytes: int  # the most while the streams ran
+    streams_bytes: int  # the most until they had ended
     idle_bytes: int  # before them
     requests: list[tuple[int, int]]  # requests answered so far, resident bytes then
     request_errors: int

@@ -64,7 +64,7 @@ END = framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 def headers(session: str, more: Mapping[str, str]) -> dict[str, str]:
-    """What every request carries, whoever gets it: a key and a session, and what one contender needs *more*."""
+    """What every request carries, whoever gets it: a key and a session, and what a contender needs *more*."""
     return {
         "host": "127.0.0.1",
         "content-type": "application/json",
