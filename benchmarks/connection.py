@@ -10,6 +10,7 @@ from typing import cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
+_TEXT = re.compile(rb'"content":\s*"[^"]')
 _LAST_CHUNK = b"0\r\n\r\n"
 
 Done = Callable[["Connection", bool], None]
@@ -18,8 +19,9 @@ Done = Callable[["Connection", bool], None]
 class Connection(asyncio.Protocol):
     """Sends a request and calls back once its answer has ended, and says whether it was whole and a success.
 
-    `first_at` is when the first byte of the answer's body came, on `time.monotonic`'s clock; `refusal` is the
-    first line of the last answer that was no success.
+    `first_at` is when the first text of the answer came, on `time.monotonic`'s clock (0.0: none so far). The
+    chunk that opens a stream has none: a gateway may hold it back while it can still ask another upstream.
+    `refusal` is the first line of the last answer that was no success.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,7 @@ class Connection(asyncio.Protocol):
         self.refusal = ""
         self._done: Done | None = None
         self._received = b""
+        self._before_text = b""
         self._left: int | None = None  # of the body, where its length is known
         self._in_body = False
         self._ok = False
@@ -71,7 +74,7 @@ class Connection(asyncio.Protocol):
                 self._finish(whole=True)
             return
         if self.first_at == 0.0:
-            self.first_at = time.monotonic()
+            self._look_for_text(data)
         if self._left is not None:
             self._left -= len(data)
             if self._left <= 0:
@@ -84,7 +87,7 @@ class Connection(asyncio.Protocol):
     def _open(self, head: bytes) -> None:
         """Read the head: is it a success, and how does its body end?"""
         self._in_body = True
-        self._received = b""
+        self._received = self._before_text = b""
         self.first_at = 0.0
         self._ok = head.startswith(b"HTTP/1.1 200")
         if not self._ok:
@@ -94,6 +97,12 @@ class Connection(asyncio.Protocol):
             self._left = int(length[1])
         else:
             self._ok = self._ok and _CHUNKED.search(head) is not None
+
+    def _look_for_text(self, data: bytes) -> None:
+        self._before_text += data
+        if _TEXT.search(self._before_text):
+            self.first_at = time.monotonic()
+            self._before_text = b""
 
     def _finish(self, *, whole: bool) -> None:
         done, self._done = self._done, None

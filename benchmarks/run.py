@@ -50,7 +50,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.name is not None and not _NAME.match(options.name):
         parser.error("--name may hold letters, digits, dots, hyphens and underscores")
-    if min(options.rounds or 1, options.sessions or 1) < 1:
+    if any(number is not None and number < 1 for number in (options.rounds, options.sessions)):
         parser.error("--rounds and --sessions are at least 1")
     return options
 
@@ -59,7 +59,9 @@ def parameters_of(options: argparse.Namespace) -> Parameters:
     """How hard and how long, with what the command line changed."""
     base = QUICK if options.quick else Parameters()
     changes = {"rounds": options.rounds, "sessions": options.sessions, "nice": options.nice}
-    return msgspec.structs.replace(base, **{name: value for name, value in changes.items() if value})
+    return msgspec.structs.replace(
+        base, **{name: value for name, value in changes.items() if value is not None}
+    )
 
 
 def open_rate(bench: Bench) -> float:

@@ -12,8 +12,8 @@ PATH = "/v1/chat/completions"
 CHUNKS = 64
 PROMPT_BYTES = 1000
 
-_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word " * 130}, "finish_reason": "stop"}
-_USAGE = {"prompt_tokens": 250, "completion_tokens": 130, "total_tokens": 380}
+_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word " * 150}, "finish_reason": "stop"}
+_USAGE = {"prompt_tokens": 250, "completion_tokens": 150, "total_tokens": 400}
 
 
 def _compact(value: dict[str, Any]) -> bytes:
