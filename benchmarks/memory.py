@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from benchmarks.client import Asked, Target, run_client
 from benchmarks.load_closed import ClosedLoop
+from benchmarks.place import Running
 from benchmarks.process_cpu import most_resident_bytes, resident_bytes
 from benchmarks.turns import FIRST_ANSWERS, Bench, settle
-from benchmarks.types import BenchmarkError, Memory, Parameters
+from benchmarks.types import BenchmarkError, Memory
 from benchmarks.wire import CHUNKS
 
 SLICE_S = 4  # of load between two looks at the memory; the recorder catches up in between
@@ -32,7 +33,7 @@ def measure_memory(bench: Bench, say: Callable[[str], None]) -> Memory:
         target = Target(port=running.port, sessions=asked.sessions)
         folder = bench.folder / "wrk"
         load = ClosedLoop(target, connections=asked.connections, core=bench.cores.load, folder=folder)
-        samples, errors = _many_requests(load, running.workers[0], list(running.beside.values()), asked)
+        samples, errors = _many_requests(load, running, bench)
         for answered, resident in (samples[0], samples[-1]):
             say(f"memory: {resident / 1e6:.1f} MB after {answered} requests")
     return Memory(
@@ -45,10 +46,9 @@ def measure_memory(bench: Bench, say: Callable[[str], None]) -> Memory:
     )
 
 
-def _many_requests(
-    load: ClosedLoop, worker: int, beside: list[int], asked: Parameters
-) -> tuple[list[tuple[int, int]], int]:
+def _many_requests(load: ClosedLoop, running: Running, bench: Bench) -> tuple[list[tuple[int, int]], int]:
     """Requests so far and resident bytes, from `requests_first` to `requests_last`; and how many failed."""
+    asked = bench.parameters
     samples: list[tuple[int, int]] = []
     answered = errors = 0
     for _ in range(LOAD_WITHIN_SLICES):
@@ -56,8 +56,8 @@ def _many_requests(
         answered += times.answers
         errors += times.errors
         if answered >= asked.requests_first:
-            samples.append((answered, resident_bytes(worker)))
+            samples.append((answered, resident_bytes(running.workers[0])))
         if answered >= asked.requests_last:
             return samples, errors
-        settle(beside, SETTLE_WITHIN_S)
+        settle(running, bench.cores, SETTLE_WITHIN_S)
     raise BenchmarkError(f"{answered} requests took too long, {asked.requests_last} were asked for")

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from benchmarks.place import Place, Running
-from benchmarks.process_cpu import pin
+from benchmarks.priority import NICE_BESIDE, own_nice, pin
 from benchmarks.processes import free_port, started, wait_answering
 from benchmarks.types import BenchmarkError, Cores
 from benchmarks.wire import KEY, MODEL
@@ -32,7 +32,6 @@ KEY_VARIABLE = "TRACETUNE_BENCHMARK_KEY"
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 60.0
 STORE_WITHIN_S = 10.0
-NICE_BESIDE = 19  # of the processes beside the worker where they share the load's core
 SHARED_MEMORY_BYTES = 4_000_000_000  # as much as one turn leaves behind at most; nothing may be dropped
 SPOOL_BYTES = 20_000_000_000
 CONCURRENT = 4096
@@ -119,9 +118,9 @@ def _wait_up(process: subprocess.Popen[bytes], paths: Paths, log: Path) -> dict[
 def _give_out(cores: Cores, gateway: list[int], beside: Mapping[str, int]) -> None:
     """Each worker its core, as far as there are some; what works beside them keeps off the load's toes."""
     for number, pid in enumerate(gateway):
-        pin(pid, [cores.workers[number % len(cores.workers)]])
+        pin(pid, [cores.workers[number % len(cores.workers)]], own_nice())
     for pid in beside.values():
-        pin(pid, cores.beside, NICE_BESIDE if cores.shared else None)
+        pin(pid, cores.beside, NICE_BESIDE if cores.shared else own_nice())
 
 
 def dropped(paths: Paths) -> int:

@@ -90,34 +90,17 @@ def parse_most(status: str) -> int:
     raise BenchmarkError("a process without memory has ended")
 
 
-def threads(pid: int) -> list[int]:
-    """The threads of *pid*, itself among them."""
-    try:
-        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
-    except FileNotFoundError:
-        return []
-
-
 def busy_s(cores: Iterable[int]) -> float:
     """How long *cores* have worked so far, for whomever."""
     return parse_busy(Path("/proc/stat").read_text(encoding="utf-8"), set(cores))
 
 
 def parse_busy(text: str, cores: set[int]) -> float:
-    """The same, from `/proc/stat`: all that is not idling and not waiting for a disk."""
+    """The same, from `/proc/stat`: the time of processes, and what the machine's host took.
+
+    Interrupts are left out, as they are in the CPU time of processes: most of them are the load's own packets.
+    """
     wanted = {f"cpu{core}" for core in cores}
     lines = [fields for line in text.splitlines() if (fields := line.split())[:1] and fields[0] in wanted]
     # user nice system idle iowait irq softirq steal; guests are in user already
-    return sum(int(field) for line in lines for field in [*line[1:4], *line[6:9]]) / TICKS_PER_S
-
-
-def pin(pid: int, cores: Iterable[int], nice: int | None = None) -> None:
-    """Let *pid* and all its threads run on *cores* only, at *nice*. Threads that end meanwhile are let go."""
-    cores = set(cores)
-    for thread in threads(pid):
-        try:
-            os.sched_setaffinity(thread, cores)
-            if nice is not None:
-                os.setpriority(os.PRIO_PROCESS, thread, nice)
-        except ProcessLookupError:
-            continue
+    return sum(int(field) for line in lines for field in [*line[1:4], line[8]]) / TICKS_PER_S

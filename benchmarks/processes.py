@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from benchmarks.priority import own_nice, set_session_nice
 from benchmarks.types import BenchmarkError
 from benchmarks.wire import PATH, body, headers
 
@@ -40,14 +41,6 @@ def raise_open_files() -> None:
     if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
         raise BenchmarkError(f"{OPEN_FILES} open files are needed, {hard} are allowed; raise `ulimit -Hn`")
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
-
-
-def set_priority(nice: int) -> None:
-    """Let this process and its children run at *nice*. Raises BenchmarkError where they may not."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, nice if nice != 0 else os.getpriority(os.PRIO_PROCESS, 0))
-    except PermissionError as error:
-        raise BenchmarkError(f"--nice {nice} takes root") from error
 
 
 @contextlib.contextmanager
@@ -79,6 +72,8 @@ def prepared(core: int) -> Callable[[], None]:
         if os.getppid() != parent:
             os._exit(1)
         os.sched_setaffinity(0, {core})
+        if (nice := own_nice()) != 0:
+            set_session_nice("self", nice)
 
     return prepare
 

@@ -22,7 +22,8 @@ from benchmarks.contenders import STARTS
 from benchmarks.figures import of_round
 from benchmarks.machine import commit, this_machine, versions
 from benchmarks.memory import measure_memory
-from benchmarks.processes import interruptible, raise_open_files, set_priority
+from benchmarks.priority import set_nice, set_session_nice
+from benchmarks.processes import interruptible, raise_open_files
 from benchmarks.quantiles import median
 from benchmarks.report import Result, table, write
 from benchmarks.turns import Bench
@@ -106,7 +107,9 @@ def _now() -> str:
 def run(parameters: Parameters, parts: list[str], name: str) -> Result:
     """Measure. Raises BenchmarkError where the machine does not allow it, or it takes too long."""
     raise_open_files()
-    set_priority(parameters.nice)
+    if parameters.nice != 0:
+        set_nice(0, parameters.nice)
+        set_session_nice("self", parameters.nice)
     cores = share_cores(sorted(os.sched_getaffinity(0)))
     machine, began_at = this_machine(), _now()
     with tempfile.TemporaryDirectory(prefix="tracetune-benchmark-") as folder:

@@ -13,6 +13,7 @@ from benchmarks.client import Asked, Target, run_client
 from benchmarks.contenders import STARTS
 from benchmarks.load_closed import ClosedLoop
 from benchmarks.place import Place, Running
+from benchmarks.priority import NICE_BESIDE, own_nice, pin
 from benchmarks.process_cpu import busy_s, cpu_s, process_tree
 from benchmarks.types import BenchmarkError, Cores, Load, Missing, Parameters, Times, Turn
 from benchmarks.upstream import buffered_upstream, streaming_upstream
@@ -93,7 +94,7 @@ class Bench:
             if len(looks) != 2:
                 raise BenchmarkError("the load ended before it began to measure")
             spent_s = looks[1].spent_s - looks[0].spent_s
-            backlog_s = settle(list(running.beside.values())) if running.beside else None
+            backlog_s = settle(running, self.cores) if running.beside else None
             # What works beside a worker worked for the answers of the warm-up too.
             served = times.answers + times.warm_answers
             after = {what: cpu_s([pid]) for what, pid in running.beside.items()}
@@ -150,13 +151,18 @@ def _look(running: Running, cores: Cores) -> _Look:
 
 
 def _others(first: _Look, last: _Look) -> float:
-    """The share of the contender's cores that went to everyone else, interrupts of its own included."""
+    """The share of the contender's cores that went to everyone else."""
     others_s = (last.busy_s - first.busy_s) - (last.spent_s - first.spent_s)
     return max(0.0, others_s / (last.at - first.at) / first.cores)
 
 
-def settle(pids: list[int], within_s: float = SETTLE_WITHIN_S) -> float:
-    """Wait until *pids* have nothing left to do, at most *within_s*; the seconds it took."""
+def settle(running: Running, cores: Cores, within_s: float = SETTLE_WITHIN_S) -> float:
+    """Wait until what works beside the workers has nothing left to do, at most *within_s*.
+
+    Returns the seconds it took. Nothing is held back meanwhile: whoever starves looks idle.
+    """
+    pids = list(running.beside.values())
+    _set_pace(pids, cores, own_nice())
     started_at, before = time.monotonic(), cpu_s(pids)
     while time.monotonic() - started_at < within_s:
         time.sleep(SETTLE_POLL_S)
@@ -164,7 +170,14 @@ def settle(pids: list[int], within_s: float = SETTLE_WITHIN_S) -> float:
         if now - before < SETTLED_SHARE * SETTLE_POLL_S:
             break
         before = now
+    _set_pace(pids, cores, NICE_BESIDE)
     return time.monotonic() - started_at
+
+
+def _set_pace(pids: list[int], cores: Cores, nice: int) -> None:
+    if cores.shared:
+        for pid in pids:
+            pin(pid, cores.beside, nice)
 
 
 def described(turn: Turn) -> str:
