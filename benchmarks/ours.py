@@ -19,6 +19,7 @@ from benchmarks.priority import NICE_BESIDE, own_nice, pin
 from benchmarks.processes import free_port, started, wait_answering
 from benchmarks.types import BenchmarkError, Cores
 from benchmarks.wire import KEY, MODEL
+from benchmarks.work_folder import CONFIGURATION
 from gateway.config.load import load_config
 from gateway.errors import TracetuneError
 from gateway.metric_slots import SlotReader
@@ -70,7 +71,7 @@ def configuration(folder: Path, port: int, upstream: int, *, capture: str, worke
 @contextlib.contextmanager
 def _up(place: Place, *, capture: str, workers: int) -> Iterator[Running]:
     port = free_port()
-    path, log = place.folder / "tracetune.yaml", place.folder / "log"
+    path, log = place.folder / CONFIGURATION, place.folder / "log"
     wanted = configuration(place.folder, port, place.upstream, capture=capture, workers=workers)
     path.write_text(yaml.safe_dump(wanted))
     paths = paths_of(load_config(path))

@@ -98,7 +98,7 @@ def busy_s(cores: Iterable[int]) -> float:
 def parse_busy(text: str, cores: set[int]) -> float:
     """The same, from `/proc/stat`: the time of processes, and what the machine's host took.
 
-    Interrupts are left out, as they are in the CPU time of processes: most of them are the load's own packets.
+    Interrupts are left out, as they are in the CPU time of processes: most are the load's own packets.
     """
     wanted = {f"cpu{core}" for core in cores}
     lines = [fields for line in text.splitlines() if (fields := line.split())[:1] and fields[0] in wanted]

@@ -13,7 +13,6 @@ import datetime as dt
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -28,6 +27,7 @@ from benchmarks.quantiles import median
 from benchmarks.report import Result, table, write
 from benchmarks.turns import Bench
 from benchmarks.types import QUICK, BenchmarkError, Memory, Parameters, share_cores
+from benchmarks.work_folder import work_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
 RUN_WITHIN_S = 3600.0
@@ -112,8 +112,8 @@ def run(parameters: Parameters, parts: list[str], name: str) -> Result:
         set_session_nice("self", parameters.nice)
     cores = share_cores(sorted(os.sched_getaffinity(0)))
     machine, began_at = this_machine(), _now()
-    with tempfile.TemporaryDirectory(prefix="tracetune-benchmark-") as folder:
-        bench = Bench(parameters, cores, Path(folder), progress)
+    with work_folder() as folder:
+        bench = Bench(parameters, cores, folder, progress)
         rate, memory = measure(bench, parts)
     return Result(
         name=name,

@@ -61,11 +61,11 @@ def test_the_most_memory_is_in_bytes() -> None:
         parse_most("Name:\tx\n")
 
 
-def test_a_core_is_busy_with_all_but_idling_and_waiting_for_disks_and_guests_count_once() -> None:
+def test_a_core_is_busy_with_processes_and_what_the_host_took_and_guests_count_once() -> None:
     text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 1000 2000 8 16 32 64 128\ncpu1 100 0 0 0 0 0 0 0 0 0\ncpu10 5 0 0 0 0 0 0 0 0 0\n"
 
-    assert parse_busy(text, {0}) == 63 / TICKS_PER_S
-    assert parse_busy(text, {0, 1}) == 163 / TICKS_PER_S
+    assert parse_busy(text, {0}) == 39 / TICKS_PER_S
+    assert parse_busy(text, {0, 1}) == 139 / TICKS_PER_S
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 100))
