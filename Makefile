@@ -58,8 +58,9 @@ format: setup ## Apply formatting and safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## Measure the request path; prints JSON
-	@$(BIN)/python benchmarks/request_path.py
+bench: setup ## Measure ours beside other gateways: one table and one JSON; BENCH=--quick for a short look
+	@$(BIN)/python -m benchmarks.install
+	@$(BIN)/python -m benchmarks.run $(BENCH)
 
 clean: ## Remove what demo and tests wrote; keeps the environment and the model
 	@rm -rf demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

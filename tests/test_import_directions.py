@@ -34,14 +34,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.control.types",
     ),
     "demo": ("demo", "gateway", "judges", "learner"),
+    "benchmarks": ("benchmarks", "gateway"),
 }
 # Heavy libraries that must not be imported when a module is: they are loaded inside the functions that need them.
 FORBIDDEN = {
     "gateway": {"torch", "transformers", "peft", "trl", "datasets", "accelerate"},
     "judges": {"torch", "transformers", "peft", "trl", "datasets", "accelerate"},
 }
-OURS = ("gateway", "judges", "learner", "demo")
-FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
+OURS = ("gateway", "judges", "learner", "demo", "benchmarks")
+FILES = sorted(
+    path
+    for package in OURS
+    for path in (ROOT / package).rglob("*.py")
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)  # installed, not ours
+)
 
 
 def module_of(path: Path) -> str:
