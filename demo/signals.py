@@ -21,11 +21,14 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
     def interrupt(number: int, _frame: object) -> None:
         if not came:
             came.append(number)
+            if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background was started so
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.raise_signal(signal.SIGINT)  # so that asyncio cancels its tasks in order
 
     # One that is ignored, as SIGHUP under nohup, stays so.
     caught = [number for number in ENDING[1:] if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in caught}
+    before = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    before |= {number: signal.signal(number, interrupt) for number in caught}
     try:
         yield
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ from tests.support.tiny_model import make_tiny_model
 
 # Two stand-ins run while the block lasts; the block is where the demo is most of the time, in asyncio.
 DEMO = """
-import asyncio, sys
+import asyncio, signal, sys
 from contextlib import ExitStack
 from pathlib import Path
 from demo.directory import fresh
@@ -29,8 +29,11 @@ from demo.processes import running
 from demo.signals import ended_as_by_ctrl_c
 
 data = Path(sys.argv[1])
+# As this test runs itself says nothing of how the demo is started.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[2] == "background" else signal.default_int_handler)
 with ended_as_by_ctrl_c(), fresh(data), ExitStack() as processes:
-    for port in sys.argv[2:]:
+    for port in sys.argv[3:]:
         argv = [sys.executable, "-m", "demo.frontier", "--port", port, "--delay-s", "0"]
         url = f"http://127.0.0.1:{port}/v1/models"
         processes.enter_context(running("stand-in", argv, url, data / "logs" / f"{port}.log", keep=False))
@@ -40,11 +43,11 @@ with ended_as_by_ctrl_c(), fresh(data), ExitStack() as processes:
 
 
 class Demo:
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, how: str = "foreground") -> None:
         self.data = data
         self.ports = [free_port(), free_port()]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DEMO, str(data), *map(str, self.ports)],
+            [sys.executable, "-c", DEMO, str(data), how, *map(str, self.ports)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -71,9 +74,10 @@ def to_its_group_and_twice(demo: Demo) -> None:
     demo.process.terminate()
 
 
+@pytest.mark.parametrize("how", ["foreground", "background"])
 @pytest.mark.parametrize("send", [to_it, to_its_group_and_twice])
-def test_sigterm_stops_all_that_was_started(tmp_path: Path, send: Callable[[Demo], None]) -> None:
-    demo = Demo(tmp_path / "data")
+def test_sigterm_stops_all_that_was_started(tmp_path: Path, send: Callable[[Demo], None], how: str) -> None:
+    demo = Demo(tmp_path / "data", how)
     assert [one.pid for one in occupants(demo.data, demo.ports)] == [demo.process.pid]
 
     send(demo)
