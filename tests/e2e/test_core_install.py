@@ -12,6 +12,7 @@ import pytest
 from gateway.cli.extras import extra_with
 from learner.errors import LearnerError
 from learner.runtime import check_installed
+from tests.support.inference import base_model_files
 from tests.support.system import ROOT, tracetune
 
 # Hides what only extras bring from every interpreter that is started with this on its path.
@@ -49,10 +50,7 @@ def core(tmp_path: Path) -> Path:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
     (tmp_path / "judge.py").write_text("def good(trace):\n    return True\n")
-    (tmp_path / "model").mkdir()
-    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
-        (tmp_path / "model" / name).touch()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    base_model_files(tmp_path / "model")
     (tmp_path / "tracetune.yaml").write_text(CONFIG)
     return tmp_path
 
