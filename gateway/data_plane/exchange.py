@@ -44,7 +44,8 @@ class Exchange:
     """A request as it comes in. `protocol` is where its answer goes.
 
     `keep_alive`: the connection serves on after it. `chunked`: its client knows chunks, as HTTP/1.0 does not.
-    `known`: what its head means, once somebody has read it.
+    `known`: what its head means, once somebody has read it. `session`: the one it names in place of that of
+    the known head.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Exchange:
         "length",
         "method",
         "protocol",
+        "session",
         "url",
     )
 
@@ -85,6 +87,7 @@ class Exchange:
         self.arrived = time.monotonic()
         self.fiber = Fiber()
         self.known: KnownHead | None = None
+        self.session: str | None = None
         self.length = 0  # of the body, as far as it has come
         self.finished = False  # its answer has gone out
         self.body_whole = False

@@ -127,6 +127,11 @@ def downstream(headers: Headers, own: Headers, *, keep_length: bool) -> Headers:
     return kept + own
 
 
+def session_of(value: bytes) -> str | None:
+    """The session that the header's *value* names."""
+    return value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
+
+
 def header_value(text: str) -> bytes:
     """*text* as a header value; what is not printable ASCII is percent-encoded."""
     return quote(text, safe=_SAFE_IN_HEADER).encode("ascii")
@@ -138,7 +143,7 @@ def _read_ours(own: OwnHeaders, name: bytes, value: bytes) -> None:
             key = name[len(_TAG) :][:MAX_TAG_BYTES].decode("latin-1")
             own.tags = {**own.tags, key: value[:MAX_TAG_BYTES].decode("utf-8", "replace")}
     elif name == b"x-tracetune-session":
-        own.session = value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
+        own.session = session_of(value)
     elif name == b"x-tracetune-user":
         own.subject = value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
     elif name == b"x-tracetune-variant":

@@ -20,6 +20,7 @@ from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
 from gateway.data_plane.head_memo import MAX_MISSES, HeadMemo, memo_of
+from gateway.data_plane.headers import session_of
 from gateway.upstream.deadlines import Sweeper
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
@@ -263,15 +264,17 @@ class GatewayProtocol(HttpToolsProtocol):
         memo, former = self._memo, self._remembered
         assert memo is not None
         assert former is not None, "a memo is of somebody"
-        body = memo.body_of(data)
-        if body is None:
+        known = memo.read(data)
+        if known is None:
             self._misses += 1
             return False
         exchange = Exchange(
             self, former.method, former.url, former.headers, keep_alive=True, chunked=former.chunked
         )
         exchange.known = former.known
-        exchange.feed(body)
+        if known.session is not None:
+            exchange.session = session_of(known.session)
+        exchange.feed(known.body)
         exchange.body_whole = True
         self._misses = 0
         self._memo_armed = False

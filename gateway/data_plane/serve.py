@@ -150,7 +150,7 @@ class DataPlane:
         view = read_body(trace.request)
         trace.model = view.model
         trace.stream = view.stream
-        trace.session = own.session or view.session or trace.trace_id
+        trace.session = exchange.session or own.session or view.session or trace.trace_id
         trace.subject = own.subject or view.subject
         trace.plan = live.planner.plan(
             view.model,

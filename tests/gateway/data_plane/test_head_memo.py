@@ -1,10 +1,11 @@
-"""A head is known again only where it is the same, byte for byte, but for the length of its body."""
+"""A head is known again only where it is the same, byte for byte, but for its body's length and its session."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,29 +15,97 @@ from tests.support.request_path import RunningGateway, chat, config_for, post_by
 from tests.support.upstream import ScriptedUpstream
 
 BODY = b'{"model": "bot"}'
-REQUEST = post_bytes(BODY, "/v1/chat/completions", "x-a: 1")
+PATH = "/v1/chat/completions"
+SESSION = "x-tracetune-session: s-1"
+REQUEST = post_bytes(BODY, PATH, "x-a: 1")
 MEMO = memo_of(REQUEST, len(BODY))
+# The session before the length, and after it.
+IN_SESSION = [
+    post_bytes(BODY, PATH, SESSION),
+    post_bytes(BODY, PATH).replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % SESSION.encode()),
+]
 
 
 def test_the_same_head_is_known_with_a_body_of_any_length():
     assert MEMO is not None
     for body in (b"x", b"y" * 100_000, BODY):
-        assert MEMO.body_of(post_bytes(body, "/v1/chat/completions", "x-a: 1")) == body
+        assert MEMO.read(post_bytes(body, PATH, "x-a: 1")) == (body, None)
 
 
 @given(st.integers(0, len(REQUEST) - 1), st.binary(max_size=3))
 def test_another_byte_is_another_head(at: int, bytes_there: bytes):
     assert MEMO is not None
     changed = REQUEST[:at] + bytes_there + REQUEST[at + 1 :]
-    body = MEMO.body_of(changed)
+    known = MEMO.read(changed)
     head = REQUEST[: -len(BODY)]
     digits = slice(head.index(b"content-length: ") + 16, len(head) - 4)
 
-    if body is not None:
-        length = changed[: len(changed) - len(body)]
+    if known is not None:
+        length = changed[: len(changed) - len(known.body)]
         assert length[: digits.start] == head[: digits.start]
         assert length.endswith(b"\r\n\r\n")
-        assert int(length[digits.start : -4]) == len(body)
+        assert int(length[digits.start : -4]) == len(known.body)
+
+
+@pytest.mark.parametrize("request_bytes", IN_SESSION, ids=["session first", "length first"])
+def test_the_same_head_is_known_in_any_session(request_bytes: bytes):
+    memo = memo_of(request_bytes, len(BODY))
+    assert memo is not None
+    for session in (b"s-1", b"s-2", b"a@b.example", b"x" * 500):
+        assert memo.read(request_bytes.replace(b"s-1", session)) == (BODY, session)
+    for session in (b"", b" s", b"s ", b"s\ts", b"s\x00", b"\xc3\xa9", b"s\r\nx-b: 1", b"x" * 600):
+        assert memo.read(request_bytes.replace(b"s-1", session)) is None
+
+
+@pytest.mark.parametrize("request_bytes", IN_SESSION, ids=["session first", "length first"])
+@given(st.data())
+def test_a_parser_reads_in_a_known_head_what_the_memo_does(request_bytes: bytes, data: st.DataObject):
+    memo = memo_of(request_bytes, len(BODY))
+    assert memo is not None
+    at = data.draw(st.integers(0, len(request_bytes)))
+    changed = request_bytes[:at] + data.draw(st.binary(max_size=3)) + request_bytes[at + 1 :]
+    known = memo.read(changed)
+
+    if known is not None:
+        parsed, original = Parsed(changed), Parsed(request_bytes)
+        assert parsed.whole
+        assert parsed.body == known.body
+        assert parsed.headers.pop(b"x-tracetune-session") == known.session
+        assert int(parsed.headers.pop(b"content-length")) == len(known.body)
+        del original.headers[b"x-tracetune-session"], original.headers[b"content-length"]
+        assert (parsed.url, parsed.headers) == (original.url, original.headers)
+
+
+class Parsed:
+    """What httptools makes of one request."""
+
+    def __init__(self, data: bytes) -> None:
+        self.url = self.body = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.whole = False
+        httptools.HttpRequestParser(self).feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        assert name.lower() not in self.headers
+        self.headers[name.lower()] = value
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        assert not self.whole
+        self.whole = True
+
+
+def test_a_head_with_two_sessions_is_known_with_these_two_alone():
+    two = post_bytes(BODY, PATH, SESSION, "X-Tracetune-Session : s-2")
+    memo = memo_of(two, len(BODY))
+    assert memo is not None
+    assert memo.read(two) == (BODY, None)
+    assert memo.read(two.replace(b"s-1", b"s-3")) is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +126,7 @@ def test_another_byte_is_another_head(at: int, bytes_there: bytes):
 )
 def test_what_is_not_one_whole_request_is_left_to_the_parser(data: bytes):
     assert MEMO is not None
-    assert MEMO.body_of(data) is None
+    assert MEMO.read(data) is None
 
 
 @pytest.mark.parametrize("more", ["transfer-encoding: chunked", "expect: 100-continue", "Content-Length: 16"])
@@ -95,7 +164,7 @@ def test_what_follows_a_known_head_is_answered_as_if_it_were_new(upstream: Scrip
         post_bytes(body(user="bb"), path, "x-a: 1", "x-tracetune-session: s1"),
         post_bytes(body(user="ccc"), path, "x-a: 2", "x-tracetune-session: s2"),
         post_bytes(b"{", path, "x-a: 2", "x-tracetune-session: s2"),
-        post_bytes(body(user="d"), path, "x-a: 2", "x-tracetune-session: s2"),
+        post_bytes(body(user="d"), path, "x-a: 2", "x-tracetune-session: s3"),
         b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n",
         post_bytes(body(user="e"), path, "x-a: 2", "x-tracetune-session: s2"),
     ]
@@ -106,7 +175,7 @@ def test_what_follows_a_known_head_is_answered_as_if_it_were_new(upstream: Scrip
     assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 3 + [b"400"] + [b"200"] * 3
     assert [received.json()["user"] for received in upstream.received] == ["a", "bb", "ccc", "d", "e"]
     assert [received.header("x-a") for received in upstream.received] == ["1", "1", "2", "2", "2"]
-    assert [trace.session for trace in traces if trace.status == 200] == ["s1", "s1", "s2", "s2", "s2"]
+    assert [trace.session for trace in traces if trace.status == 200] == ["s1", "s1", "s2", "s3", "s2"]
     assert len({trace.trace_id for trace in traces}) == 6
 
 
