@@ -9,6 +9,7 @@ from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError, Headers
+from gateway.data_plane.headers import LIMITS, downstream, lines_of
 from gateway.fiber import Fiber
 from gateway.quotas import limit_headers
 from gateway.traces.types import Outcome
@@ -77,15 +78,25 @@ def refuse(client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: 
     trace.status = error.status
     trace.settle(body)
     trace.finish(outcome, reason)
-    client_side.refuse(error, body, own_headers(trace) if trace.admitted else [])
+    client_side.refuse(error, body, own_lines(trace) if trace.admitted else b"")
 
 
-def own_headers(trace: OpenTrace) -> Headers:
-    """`x-tracetune-trace-id`, and `-route` and `-variant` where a route served the request.
+def answer_lines(trace: OpenTrace, headers: Headers, *, keep_length: bool = False) -> bytes:
+    """The lines of an answer's head: what an upstream's *headers* leave of theirs, and ours.
+
+    Where we say what is left of a key's limits, what the upstream says of its own is left out.
+    """
+    own = own_lines(trace)
+    says_limits = trace.reservation is not None and LIMITS in own
+    return downstream(headers, without_limits=says_limits, keep_length=keep_length) + own
+
+
+def own_lines(trace: OpenTrace) -> bytes:
+    """Our lines of an answer: `x-tracetune-trace-id`, and `-route` and `-variant` where a route served it.
 
     For a key with limits, what is left of them too (`x-ratelimit-…`), in place of the upstream's.
     """
-    headers = [(b"x-tracetune-trace-id", trace.trace_id.encode()), *trace.plan.headers]
+    lines = b"x-tracetune-trace-id: %b\r\n%b" % (trace.trace_id.encode(), trace.plan.lines)
     if trace.reservation is not None:
-        headers += limit_headers(trace.reservation, time.time())
-    return headers
+        lines += lines_of(limit_headers(trace.reservation, time.time()))
+    return lines

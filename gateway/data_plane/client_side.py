@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from gateway.data_plane.errors import ApiError, Headers
+from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import Exchange
+from gateway.data_plane.headers import lines_of
 from gateway.fiber import SUSPEND
 
-_JSON = (b"content-type", b"application/json")
+_JSON = b"content-type: application/json\r\n"
+_CLOSE = (b"connection", b"close")
 _WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -35,28 +37,26 @@ class ClientSide:
         while self._protocol.write_paused:
             await SUSPEND
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """The whole answer. *headers* may hold its content-length."""
-        lines, has_length = self._head(status, headers)
-        if not has_length and status not in _WITHOUT_BODY:
-            lines.append(b"content-length: %d\r\n" % len(body))
-        lines.append(b"\r\n")
-        if status not in _WITHOUT_BODY and self._exchange.method != b"HEAD":
-            lines.append(body)
-        self._protocol.write(b"".join(lines))
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """The whole answer. *lines* are those of its head but for its content-length."""
+        head = self._head(status, lines)
+        if status in _WITHOUT_BODY:
+            answer = b"%b\r\n" % head
+        elif self._exchange.method == b"HEAD":
+            answer = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
+        else:
+            answer = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+        self._protocol.write(answer)
         self._protocol.finish(self._exchange)
 
-    def start(self, status: int, headers: Headers) -> None:
-        """The head of an answer that comes in pieces; without a content-length among *headers*, in chunks."""
-        lines, has_length = self._head(status, headers)
+    def start(self, status: int, lines: bytes, *, has_length: bool) -> None:
+        """The head of an answer that comes in pieces: in chunks, unless *lines* have a content-length."""
         if has_length or status in _WITHOUT_BODY or self._exchange.method == b"HEAD":
             self._chunked = False
-        elif self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        else:
+        elif not self._chunked:
             self._exchange.keep_alive = False
-        lines.append(b"\r\n")
-        self._protocol.write(b"".join(lines))
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        self._protocol.write(b"%b%b\r\n" % (self._head(status, lines), framing))
 
     def write(self, data: bytes) -> None:
         """A piece of a started answer."""
@@ -73,30 +73,22 @@ class ClientSide:
 
     def answer_json(self, body: bytes) -> None:
         """200 with JSON of ours."""
-        self.answer(200, [_JSON], body)
+        self.answer(200, _JSON, body)
 
-    def refuse(self, error: ApiError, body: bytes, own: Headers) -> None:
-        """An error of ours with its *body*."""
-        self.answer(error.status, [_JSON, *error.headers, *own], body)
+    def refuse(self, error: ApiError, body: bytes, own: bytes = b"") -> None:
+        """An error of ours with its *body*; *own* are further lines of the head."""
+        headers = [header for header in error.headers if header != _CLOSE]
+        if len(headers) < len(error.headers):
+            self._exchange.keep_alive = False
+        self.answer(error.status, _JSON + lines_of(headers) + own, body)
 
     def abort(self) -> None:
         """Break the connection off, so that the client cannot take what it has for a whole answer."""
         self._protocol.abort()
 
-    def _head(self, status: int, headers: Headers) -> tuple[list[bytes], bool]:
-        """The lines of the head so far, and whether *headers* has a content-length."""
+    def _head(self, status: int, lines: bytes) -> bytes:
+        """The head so far."""
         self.started = True
         self.status = status
-        exchange = self._exchange
-        lines = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        has_length = False
-        for name, value in headers:
-            if name == b"content-length":
-                has_length = True
-            if name == b"connection":
-                exchange.keep_alive = False  # only our own errors say so, and they mean close
-            else:
-                lines += (name, b": ", value, b"\r\n")
-        if not exchange.keep_alive:
-            lines.append(b"connection: close\r\n")
-        return lines, has_length
+        first = STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
+        return first + lines if self._exchange.keep_alive else b"%b%bconnection: close\r\n" % (first, lines)

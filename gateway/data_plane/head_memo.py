@@ -1,8 +1,8 @@
 """Knows a client's head again. Pure.
 
-A client sends the same head with every request on a connection, but for the length of the body and perhaps the
-session. One that equals, byte for byte outside these two values, a head that the HTTP parser has accepted on
-the same connection means what that one meant: it is neither parsed nor read a second time.
+A client sends the same head with every request on a connection, but for the length of the body and perhaps
+the session. One that equals, byte for byte outside these two values, a head that the HTTP parser has accepted
+on the same connection means what that one meant: it is neither parsed nor read a second time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class HeadMemo:
 
     __slots__ = ("_after", "_before", "_length_at", "_session_at")
 
-    def __init__(self, before: tuple[bytes, ...], after: bytes, length_at: int, session_at: int | None) -> None:
+    def __init__(
+        self, before: tuple[bytes, ...], after: bytes, length_at: int, session_at: int | None
+    ) -> None:
         self._before = before
         self._after = after
         self._length_at = length_at

@@ -49,7 +49,7 @@ _NOTED = _READ | _NOT_UPSTREAM
 _PLAIN_CONNECTION = frozenset({b"", b"keep-alive", b"close"})
 _NOT_DOWNSTREAM_OR_LENGTH = _NOT_DOWNSTREAM | {b"content-length"}
 _OURS = b"x-tracetune-"
-_LIMITS = b"x-ratelimit-"
+LIMITS = b"x-ratelimit-"
 _TAG = b"x-tracetune-tag-"
 MAX_TAGS = 32
 MAX_TAG_BYTES = 256  # of a name and of a value; a longer one is cut
@@ -115,16 +115,21 @@ def _without(passed: list[bytes], names: list[bytes]) -> list[bytes]:
     return [piece for line in lines if line[0] not in names for piece in line]
 
 
-def downstream(headers: Headers, own: Headers, *, keep_length: bool) -> Headers:
-    """An upstream's response headers as the client gets them, with our *own* added.
+def downstream(headers: Headers, *, without_limits: bool, keep_length: bool = False) -> bytes:
+    """The head lines of an upstream's response that the client gets, each ended by CRLF.
 
-    Where *own* says what is left of a key's limits, what the upstream says of its own limits is left out.
+    `without_limits`: what it says of its own limits is left out, as we say what is left of ours.
     """
     dropped = _NOT_DOWNSTREAM if keep_length else _NOT_DOWNSTREAM_OR_LENGTH
-    kept = [header for header in headers if header[0] not in dropped and not header[0].startswith(_OURS)]
-    if own and own[-1][0].startswith(_LIMITS):
-        kept = [header for header in kept if not header[0].startswith(_LIMITS)]
-    return kept + own
+    ours = (_OURS, LIMITS) if without_limits else _OURS
+    return lines_of(
+        [header for header in headers if header[0] not in dropped and not header[0].startswith(ours)]
+    )
+
+
+def lines_of(headers: Headers) -> bytes:
+    """*headers* as lines of a head, each ended by CRLF."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def session_of(value: bytes) -> str | None:

@@ -6,8 +6,8 @@ import msgspec
 
 from gateway.config.types import Config, Timeouts
 from gateway.data_plane.auth import Client
-from gateway.data_plane.errors import ApiError, Headers, invalid_request, not_permitted, unknown_model
-from gateway.data_plane.headers import header_value
+from gateway.data_plane.errors import ApiError, invalid_request, not_permitted, unknown_model
+from gateway.data_plane.headers import header_value, lines_of
 from gateway.routing import bucket, pick, scale, unit_of
 from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.types import CaptureLevel
@@ -28,7 +28,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The way of a request. `targets`: the assigned variant, then the fallbacks. `route` may be "".
 
-    `headers` are our response headers that say so.
+    `lines` are those of our answer's head that say so.
     """
 
     route: str
@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     propensity: float | None
     capture: CaptureLevel
     targets: list[Target]
-    headers: Headers
+    lines: bytes
 
 
 NO_PLAN = Plan(
@@ -49,7 +49,7 @@ NO_PLAN = Plan(
     propensity=None,
     capture="metadata",
     targets=[],
-    headers=[],
+    lines=b"",
 )
 
 
@@ -79,10 +79,12 @@ class _RoutePlans:
             propensity=None if pinned else variant.weight,
             capture=self.route.capture,
             targets=targets,
-            headers=[
-                (b"x-tracetune-route", header_value(self.route.model)),
-                (b"x-tracetune-variant", header_value(variant.name)),
-            ],
+            lines=lines_of(
+                [
+                    (b"x-tracetune-route", header_value(self.route.model)),
+                    (b"x-tracetune-variant", header_value(variant.name)),
+                ]
+            ),
         )
 
     def _target(self, upstream: str, model: str, larger_context: bool = False) -> Target:

@@ -310,7 +310,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._running.fiber.wake()  # the end of its body may have come before that
             self._start_next()
         elif not self.transport.is_closing():
-            ClientSide(self._unread()).refuse(error, error.body(), [])
+            ClientSide(self._unread()).refuse(error, error.body())
 
     def _unread(self) -> Exchange:
         """Stands for a request of which too little was understood to have one of its own."""
@@ -344,7 +344,7 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if not cycle.response_started:
             error = errors.body_timeout(self._listen.body_s)
-            ClientSide(self._unread()).refuse(error, error.body(), [])
+            ClientSide(self._unread()).refuse(error, error.body())
         cycle.disconnected = True
         cycle.message_event.set()
         self.transport.close()

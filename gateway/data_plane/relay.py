@@ -11,9 +11,8 @@ from typing import Protocol
 import msgspec
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response
-from gateway.data_plane.call import Call, own_headers
+from gateway.data_plane.call import Call, answer_lines
 from gateway.data_plane.errors import Headers
-from gateway.data_plane.headers import downstream
 from gateway.data_plane.refusals import refused
 from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
@@ -82,9 +81,9 @@ def send_response(call: Call, response: Response, outcome: Outcome, error: str |
     trace = call.trace
     trace.status = response.status
     trace.settle(response.body, _encoding(response.headers))
-    headers = downstream(response.headers, own_headers(trace), keep_length=True)
+    lines = answer_lines(trace, response.headers)
     trace.finish(outcome, error)
-    call.client_side.answer(response.status, headers, response.body)
+    call.client_side.answer(response.status, lines, response.body)
 
 
 async def relay_pieces(attempt: OpenAttempt, connection: Channel) -> None:
@@ -95,8 +94,9 @@ async def relay_pieces(attempt: OpenAttempt, connection: Channel) -> None:
     status = trace.status = connection.status
     attempt.kept.content_encoding = _encoding(connection.headers)
     connection.on_expired = call.expire
-    headers = downstream(connection.headers, own_headers(trace), keep_length=True)
-    client_side.start(status, headers)
+    has_length = any(name == b"content-length" for name, _ in connection.headers)
+    lines = answer_lines(trace, connection.headers, keep_length=True)
+    client_side.start(status, lines, has_length=has_length)
     try:
         while True:
             data = attempt.pool.head.masked(connection.take())

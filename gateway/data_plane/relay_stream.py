@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
-from gateway.data_plane.call import own_headers
-from gateway.data_plane.headers import downstream
+from gateway.data_plane.call import answer_lines
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, UpstreamError
@@ -132,8 +131,8 @@ class StreamRelay:
 
     def _start(self) -> None:
         self._trace.status = self._status
-        headers = downstream(self._connection.headers, own_headers(self._trace), keep_length=False)
-        self._client.start(self._status, headers)
+        lines = answer_lines(self._trace, self._connection.headers)
+        self._client.start(self._status, lines, has_length=False)
 
     def _end(self, outcome: Outcome, tail: bytes, reason: str | None = None) -> None:
         """Write the trace down, then give the client the rest."""

@@ -217,7 +217,7 @@ class DataPlane:
             client_side.answer_json(body)
         except ApiError as error:
             outcome = "rejected"
-            client_side.refuse(error, error.body(), [])
+            client_side.refuse(error, error.body())
         finally:
             state.metrics.request_finished(
                 "", "", "models", outcome, upstream_s=0.0, overhead_s=0.0, ttft_s=None
@@ -229,4 +229,4 @@ def _apologise(client_side: ClientSide) -> None:
         client_side.abort()
         return
     error = ApiError(500, "server_error", "internal_error", "The gateway failed; its log says why.")
-    client_side.refuse(error, error.body(), [])
+    client_side.refuse(error, error.body())
