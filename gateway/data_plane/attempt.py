@@ -15,16 +15,18 @@ from gateway.upstream.channel import Channel
 from gateway.upstream.errors import ConnectError, DeadlineError, DisconnectedError, UpstreamError
 from gateway.upstream.health import verdict
 from gateway.upstream.pool import Server, UpstreamPool
+from gateway.upstream.response_memo import KnownAnswer
 
 OVERTAKEN = "overtaken"  # the reason of an attempt that lost its race
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole response of an upstream that the client has not been given."""
+    """A whole response of an upstream that the client has not been given. `known`: its head was."""
 
     status: int
     headers: Headers
     body: bytes
+    known: KnownAnswer | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,13 +139,19 @@ class OpenAttempt:
         connection = self._connection = self.pool.reuse(self.server)
         if connection is not None:
             connection.waker = self.call.fiber.wake
+            self._send(connection)
             try:
-                return await self._ask(connection)
+                await connection.head()
             except DisconnectedError:
                 if connection.received:
                     raise
                 self.pool.discard(connection)
-        return await self._ask(await self.open())
+            else:
+                return connection
+        connection = await self.open()
+        self._send(connection)
+        await connection.head()
+        return connection
 
     async def open(self) -> Channel:
         """A connection of its own for a request that cannot be sent twice. Raises UpstreamError."""
@@ -154,7 +162,7 @@ class OpenAttempt:
         connection.waker = fiber.wake
         return connection
 
-    async def _ask(self, connection: Channel) -> Channel:
+    def _send(self, connection: Channel) -> None:
         call = self.call
         body = call.body_for(self.target.model)
         head = b"".join(
@@ -168,5 +176,3 @@ class OpenAttempt:
         )
         connection.send(head, body, self.total_at)
         connection.arm("headers", self.target.timeouts.headers_s)
-        await connection.head()
-        return connection

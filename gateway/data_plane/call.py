@@ -9,10 +9,11 @@ from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError, Headers
-from gateway.data_plane.headers import LIMITS, downstream, lines_of
+from gateway.data_plane.headers import LIMITS, downstream, lines_of, passes_down
 from gateway.fiber import Fiber
 from gateway.quotas import limit_headers
 from gateway.traces.types import Outcome
+from gateway.upstream.response_memo import KnownAnswer
 
 
 class Call:
@@ -81,12 +82,16 @@ def refuse(client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: 
     client_side.refuse(error, body, own_lines(trace) if trace.admitted else b"")
 
 
-def answer_lines(trace: OpenTrace, headers: Headers, *, keep_length: bool = False) -> bytes:
-    """The lines of an answer's head: what an upstream's *headers* leave of theirs, and ours.
+def answer_lines(
+    trace: OpenTrace, headers: Headers, known: KnownAnswer | None = None, *, keep_length: bool = False
+) -> bytes:
+    """The lines of an answer's head: what passes of an upstream's *headers*, and ours.
 
     Where we say what is left of a key's limits, what the upstream says of its own is left out.
     """
     own = own_lines(trace)
+    if known is not None and trace.reservation is None:
+        return known.lines(passes_down) + own
     says_limits = trace.reservation is not None and LIMITS in own
     return downstream(headers, without_limits=says_limits, keep_length=keep_length) + own
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MAX_VALUE_BYTES = 512  # of a length or a session; a head with a longer one is left to the parser
-MAX_LENGTH_DIGITS = 9
+from gateway.head_template import HeadTemplate, head_before
+
 MAX_MISSES = 4  # of a connection in a row: its heads differ, so remembering them is wasted
-_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)(?=\r\n)", re.IGNORECASE)
 _SESSION = re.compile(rb"\r\nx-tracetune-session:[ \t]*([!-~]+)(?=\r\n)", re.IGNORECASE)
 _ANY_SESSION = re.compile(rb"\r\nx-tracetune-session[ \t]*:", re.IGNORECASE)
 _OTHER_FRAMING = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)[ \t]*:", re.IGNORECASE)
-# What the parser takes for a value as it is: nothing at its ends to strip, nothing in it to refuse.
-_is_plain = re.compile(rb"[!-~]+").fullmatch
 
 
 class Known(NamedTuple):
@@ -30,40 +27,21 @@ class Known(NamedTuple):
 
 
 class HeadMemo:
-    """One head: the bytes before each of its varying values, and those after the last."""
+    """One head, with holes for the body's length and, where `session_at` says so, for the session."""
 
-    __slots__ = ("_after", "_before", "_length_at", "_session_at")
+    __slots__ = ("_session_at", "_template")
 
-    def __init__(
-        self, before: tuple[bytes, ...], after: bytes, length_at: int, session_at: int | None
-    ) -> None:
-        self._before = before
-        self._after = after
-        self._length_at = length_at
+    def __init__(self, template: HeadTemplate, session_at: int | None) -> None:
+        self._template = template
         self._session_at = session_at
 
     def read(self, data: bytes) -> Known | None:
         """What *data* holds where it is one whole request with this head; else None."""
-        values: list[bytes] = []
-        at = 0
-        for piece in self._before:
-            if not data.startswith(piece, at):
-                return None
-            start = at + len(piece)
-            at = data.find(b"\r\n", start, start + MAX_VALUE_BYTES)
-            if at < 0:
-                return None
-            values.append(data[start:at])
-        if not data.startswith(self._after, at):
+        found = self._template.match(data)
+        if found is None:
             return None
-        at += len(self._after)
-        digits = values[self._length_at]
-        if len(digits) > MAX_LENGTH_DIGITS or not digits.isdigit() or len(data) - at != int(digits):
-            return None
-        if self._session_at is None:
-            return Known(data[at:], None)
-        session = values[self._session_at]
-        return Known(data[at:], session) if _is_plain(session) else None
+        values, body = found
+        return Known(body, None if self._session_at is None else values[self._session_at])
 
 
 def memo_of(data: bytes, length: int) -> HeadMemo | None:
@@ -71,18 +49,16 @@ def memo_of(data: bytes, length: int) -> HeadMemo | None:
 
     None where it is not one, or its head says more about its framing than a length.
     """
-    head = data[: len(data) - length]
-    if length == 0 or len(data) <= length or head.find(_END) != len(head) - len(_END):
+    head = head_before(data, length)
+    if length == 0 or head is None:
         return None
-    found = list(_LENGTH.finditer(head))
-    if len(found) != 1 or int(found[0].group(1)) != length or _OTHER_FRAMING.search(head):
+    lengths = list(_LENGTH.finditer(head))
+    if len(lengths) != 1 or int(lengths[0].group(1)) != length or _OTHER_FRAMING.search(head):
         return None
-    spans = [found[0].span(1)]
+    holes = [lengths[0].span(1)]
     session = _SESSION.search(head)
-    if session is not None and len(_ANY_SESSION.findall(head)) == 1:
-        spans.append(session.span(1))
-    session_at = None if len(spans) == 1 else int(spans[1] > spans[0])
-    spans.sort()
-    starts = [0, *(end for _, end in spans)]
-    before = tuple(head[start:value] for start, (value, _) in zip(starts, spans, strict=False))
-    return HeadMemo(before, head[starts[-1] :], 1 - session_at if session_at is not None else 0, session_at)
+    if session is None or len(_ANY_SESSION.findall(head)) != 1:
+        return HeadMemo(HeadTemplate(head, holes, 0), None)
+    session_at = int(session.span(1) > holes[0])
+    holes.insert(session_at, session.span(1))
+    return HeadMemo(HeadTemplate(head, holes, 1 - session_at), session_at)

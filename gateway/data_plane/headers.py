@@ -127,6 +127,11 @@ def downstream(headers: Headers, *, without_limits: bool, keep_length: bool = Fa
     )
 
 
+def passes_down(name: bytes) -> bool:
+    """Whether the client gets the header *name* of an upstream's whole response."""
+    return name not in _NOT_DOWNSTREAM_OR_LENGTH and not name.startswith(_OURS)
+
+
 def lines_of(headers: Headers) -> bytes:
     """*headers* as lines of a head, each ended by CRLF."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -37,8 +37,9 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
             )
         stream = StreamRelay(attempt, connection)
         return await stream.open() or stream
-    connection.arm("idle", attempt.target.timeouts.idle_s)
-    await connection.body(BUFFERED_BYTES)
+    if not connection.complete:
+        connection.arm("idle", attempt.target.timeouts.idle_s)
+        await connection.body(BUFFERED_BYTES)
     return _judge_whole(attempt, connection) if connection.complete else _Pieces(attempt, connection)
 
 
@@ -46,7 +47,7 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     status, headers = connection.status, connection.headers
     body = attempt.pool.head.masked(connection.take())
     attempt.kept.add(body)
-    response = Response(status=status, headers=headers, body=body)
+    response = Response(status=status, headers=headers, body=body, known=connection.known)
     if status >= 400:
         return refused(response)
     if attempt.call.endpoint.dialect.reports_error(body):
@@ -63,8 +64,11 @@ class _Whole:
         self._response = response
 
     async def deliver(self) -> None:
-        self._attempt.end(self._response.status)
-        send_response(self._attempt.call, self._response, "ok")
+        attempt, response = self._attempt, self._response
+        attempt.end(response.status)
+        if response.known is None:
+            attempt.kept.content_encoding = _encoding(response.headers)
+        _send(attempt.call, response, "ok", None)
 
 
 class _Pieces:
@@ -78,10 +82,14 @@ class _Pieces:
 
 def send_response(call: Call, response: Response, outcome: Outcome, error: str | None = None) -> None:
     """Give the client a whole response of an upstream, as it came."""
+    call.trace.settle(response.body, _encoding(response.headers))
+    _send(call, response, outcome, error)
+
+
+def _send(call: Call, response: Response, outcome: Outcome, error: str | None) -> None:
     trace = call.trace
     trace.status = response.status
-    trace.settle(response.body, _encoding(response.headers))
-    lines = answer_lines(trace, response.headers)
+    lines = answer_lines(trace, response.headers, response.known)
     trace.finish(outcome, error)
     call.client_side.answer(response.status, lines, response.body)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gateway.fiber import SUSPEND
 from gateway.upstream.errors import DeadlineError, Phase, ProtocolError
+from gateway.upstream.response_memo import KnownAnswer
 
 MAX_HEAD_BYTES = 64 * 1024  # status line and headers of one response
 HIGH_WATER_BYTES = 256 * 1024  # of body that nobody has taken yet: reading pauses
@@ -44,6 +45,7 @@ class Channel(ABC):
     def _reset(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self.known: KnownAnswer | None = None  # where the head was known, and the whole answer with it
         self.headed = False
         self.is_events = False  # a stream of server-sent events
         self.complete = False

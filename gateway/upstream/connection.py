@@ -9,15 +9,19 @@ import httptools
 
 from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, Channel
 from gateway.upstream.errors import DisconnectedError
+from gateway.upstream.response_memo import KnownAnswer, ResponseHeads
 
+_OK = 200
 _JOINED_BYTES = 64 * 1024  # a larger body is not copied to be sent in one piece
 
 
 class Connection(Channel, asyncio.Protocol):
     """See `Channel`. The pool makes the connection; what it brings arrives in `data_received`."""
 
-    def __init__(self, upstream: str, server: str) -> None:
+    def __init__(self, upstream: str, server: str, heads: ResponseHeads) -> None:
         super().__init__(upstream, server)
+        self._heads = heads
+        self._packet = b""  # the first of an answer, while it may be all of it
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set before it is used
         self._parser: httptools.HttpResponseParser | None = None
         self._head_bytes = 0
@@ -99,7 +103,15 @@ class Connection(Channel, asyncio.Protocol):
         if self.complete or self._parser is None:
             self.abort()  # nothing was asked
             return
-        self.received = True
+        if self.received:
+            self._packet = b""
+        else:
+            self.received = True
+            known = self._heads.read(data)
+            if known is not None:
+                self._take_known(*known)
+                return
+            self._packet = data
         if not self.headed:
             self._head_bytes += len(data)
         try:
@@ -112,6 +124,23 @@ class Connection(Channel, asyncio.Protocol):
             self._offer()
         elif self._head_bytes > MAX_HEAD_BYTES:
             self._fail(self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)"))
+
+    def _take_known(self, known: KnownAnswer, body: bytes) -> None:
+        """A whole answer, whose head has been parsed before."""
+        self.known = known
+        self.status = _OK
+        self.headers = known.memo.headers(known.values)
+        self.headed = self.framed = True
+        self._pieces.append(body)
+        self.buffered = len(body)
+        self.reusable = self._has_sent
+        self._finish()
+        self._offer()
+
+    @property
+    def _has_sent(self) -> bool:
+        """All of the question: what is left of it would be in the way of the next one."""
+        return not self._sending and self._transport.get_write_buffer_size() == 0
 
     # --- httptools' side
 
@@ -151,7 +180,8 @@ class Connection(Channel, asyncio.Protocol):
             self.headers = []
             self._head_bytes = 0
             return
-        # An answer before we have sent all of our question leaves the rest of it in the way of the next one.
-        whole = not self._sending and self._transport.get_write_buffer_size() == 0
-        self.reusable = whole and self._parser.should_keep_alive()
+        keeps_alive = self._parser.should_keep_alive()
+        self.reusable = keeps_alive and self._has_sent
+        if self._packet and keeps_alive and self.status == _OK and not self.is_events:
+            self._heads.learn(self._packet, self.headers, self.buffered)
         self._finish()

@@ -25,6 +25,7 @@ from gateway.upstream.machine_cost import MachineTime
 from gateway.upstream.prefix import prefix_key
 from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
+from gateway.upstream.response_memo import ResponseHeads
 from gateway.upstream.retries import BUDGET_FLOOR
 from gateway.upstream.share_budget import ShareBudget
 
@@ -39,11 +40,12 @@ TAIL_S = 1.0  # for the end of a body whose content is already with the client
 class Server:
     """One server: `idle` connections, newest last, and how many requests are `outstanding` at it."""
 
-    __slots__ = ("address", "health", "idle", "outstanding", "seed")
+    __slots__ = ("address", "heads", "health", "idle", "outstanding", "seed")
 
     def __init__(self, url: str, health: ServerHealth) -> None:
         self.address = Address(url)
         self.health = health
+        self.heads = ResponseHeads()
         self.seed = server_seed(url)
         self.idle: list[Channel] = []
         self.outstanding = 0
@@ -201,7 +203,7 @@ class UpstreamPool:
     async def _connect(self, server: Server, connect_s: float, total_at: float) -> Connection:
         loop = asyncio.get_running_loop()
         address = server.address
-        connection = Connection(self.name, address.url)
+        connection = Connection(self.name, address.url, server.heads)
         left_s = total_at - time.monotonic()
         try:
             async with asyncio.timeout(min(connect_s, left_s)):

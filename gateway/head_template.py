@@ -1,0 +1,56 @@
+"""The head of an HTTP/1.1 message with holes where messages differ. Pure."""
+
+from __future__ import annotations
+
+import re
+
+MAX_VALUE_BYTES = 512  # in a hole; a head with a longer value there does not match
+MAX_LENGTH_DIGITS = 9
+HEAD_END = b"\r\n\r\n"
+# What an HTTP parser takes for a header's value as it is: nothing at its ends to strip, nothing to refuse.
+_is_plain = re.compile(rb"[!-~](?:[ -~]*[!-~])?").fullmatch
+
+
+class HeadTemplate:
+    """The bytes before each hole, and those after the last.
+
+    *head* is a whole head, its blank line included; *holes* are where header values lie in it, in order, that
+    may differ, as (start, end). The `length_at`-th of them is that of `content-length`.
+    """
+
+    __slots__ = ("_after", "_before", "_length_at")
+
+    def __init__(self, head: bytes, holes: list[tuple[int, int]], length_at: int) -> None:
+        starts = [0, *(end for _, end in holes)]
+        self._before = tuple(head[start:hole] for start, (hole, _) in zip(starts, holes, strict=False))
+        self._after = head[starts[-1] :]
+        self._length_at = length_at
+
+    def match(self, data: bytes) -> tuple[list[bytes], bytes] | None:
+        """Values in the holes, and the body, where *data* is one whole message with this head; else None."""
+        values: list[bytes] = []
+        at = 0
+        for piece in self._before:
+            if not data.startswith(piece, at):
+                return None
+            start = at + len(piece)
+            at = data.find(b"\r\n", start, start + MAX_VALUE_BYTES)
+            if at < 0:
+                return None
+            value = data[start:at]
+            if not _is_plain(value):
+                return None
+            values.append(value)
+        if not data.startswith(self._after, at):
+            return None
+        at += len(self._after)
+        digits = values[self._length_at]
+        if len(digits) > MAX_LENGTH_DIGITS or not digits.isdigit() or len(data) - at != int(digits):
+            return None
+        return values, data[at:]
+
+
+def head_before(data: bytes, length: int) -> bytes | None:
+    """The head in *data*, when that is a whole message with a body of *length* bytes and nothing else."""
+    head = data[: len(data) - length]
+    return head if head.find(HEAD_END) == len(head) - len(HEAD_END) >= 0 else None
