@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.config.types import Config, Fallback, Timeouts, Upstream
 from gateway.errors import OperationError
-from gateway.routing import bucket, choose_variant, scale, unit_of
+from gateway.routing import Buckets, choose_variant, scale, unit_of
 from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.cost import rates
 from gateway.upstream.pricing import PriceList
@@ -84,7 +84,7 @@ def explain(
         return _answer(config, table, route, None, None, None, model, _undecided(route, salt))
     unit = unit_of(route.sticky_by, client=client, session=session or "", subject=subject, trace_id="")
     chosen = choose_variant(route, unit, salt)
-    position = bucket(salt, route.model, chosen.rollout, unit)
+    position = Buckets(salt, route.model, chosen.rollout).of(unit)
     kept_by = "subject" if by_subject else "session"
     why = f"the {kept_by} falls on {position:.4f}, in the part of {chosen.variant.name}"
     return _answer(config, table, route, chosen.variant, chosen.propensity, position, model, why)

@@ -22,7 +22,8 @@ class HeadTemplate:
 
     def __init__(self, head: bytes, holes: list[tuple[int, int]], length_at: int) -> None:
         starts = [0, *(end for _, end in holes)]
-        self._before = tuple(head[start:hole] for start, (hole, _) in zip(starts, holes, strict=False))
+        before = [head[start:hole] for start, (hole, _) in zip(starts, holes, strict=False)]
+        self._before = [(piece, len(piece)) for piece in before]
         self._after = head[starts[-1] :]
         self._length_at = length_at
 
@@ -30,24 +31,24 @@ class HeadTemplate:
         """Values in the holes, and the body, where *data* is one whole message with this head; else None."""
         values: list[bytes] = []
         at = 0
-        for piece in self._before:
+        for piece, size in self._before:
             if not data.startswith(piece, at):
                 return None
-            start = at + len(piece)
+            start = at + size
             at = data.find(b"\r\n", start, start + MAX_VALUE_BYTES)
             if at < 0:
                 return None
-            value = data[start:at]
-            if not _is_plain(value):
-                return None
-            values.append(value)
+            values.append(data[start:at])
         if not data.startswith(self._after, at):
             return None
-        at += len(self._after)
-        digits = values[self._length_at]
-        if len(digits) > MAX_LENGTH_DIGITS or not digits.isdigit() or len(data) - at != int(digits):
-            return None
-        return values, data[at:]
+        body = data[at + len(self._after) :]
+        for number, value in enumerate(values):
+            if number != self._length_at:
+                if not _is_plain(value):
+                    return None
+            elif len(value) > MAX_LENGTH_DIGITS or not value.isdigit() or len(body) != int(value):
+                return None
+        return values, body
 
 
 def head_before(data: bytes, length: int) -> bytes | None:

@@ -28,7 +28,7 @@ def choose_variant(route: TableRoute, unit: str, salt: bytes) -> Assignment:
     from stable to the candidate.
     """
     rollout = route.rollout.rollout if route.rollout is not None else None
-    chosen = pick(scale(route), bucket(salt, route.model, rollout, unit))
+    chosen = pick(scale(route), Buckets(salt, route.model, rollout).of(unit))
     return Assignment(variant=chosen, propensity=chosen.weight, rollout=rollout)
 
 
@@ -54,12 +54,24 @@ def scale(route: TableRoute) -> list[TableVariant]:
     )
 
 
-def bucket(salt: bytes, route: str, rollout: str | None, unit: str) -> float:
-    """A number in [0, 1), uniform over units, that nobody without *salt* can predict: keyed BLAKE2b."""
-    message = _SEPARATOR.join((route, rollout or "", unit)).encode("utf-8", "surrogatepass")
-    digest = blake2b(message, digest_size=8, key=salt).digest()
-    # A division would round the topmost 2**10 values up to 1.0.
-    return (int.from_bytes(digest, "big") >> 11) / (_BUCKETS >> 11)
+class Buckets:
+    """Of each unit a number in [0, 1), uniform over units, that nobody without *salt* can predict.
+
+    Keyed BLAKE2b of route, rollout and unit. What all units of a rollout have in common is hashed once.
+    """
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, salt: bytes, route: str, rollout: str | None) -> None:
+        common = _SEPARATOR.join((route, rollout or "", "")).encode("utf-8", "surrogatepass")
+        self._begun = blake2b(common, digest_size=8, key=salt)
+
+    def of(self, unit: str) -> float:
+        """The number of *unit*."""
+        digest = self._begun.copy()
+        digest.update(unit.encode("utf-8", "surrogatepass"))
+        # A division would round the topmost 2**10 values up to 1.0.
+        return (int.from_bytes(digest.digest(), "big") >> 11) / (_BUCKETS >> 11)
 
 
 def unit_of(sticky_by: str, *, client: str, session: str, subject: str | None, trace_id: str) -> str:

@@ -96,7 +96,8 @@ async def _try_once(
             await wait_turn(call, pool, target.timeouts.total_s)
         except UpstreamError as error:
             return None, failure_of(error)
-    attempt, result = await open_answer(call, pool, target, avoid)
+    opened = await open_answer(call, pool, target, avoid)
+    attempt, result = opened.attempt, opened.result
     if isinstance(result, Failure):
         return attempt.server, result
     try:

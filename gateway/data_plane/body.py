@@ -70,13 +70,14 @@ def read_body(body: bytes) -> RequestView:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_request(f"the request body is not valid JSON: {error}") from error
     options = fields.stream_options
+    subject = fields.safety_identifier or fields.user
     return RequestView(
         model=fields.model,
         stream=fields.stream is True,
         asks_usage=options is not None and options.include_usage is True,
         has_stream_options=options is not None,
-        session=_key(fields.metadata.session_id if fields.metadata is not None else None),
-        subject=_key(fields.safety_identifier or fields.user),
+        session=_key(fields.metadata.session_id) if fields.metadata is not None else None,
+        subject=_key(subject) if subject is not None else None,
         choices=_choices(fields) if fields.stream is True else 1,
     )
 

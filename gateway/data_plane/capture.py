@@ -97,8 +97,9 @@ class OpenTrace:
         plan = self.plan
         if self.admitted and plan.capture != "none":
             response = self.kept or Kept()
-            captured = self._captured(outcome, error, latency_s, response)
-            self.state.writer.append(captured, self.request, response.pieces if response.is_whole else ())
+            is_whole = response.is_whole
+            captured = self._captured(outcome, error, latency_s, response.content_encoding, is_whole)
+            self.state.writer.append(captured, self.request, response.pieces if is_whole else ())
         self.state.metrics.request_finished(
             plan.route,
             plan.variant,
@@ -129,7 +130,12 @@ class OpenTrace:
             ledger.settle(reservation, tokens=0, usd=self.machine_cost_usd or 0.0)
 
     def _captured(
-        self, outcome: Outcome, error: str | None, latency_s: float, response: Kept
+        self,
+        outcome: Outcome,
+        error: str | None,
+        latency_s: float,
+        content_encoding: str | None,
+        response_is_whole: bool,
     ) -> CapturedTrace:
         plan, own = self.plan, self.own
         return CapturedTrace(
@@ -155,9 +161,9 @@ class OpenTrace:
             tags=own.tags,
             table_hash=self.live.table.hash,
             traceparent=own.traceparent,
-            capture=plan.capture if response.is_whole else "metadata",
+            capture=plan.capture if response_is_whole else "metadata",
             price=self.price,
             machine_cost_usd=self.machine_cost_usd,
-            content_encoding=response.content_encoding,
+            content_encoding=content_encoding,
             error=error,
         )

@@ -8,7 +8,6 @@ on the same connection means what that one meant: it is neither parsed nor read 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from gateway.head_template import HeadTemplate, head_before
 
@@ -17,13 +16,6 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)(?=\r\n)", re.IGNORECAS
 _SESSION = re.compile(rb"\r\nx-tracetune-session:[ \t]*([!-~]+)(?=\r\n)", re.IGNORECASE)
 _ANY_SESSION = re.compile(rb"\r\nx-tracetune-session[ \t]*:", re.IGNORECASE)
 _OTHER_FRAMING = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)[ \t]*:", re.IGNORECASE)
-
-
-class Known(NamedTuple):
-    """What was sent with a known head. `session` None: the head names the one it always does, or none."""
-
-    body: bytes
-    session: bytes | None
 
 
 class HeadMemo:
@@ -35,13 +27,16 @@ class HeadMemo:
         self._template = template
         self._session_at = session_at
 
-    def read(self, data: bytes) -> Known | None:
-        """What *data* holds where it is one whole request with this head; else None."""
+    def read(self, data: bytes) -> tuple[bytes, bytes | None] | None:
+        """Body and session of *data* where it is one whole request with this head; else None.
+
+        A session of None: the head names the one that it always does, or none.
+        """
         found = self._template.match(data)
         if found is None:
             return None
         values, body = found
-        return Known(body, None if self._session_at is None else values[self._session_at])
+        return body, None if self._session_at is None else values[self._session_at]
 
 
 def memo_of(data: bytes, length: int) -> HeadMemo | None:

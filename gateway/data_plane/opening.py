@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from gateway.data_plane.attempt import OVERTAKEN, Failure, OpenAttempt, failure_of
 from gateway.data_plane.call import Call
@@ -16,7 +18,7 @@ from gateway.upstream.hedging import Hedging
 from gateway.upstream.pool import Server, UpstreamPool
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True):
     """An attempt and what came of it. One that failed has ended; of another the caller is the owner."""
 
     attempt: OpenAttempt

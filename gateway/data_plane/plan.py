@@ -8,7 +8,7 @@ from gateway.config.types import Config, Timeouts
 from gateway.data_plane.auth import Client
 from gateway.data_plane.errors import ApiError, invalid_request, not_permitted, unknown_model
 from gateway.data_plane.headers import header_value, lines_of
-from gateway.routing import bucket, pick, scale, unit_of
+from gateway.routing import Buckets, pick, scale, unit_of
 from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.types import CaptureLevel
 
@@ -56,10 +56,11 @@ NO_PLAN = Plan(
 class _RoutePlans:
     """The plans of one route, made once: one for each variant, assigned or pinned."""
 
-    def __init__(self, route: TableRoute, config: Config) -> None:
+    def __init__(self, route: TableRoute, salt: bytes, config: Config) -> None:
         self.route = route
         self._config = config
         self.rollout = route.rollout.rollout if route.rollout is not None else None
+        self.buckets = Buckets(salt, route.model, self.rollout)
         self.scale = scale(route)
         self.sole = next((variant for variant in route.variants if variant.weight >= 1), None)
         self.assigned = {variant.name: self._make(variant, pinned=False) for variant in route.variants}
@@ -97,9 +98,8 @@ class Planner:
 
     def __init__(self, table: Table, salt: bytes, config: Config) -> None:
         self._table = table
-        self._salt = salt
         self._config = config
-        self._routes = {model: _RoutePlans(route, config) for model, route in table.routes.items()}
+        self._routes = {model: _RoutePlans(route, salt, config) for model, route in table.routes.items()}
 
     def plan(
         self,
@@ -132,8 +132,7 @@ class Planner:
         unit = unit_of(
             route.sticky_by, client=client.name, session=session, subject=subject, trace_id=trace_id
         )
-        position = bucket(self._salt, route.model, plans.rollout, unit)
-        return plans.assigned[pick(plans.scale, position).name]
+        return plans.assigned[pick(plans.scale, plans.buckets.of(unit)).name]
 
     def _unrouted(self, model: str, pinned: str | None, client: Client) -> Plan:
         table = self._table

@@ -272,9 +272,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self, former.method, former.url, former.headers, keep_alive=True, chunked=former.chunked
         )
         exchange.known = former.known
-        if known.session is not None:
-            exchange.session = session_of(known.session)
-        exchange.feed(known.body)
+        body, session = known
+        if session is not None:
+            exchange.session = session_of(session)
+        exchange.feed(body)
         exchange.body_whole = True
         self._misses = 0
         self._memo_armed = False

@@ -134,8 +134,10 @@ class SegmentWriter:
 
     def full(self) -> bool:
         """Whether new requests should be refused (at_bound: refuse), because their traces might not fit."""
+        if self._at_bound != "refuse":
+            return False
         limit = self._max_bytes - self._max_bytes // REFUSE_HEADROOM
-        if self._at_bound != "refuse" or self._rest + self._size < limit:
+        if self._rest + self._size < limit:
             return False
         try:
             self._release_when_freed()

@@ -135,7 +135,7 @@ class Connection(Channel, asyncio.Protocol):
         self.buffered = len(body)
         self.reusable = self._has_sent
         self._finish()
-        self._offer()
+        self._wake()
 
     @property
     def _has_sent(self) -> bool:

@@ -8,7 +8,8 @@ what that one meant: it is not parsed again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.head_template import HeadTemplate, head_before
 
@@ -86,7 +87,7 @@ class ResponseMemo:
         return form, used
 
 
-class KnownAnswer(NamedTuple):
+class KnownAnswer(msgspec.Struct, frozen=True):
     """The head of an answer that was known: the memo, and the values in its holes."""
 
     memo: ResponseMemo

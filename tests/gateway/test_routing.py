@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing import bucket, choose_variant, scale, unit_of
+from gateway.routing import Buckets, choose_variant, scale, unit_of
 from gateway.table import TableRollout, TableRoute, TableVariant
 
 SALT = b"s" * 32
@@ -100,7 +100,7 @@ def test_units_are_spread_in_proportion_to_the_weights():
 
 @given(units, st.one_of(st.none(), units))
 def test_a_bucket_lies_in_the_unit_interval_and_depends_on_the_salt(unit: str, rollout: str | None):
-    one, other = (bucket(salt, "bot", rollout, unit) for salt in (SALT, b"t" * 32))
+    one, other = (Buckets(salt, "bot", rollout).of(unit) for salt in (SALT, b"t" * 32))
 
     assert 0 <= one < 1
     assert one != other
@@ -111,7 +111,7 @@ def test_a_bucket_is_a_keyed_hash_of_route_rollout_and_unit(unit: str, rollout: 
     message = f"bot\0{rollout or ''}\0{unit}".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(message, key=SALT, digest_size=8).digest()
 
-    assert bucket(SALT, "bot", rollout, unit) == pytest.approx(int.from_bytes(digest, "big") / 2**64)
+    assert Buckets(SALT, "bot", rollout).of(unit) == pytest.approx(int.from_bytes(digest, "big") / 2**64)
 
 
 def test_another_rollout_assigns_anew():
