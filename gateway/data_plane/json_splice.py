@@ -73,7 +73,8 @@ def _find_once(text: bytes, key: str) -> list[tuple[int, int]] | None:
     at = text.find(quoted)
     if at < 0 or text.find(quoted, at + 1) >= 0:
         return None
-    if b"\\u00" in text and _ESCAPED_LETTER.search(text):
+    # One byte is looked for four times as fast as four.
+    if b"\\" in text and b"\\u00" in text and _ESCAPED_LETTER.search(text):
         return None
     value = _STRING_VALUE.match(text, at + len(quoted))
     return [value.span(1)] if value is not None else None

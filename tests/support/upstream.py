@@ -210,7 +210,7 @@ async def send_events(reply: Reply, events: Iterable[bytes], *, gap_s: float = 0
 
 
 def sends(data: bytes, *, then: str = "close") -> Script:
-    """These bytes, whatever they are."""
+    """These bytes, whatever they are; then "close", "reset", "hang", or "stay" for the next request."""
 
     async def script(received: Received, reply: Reply) -> None:
         await reply.raw(data)
@@ -218,7 +218,7 @@ def sends(data: bytes, *, then: str = "close") -> Script:
             await reply.hang()
         elif then == "reset":
             reply.reset()
-        else:
+        elif then == "close":
             reply.close()
 
     return script
