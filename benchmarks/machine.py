@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import timeit
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,8 @@ from benchmarks.install import CONTENDERS, NODE_PACKAGES, PYTHON_PACKAGES, execu
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ASK_WITHIN_S = 30.0
+LOOP_TURNS = 100_000
+LOOPS = 20
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +28,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory_gib: float
     kernel: str
     python: str
+    compiler: str  # that built the interpreter
+    loop_ns: float  # of a turn of a plain loop: interpreters of one version differ by how they were built
     load_average: list[float]  # when the run began: what else the machine did
 
 
@@ -37,8 +42,15 @@ def this_machine() -> Machine:
         memory_gib=round(pages / 2**30, 1),
         kernel=platform.release(),
         python=platform.python_version(),
+        compiler=platform.python_compiler(),
+        loop_ns=round(loop_ns(), 2),
         load_average=[round(load, 2) for load in os.getloadavg()],
     )
+
+
+def loop_ns() -> float:
+    """Nanoseconds of this interpreter for one turn of a loop that counts: the best of several."""
+    return min(timeit.repeat("count += 1", "count = 0", number=LOOP_TURNS, repeat=LOOPS)) / LOOP_TURNS * 1e9
 
 
 def cpu_model(cpuinfo: str) -> str:
