@@ -64,6 +64,7 @@ class OpenAttempt:
         self.total_at = call.trace.arrived + target.timeouts.total_s
         self.started = time.monotonic()
         self._ended = False
+        self._held = b""  # of the answer: what a secret of ours may begin with
         self._connection: Channel | None = None
         self._machine = pool.machine
         self._entered = self._machine.enter(self.started) if self._machine is not None else 0.0
@@ -85,7 +86,7 @@ class OpenAttempt:
         connection = self._connection
         if connection is not None:
             if connection.buffered:
-                self.kept.add(connection.take())
+                self.kept.add(self.masked(connection.take(), last=connection.complete))
             if error is None or connection.complete:
                 self.pool.release(self.server, connection)
             else:
@@ -128,6 +129,18 @@ class OpenAttempt:
             self.server.health.rest(failure.retry_after_s, time.monotonic())
         self.end(self.status, failure.reason)
 
+    def masked(self, data: bytes, *, last: bool) -> bytes:
+        """What of the answer may go on now that *data* came, our secrets masked. *last*: it is whole."""
+        mask = self.pool.mask
+        if not self._held and mask.leaves(data):
+            return data
+        data = self._held + data
+        self._held = b""
+        if last:
+            return mask.whole(data)
+        passed, self._held = mask.piece(data)
+        return passed
+
     async def ask(self) -> Channel:
         """Send the request and wait for the response's head.
 
@@ -168,5 +181,10 @@ class OpenAttempt:
         )
         connection.send(head, body, self.total_at)
         connection.arm("headers", self.target.timeouts.headers_s)
-        await connection.head()
+        await self.head_of(connection)
         return connection
+
+    async def head_of(self, connection: Channel) -> None:
+        """Until status and headers are there, our secrets masked in them. Raises UpstreamError."""
+        await connection.head()
+        connection.headers = self.pool.mask.headers(connection.headers)
