@@ -158,6 +158,21 @@ async def test_a_stuck_writer_at_the_start_is_one_line_and_the_worker_serves(
     await watch.decide(started(state))
 
 
+async def test_a_file_that_is_still_being_written_is_not_taken(tmp_path: Path):
+    watch = Watch(state := a_state(tmp_path, Writer()))
+    await watch.refresh()
+    before, text = state.live.table, state.config_path.read_text()
+    second = text[text.index("  - model: bot") :].replace("bot", "desk")
+    state.config_path.write_text(text.replace("model: big}]", "model: half}]"))  # valid, and not yet all
+    await watch.refresh()
+    assert state.live.table == before
+    state.config_path.write_text(text + second)
+    await watch.refresh()
+    assert state.live.table == before
+    await watch.refresh()
+    assert set(state.live.table.routes) == {"bot", "desk"}
+
+
 async def test_what_needs_a_restart_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watch = Watch(state := a_state(tmp_path, Writer()))
     await watch.refresh()
