@@ -16,7 +16,7 @@ import pytest
 from tests.support.request_path import RunningGateway, config_for, running_gateway
 from tests.support.upstream import Received, Reply, ScriptedUpstream, answers_status, hangs
 
-KEYS = {"WEB": "key-web", "OPS": "key-ops", "UP": "key-upstream"}
+KEYS = {"WEB": "key-web", "OPS": "key-ops", "DESK": "key-desk", "UP": "key-upstream"}
 ALL = ["audio", "images", "moderations", "files", "batches", "fine_tuning"]
 
 
@@ -26,6 +26,7 @@ def config(base_url: str, families: list[str], **listen: Any) -> dict[str, Any]:
         "keys": [
             {"name": "web", "key": {"env": "WEB"}},
             {"name": "ops", "key": {"env": "OPS"}, "scopes": ["infer", "admin"]},
+            {"name": "desk", "key": {"env": "DESK"}, "scopes": ["infer", "admin"], "routes": ["bot"]},
         ]
     }
     return {**made, "listen": listen}
@@ -98,6 +99,14 @@ def test_what_is_everybodys_needs_scope_admin(
 
 def test_without_a_key_nothing_passes(passing: RunningGateway, upstream: ScriptedUpstream):
     assert ask(passing, "POST", "/audio/speech", "wrong").status_code == 401
+    assert upstream.received == []
+
+
+@pytest.mark.parametrize("path", ["/audio/speech", "/files"])
+def test_a_key_for_some_routes_passes_nothing_that_no_route_serves(
+    passing: RunningGateway, upstream: ScriptedUpstream, path: str
+):
+    assert ask(passing, "POST", path, "key-desk").status_code == 403
     assert upstream.received == []
 
 

@@ -68,6 +68,11 @@ async def quotes(received: Received, reply: Reply) -> None:
     await reply.whole(body, 401, ("content-type", "application/json"))
 
 
+async def quotes_in_nonsense(received: Received, reply: Reply) -> None:
+    await reply.raw(repr(received.headers).encode() + b"\r\n\r\n")
+    reply.close()
+
+
 def ask(gateway: RunningGateway, key: str, path: str = "/chat/completions", **fields: Any) -> bytes:
     """All that comes back."""
     url = f"{gateway.base_url}{path}"
@@ -84,10 +89,14 @@ def told_to_people(gateway: RunningGateway) -> list[bytes]:
     return [httpx.get(gateway.url + path, headers=headers).content for path in paths]
 
 
+@pytest.mark.transports("native", "httpx")
 def test_no_planted_secret_is_found_anywhere(
     upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(
+        logging.INFO, "httpcore"
+    )  # below, it repeats what goes over the wire; no process asks it to
     scripts = [
         answers(),
         streams(["a"]),
@@ -96,6 +105,7 @@ def test_no_planted_secret_is_found_anywhere(
         streams_events([b'data: {"error": {"message": "no"}}\n\n']),
         sends(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"),
         sends(b"nonsense"),
+        quotes_in_nonsense,
     ]
     with running_gateway(tmp_path, config(upstream.base_url), SECRETS) as gateway:
         seen: list[bytes] = []
