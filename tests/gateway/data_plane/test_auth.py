@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gc
 import hmac
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
+from types import CoroutineType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.config.secrets import Secrets
 from gateway.config.types import Auth, ClientKey, Secret
 from gateway.data_plane.auth import ClientKeys
+from tests.support.request_path import chat, config_for, running_gateway
+from tests.support.upstream import ScriptedUpstream
 
 KEYS = {"web": "sk-web-planted", "ops": "sk-ops-planted"}
 ADMIN_KEY = "sk-admin-planted"
@@ -23,13 +29,17 @@ def made() -> ClientKeys:
     return ClientKeys(Auth(keys=entries), told)
 
 
+# What leads from an object to the program around it.
+PROGRAM = (type, ModuleType, FunctionType, FrameType, CoroutineType, TracebackType)
+
+
 def held_by(root: object) -> Iterator[bytes]:
-    """Every string of bytes or characters that can be reached from *root* without its class."""
+    """Every string of bytes or characters that can be reached from *root* without its program."""
     seen: set[int] = set()
     found: list[Any] = [root]
     while found:
         each = found.pop()
-        if id(each) in seen or isinstance(each, type):
+        if id(each) in seen or isinstance(each, PROGRAM):
             continue
         seen.add(id(each))
         if isinstance(each, bytes | str):
@@ -42,6 +52,21 @@ def test_no_key_is_held_as_text():
 
     assert not any(key.encode() in each for key in (*KEYS.values(), ADMIN_KEY) for each in held)
     assert b"web" in held
+
+
+def test_a_worker_that_read_a_key_from_a_file_keeps_none_of_it(upstream: ScriptedUpstream, tmp_path: Path):
+    key = secrets.token_hex()
+    (tmp_path / "key").write_text(key)
+    config = config_for(upstream.base_url)
+    config["auth"] = {"keys": [{"name": "web", "key": {"file": "key"}}]}
+    headers = {"authorization": f"Bearer {key}", "connection": "close"}
+    with running_gateway(tmp_path, config) as gateway:
+        answer = httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), headers=headers)
+        held = list(held_by([gateway.state, gateway.server]))
+
+    assert answer.status_code == 200
+    assert b"web" in held
+    assert not any(key.encode() in each for each in held)
 
 
 def test_the_hashes_of_a_key_have_nothing_in_common_but_the_key():

@@ -37,6 +37,12 @@ def parts_of(usage: Usage) -> list[int]:
     return [part for side in sides for part in msgspec.structs.astuple(side) if part is not None]
 
 
+def test_every_common_dialect_has_its_shapes() -> None:
+    dialects = {name.partition(":")[0] for name in SHAPES}
+
+    assert dialects >= {"openai", "azure", "vllm", "llama_cpp", "mistral", "openrouter", "deepseek"}
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_parts_are_what_the_upstream_says_and_add_up_to_what_it_reports(name: str) -> None:
     shape = SHAPES[name]
