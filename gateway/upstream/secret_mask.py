@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64encode
 from collections.abc import Iterable
 from typing import NamedTuple, Self
@@ -29,6 +30,7 @@ class SecretMask:
     def __init__(self, secrets: Iterable[bytes]) -> None:
         # The longest first: of two that begin alike, the one that is more is meant.
         self._secrets = sorted({s for s in secrets if len(s) >= MIN_SECRET_BYTES}, key=len, reverse=True)
+        self._shortest = len(self._secrets[-1]) if self._secrets else sys.maxsize
         self._any = re.compile(b"|".join(map(re.escape, self._secrets)))
         self._before_the_last = frozenset(b"".join(secret[:-1] for secret in self._secrets))
 
@@ -53,9 +55,8 @@ class SecretMask:
 
     def headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """*headers* without the secrets in their values."""
-        values = b"\n".join([value for _, value in headers]) if self._secrets else b""
-        for secret in self._secrets:
-            if secret in values:
+        for _, value in headers:
+            if len(value) >= self._shortest and self.whole(value) is not value:
                 return [(name, self.whole(value)) for name, value in headers]
         return headers
 

@@ -192,6 +192,19 @@ def test_a_secret_that_comes_in_pieces_is_masked_in_a_stream(upstream: ScriptedU
 
 
 @pytest.mark.transports("native", "httpx")
+def test_a_stream_that_ends_as_a_secret_begins_is_whole(upstream: ScriptedUpstream, tmp_path: Path):
+    ends = b"".join([*EVENTS[:-1], event(delta(finish="stop"))]).rstrip()
+    secrets = {**SECRETS, "CF": f"{ends[-1:].decode()}-header-planted"}
+    upstream.default = drips(b"content-type: text/event-stream\r\n", ends)
+    with running_gateway(tmp_path, config(upstream.base_url), secrets) as gateway:
+        answer = post(gateway, "/chat/completions", stream=True)
+        trace = gateway.trace()
+
+    assert answer.content == ends
+    assert trace.outcome == "ok"
+
+
+@pytest.mark.transports("native", "httpx")
 @pytest.mark.parametrize("path", ["/chat/completions", "/audio/speech"])
 @pytest.mark.parametrize("size", [0, 2 * BUFFERED_BYTES], ids=["held_until_whole", "in_pieces"])
 def test_a_secret_that_comes_in_pieces_is_masked_in_a_body(
