@@ -64,6 +64,13 @@ def test_what_does_not_come_near_a_secret_is_not_held(text: bytes):
     assert SecretMask([b"sk-planted"]).piece(text) == (text, b"")
 
 
+def test_of_two_secrets_that_begin_alike_the_longer_is_meant_where_it_is_there():
+    mask = SecretMask([b"sk-planted", b"sk-planted-more"])
+
+    assert mask.whole(b"sk-planted-more, sk-planted-mor") == b"*" * 15 + b", " + b"*" * 10 + b"-mor"
+    assert mask.piece(b"say sk-planted") == (b"say ", b"sk-planted")
+
+
 def test_a_short_word_is_no_secret():
     assert SecretMask([b"a" * (MIN_SECRET_BYTES - 1)]).whole(b"a" * 20) == b"a" * 20
 
