@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ WRONG = "sk-wrong-planted-5"
 PLANTED = [*SECRETS.values(), WRONG]
 
 
-def config(base_url: str) -> dict[str, Any]:
+def config(base_url: str, **timeouts: float) -> dict[str, Any]:
     made = config_for(
         base_url,
         api_key={"env": "UP"},
@@ -55,7 +54,7 @@ def config(base_url: str) -> dict[str, Any]:
         default=True,
         passthrough=["audio"],
         retries={"max": 1},
-        timeouts={"headers_s": 0.5, "idle_s": 0.5},
+        timeouts=timeouts,
     )
     limits = [{"per": "day", "requests": 1000}]
     made["auth"] = {"keys": [{"name": "web", "key": {"env": "WEB"}, "limits": limits}]}
@@ -107,7 +106,8 @@ def test_no_planted_secret_is_found_anywhere(
         sends(b"nonsense"),
         quotes_in_nonsense,
     ]
-    with running_gateway(tmp_path, config(upstream.base_url), SECRETS) as gateway:
+    made = config(upstream.base_url, headers_s=0.5, idle_s=0.5)
+    with running_gateway(tmp_path, made, SECRETS) as gateway:
         seen: list[bytes] = []
         for script in scripts:
             upstream.default = script
@@ -240,14 +240,12 @@ def test_a_secret_in_a_stream_that_breaks_off_is_masked(upstream: ScriptedUpstre
 def test_a_secret_in_what_a_client_did_not_wait_for_is_masked(upstream: ScriptedUpstream, tmp_path: Path):
     said = b'{"said": "%b, and %b' % (SECRETS["UP"].encode(), ENDS_LIKE_ONE.encode())
     upstream.default = sends(b"HTTP/1.1 200 OK\r\n" + length_of(b"x" * 5000) + b"\r\n" + said, then="hang")
-    made = config(upstream.base_url)
-    made["upstreams"][0]["timeouts"] = {}
-    with running_gateway(tmp_path, made, SECRETS) as gateway:
+    with running_gateway(tmp_path, config(upstream.base_url), SECRETS) as gateway:
+        watched = gateway.state.sweeper._watched
         client = gateway.connect()
         authorization = f"authorization: Bearer {SECRETS['WEB']}"
         client.sendall(post_bytes(json.dumps(chat()).encode(), "/v1/chat/completions", authorization))
-        upstream.wait_received()
-        time.sleep(0.3)  # what was said has come
+        wait_until(lambda: len(said) in {getattr(each, "buffered", 0) for each in watched.copy()})
         client.close()
         record = gateway.records()[0]
 
