@@ -116,6 +116,35 @@ def test_details_never_change_how_many_tokens_a_side_has(
     assert (usage.tokens_in, usage.tokens_out) == (tokens_in, tokens_out)
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        {"prompt_tokens_details": {"cached_tokens": 256}},
+        {"input_tokens_details": {"cached_tokens": 256}},
+        {"prompt_token_details": {"cached_tokens": 256}},
+        {"input_token_details": {"cached_tokens": 256}},
+        {"num_cached_tokens": 256},
+        {"prompt_cache_hit_tokens": 256},
+        {"cached_tokens": 256},
+    ],
+    ids=lambda spelt: next(iter(spelt)),
+)
+def test_every_spelling_of_cached_tokens_is_read_by_itself(spelt: dict[str, Any]) -> None:
+    usage = usage_of({"prompt_tokens": 279, "completion_tokens": 42, "total_tokens": 321, **spelt})
+
+    assert (usage.tokens_in, usage.tokens_cached, usage.tokens_out) == (279, 256, 42)
+
+
+@pytest.mark.parametrize(
+    "kind", ["completion_tokens_details", "output_tokens_details", "output_token_details"]
+)
+def test_every_spelling_of_what_was_written_is_read_by_itself(kind: str) -> None:
+    details = {"reasoning_tokens": 30, "audio_tokens": 5}
+    usage = usage_of({"prompt_tokens": 9, "completion_tokens": 42, "total_tokens": 51, kind: details})
+
+    assert usage.output == OutputTokens(text=7, reasoning=30, audio=5)
+
+
 def test_the_usage_object_is_kept_as_received() -> None:
     raw = {"prompt_tokens": 1, "completion_tokens": 2, "queue_time": 0.1, "cost": 0.0012}
 
