@@ -56,6 +56,15 @@ def test_an_answer_of_a_machine_costs_its_share_of_the_time_and_nothing_for_toke
     assert 0 < row.cost_usd <= row.latency_ms / 1000
 
 
+def test_a_machine_is_accounted_for_where_all_workers_find_it(upstream: ScriptedUpstream, tmp_path: Path):
+    config = machine_with_fallback(upstream.base_url, upstream.base_url, [])
+    with running_gateway(tmp_path, {**config, "listen": {"workers": 2}}) as gateway:
+        asked(gateway)
+        accounts = [file.read_bytes() for file in gateway.state.paths.machines.iterdir()]
+
+    assert [any(account) for account in accounts] == [True]
+
+
 def test_a_request_that_a_fallback_had_to_answer_costs_the_machine_and_the_tokens(
     upstream: ScriptedUpstream, tmp_path: Path
 ):

@@ -79,6 +79,22 @@ def test_request_and_response_pass_as_they_are(
     assert received.header("authorization") == "Bearer key-upstream"
 
 
+def test_what_a_client_says_in_place_of_our_headers_is_dropped(upstream: ScriptedUpstream, tmp_path: Path):
+    made = config(upstream.base_url, ALL)
+    made["upstreams"][0] |= {"auth_header": "x-auth", "headers": [{"name": "X-Team", "value": "ours"}]}
+    said = {"x-auth": "theirs", "x-team": "theirs", "api-key": "theirs", "x-other": "theirs"}
+    with running_gateway(tmp_path, made, KEYS) as gateway:
+        assert ask(gateway, "POST", "/audio/speech", headers=said).status_code == 200
+    headers = upstream.received[0].headers
+
+    assert [name for name, value in headers if value == "theirs"] == ["x-other"]
+    assert [(name.lower(), value) for name, value in headers if name.lower() in {"x-auth", "x-team"}] == [
+        ("x-team", "ours"),
+        ("x-auth", "key-upstream"),
+    ]
+    assert "key-ops" not in repr(upstream.received[0])
+
+
 def test_its_trace_is_metadata_without_a_route(passing: RunningGateway, upstream: ScriptedUpstream):
     answer = ask(passing, "GET", "/files/file-secret-name", headers={"x-tracetune-session": "s"})
     record, trace = passing.records()[0], passing.trace()
