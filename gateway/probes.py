@@ -21,6 +21,7 @@ from gateway.traces.store import Store
 from gateway.upstream.address import Address
 from gateway.upstream.httpx_transport import options, proxy_of
 from gateway.upstream.request_head import RequestHead
+from gateway.upstream.secret_mask import SecretMask
 
 PROBE_S = 3.0  # for one upstream server to list its models
 MAX_MODELS_BYTES = 4 << 20  # of that list
@@ -113,7 +114,9 @@ def _upstream(
     except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
         if upstream.managed is not None:
             return skipped(what, "not running; `tracetune up` starts it")
-        reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
+        # An answer that is not HTTP is repeated in the error, and with it what the server quotes.
+        said = SecretMask.of(upstream, secrets).whole(str(error).encode()).decode()
+        reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else said
         return failed(what, f"cannot be reached: {reason}; correct base_url, or start it")
     refusal = _refusal(status)
     if refusal is not None:

@@ -119,6 +119,12 @@ class State:
             if self.live.pools.get(name) is not pool:
                 pool.retire()
 
+    def swap_table(self, table: Table) -> None:
+        """Put *table* in force at once, under the configuration in force."""
+        live = self.live
+        planner = Planner(table, self.salt, live.config)
+        self.live = msgspec.structs.replace(live, table=table, planner=planner)
+
     def close(self) -> None:
         """Close upstream connections, counters and the segment. Call when no request is in flight."""
         for pool in self.live.pools.values():

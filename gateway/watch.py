@@ -61,7 +61,7 @@ class Watch:
         # A worker whose metrics are of another kind is watched over all the same.
         self._metrics = state.metrics if isinstance(state.metrics, WorkerMetrics) else None
         self._turn = asyncio.Lock()
-        self._secrets: Secrets | None = None  # of the configuration last taken from the file
+        self._begun = False  # a configuration has been taken from the file
         self._config_stamp: Stamp | None = None
         self._config_pending: Stamp | None = stamp_of(state.config_path)
         self._overlay_stamp: Stamp | None = None
@@ -94,10 +94,10 @@ class Watch:
     async def refresh(self) -> None:
         """Take what changed on disk into force, if anything did. Raises OperationError."""
         async with self._turn:
-            if self._secrets is None or await asyncio.to_thread(self._config_settled):
+            if not self._begun or await asyncio.to_thread(self._config_settled):
                 await self._reload()
             elif await asyncio.to_thread(self.overlay.stamp) != self._overlay_stamp:
-                await self._take_overlay(self._state.live.config, self._secrets)
+                await self._take_overlay(self._state.live.config, None)
 
     async def decide(self, change: Callable[[Overlay], OverlayEntry]) -> OverlayEntry:
         """Write the entry that *change* makes of the overlay, record its events and put it in force here.
@@ -125,7 +125,7 @@ class Watch:
         return settled and stamp != self._config_stamp
 
     async def _reload(self) -> None:
-        stamp, first = self._config_pending, self._secrets is None
+        stamp, first = self._config_pending, not self._begun
         try:
             config, secrets = await asyncio.to_thread(self._read_config)
         except ConfigError as error:
@@ -157,19 +157,23 @@ class Watch:
         overlay = await asyncio.to_thread(self.overlay.update, change)
         for event in ended:
             log.info("route %s: %s, because %s", event.route, event.event, event.why)
-        if self._secrets is None:
+        if not self._begun:
             ended = [event for entry in overlay.routes.values() for event in entry.events]
         await self._take_overlay(config, secrets)
         return ended
 
-    async def _take_overlay(self, config: Config, secrets: Secrets) -> None:
+    async def _take_overlay(self, config: Config, secrets: Secrets | None) -> None:
+        """Without *secrets*, under the configuration in force, which is *config*."""
         stamp = await asyncio.to_thread(
             self.overlay.stamp
         )  # before reading: a write in between is seen again
         overlay = await asyncio.to_thread(self.overlay.read)
         table = build_table(config, overrides(overlay, config))
-        self._state.swap(config, table, secrets)
-        self._secrets, self._overlay_stamp = secrets, stamp
+        if secrets is None:
+            self._state.swap_table(table)
+        else:
+            self._state.swap(config, table, secrets)
+        self._begun, self._overlay_stamp = True, stamp
         if self._state.index == 0:
             await asyncio.to_thread(self._save_table, table)
 

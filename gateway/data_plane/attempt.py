@@ -66,6 +66,7 @@ class OpenAttempt:
         self.total_at = call.trace.arrived + target.timeouts.total_s
         self.started = time.monotonic()
         self._ended = False
+        self._held = b""  # of the answer: what a secret of ours may begin with
         self._connection: Channel | None = None
         self._machine = pool.machine
         self._entered = self._machine.enter(self.started) if self._machine is not None else 0.0
@@ -87,7 +88,7 @@ class OpenAttempt:
         connection = self._connection
         if connection is not None:
             if connection.buffered:
-                self.kept.add(connection.take())
+                self.kept.add(self.masked(connection.take(), last=connection.complete))
             if error is None or connection.complete:
                 self.pool.release(self.server, connection)
             else:
@@ -130,6 +131,18 @@ class OpenAttempt:
             self.server.health.rest(failure.retry_after_s, time.monotonic())
         self.end(self.status, failure.reason)
 
+    def masked(self, data: bytes, *, last: bool) -> bytes:
+        """What of the answer may go on now that *data* came, our secrets masked. *last*: it is whole."""
+        mask = self.pool.mask
+        if not self._held and mask.leaves(data):
+            return data
+        data = self._held + data
+        self._held = b""
+        if last:
+            return mask.whole(data)
+        passed, self._held = mask.piece(data)
+        return passed
+
     async def ask(self) -> Channel:
         """Send the request and wait for the response's head.
 
@@ -141,7 +154,7 @@ class OpenAttempt:
             connection.waker = self.call.fiber.wake
             self._send(connection)
             try:
-                await connection.head()
+                await self.head_of(connection)
             except DisconnectedError:
                 if connection.received:
                     raise
@@ -150,7 +163,7 @@ class OpenAttempt:
                 return connection
         connection = await self.open()
         self._send(connection)
-        await connection.head()
+        await self.head_of(connection)
         return connection
 
     async def open(self) -> Channel:
@@ -176,3 +189,10 @@ class OpenAttempt:
         )
         connection.send(head, body, self.total_at)
         connection.arm("headers", self.target.timeouts.headers_s)
+
+    async def head_of(self, connection: Channel) -> None:
+        """Until status and headers are there, our secrets masked in them. Raises UpstreamError."""
+        await connection.head()
+        headers = self.pool.mask.headers(connection.headers)
+        if headers is not connection.headers:
+            connection.headers, connection.known = headers, None

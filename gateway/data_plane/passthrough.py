@@ -78,7 +78,7 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
         connection = await attempt.open()
         await _send(call, exchange, attempt, connection)
         connection.arm("headers", target.timeouts.headers_s)
-        await connection.head()
+        await attempt.head_of(connection)
         if not exchange.body_whole:
             exchange.keep_alive = False  # nobody will take the rest of the body
         await relay_pieces(attempt, connection)

@@ -45,7 +45,7 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
 
 def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     status, headers = connection.status, connection.headers
-    body = attempt.pool.head.masked(connection.take())
+    body = attempt.pool.mask.whole(connection.take())
     attempt.kept.add(body)
     response = Response(status=status, headers=headers, body=body, known=connection.known)
     if status >= 400:
@@ -107,9 +107,10 @@ async def relay_pieces(attempt: OpenAttempt, connection: Channel) -> None:
     client_side.start(status, lines, has_length=has_length)
     try:
         while True:
-            data = attempt.pool.head.masked(connection.take())
+            complete = connection.complete
+            data = attempt.masked(connection.take(), last=complete)
             attempt.kept.add(data)
-            if connection.complete:
+            if complete:
                 break
             connection.rest()
             if client_side.is_behind:

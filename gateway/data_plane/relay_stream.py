@@ -119,7 +119,7 @@ class StreamRelay:
     def _read(self, data: bytes) -> bytes:
         """What of *data* may pass; `_over` when it was the last."""
         watcher = self._watcher
-        data = self._attempt.pool.head.masked(data)
+        data = self._attempt.masked(data, last=self._connection.complete)
         self._attempt.kept.add(data)
         passed = watcher.feed(data)
         if watcher.ending != "open":

@@ -258,7 +258,7 @@ def _translated(error: Exception, tell: Callable[[Exception], str], target: Targ
         return StoreUnreachableError(f"the store at {target.place} does not answer; {target.remedy}")
     # Without a code the rows never left: clickhouse-connect could not write them down.
     about_data = code in _DATA_CODES or (code is None and isinstance(error, _UNWRITABLE))
-    return StoreRefusedError(tell(error), code=code, about_data=about_data)
+    return StoreRefusedError(target.hide(tell(error)), code=code, about_data=about_data)
 
 
 def _told(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -45,6 +46,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> str:
         return f"{self.host}:{self.port}"
+
+    def hide(self, text: str) -> str:
+        """*text*, which a server wrote, without the password that it was told and may quote."""
+        if not self.password:
+            return text
+        login = f"{self.user}:{self.password}".encode()
+        return text.replace(b64encode(login).decode(), "…").replace(self.password, "…")
 
     def __repr__(self) -> str:
         return f"Target({self.interface}://{self.user}@{self.place}/{self.database})"

@@ -27,6 +27,7 @@ from gateway.upstream.pricing import PriceList
 from gateway.upstream.request_head import RequestHead
 from gateway.upstream.response_memo import ResponseHeads
 from gateway.upstream.retries import BUDGET_FLOOR
+from gateway.upstream.secret_mask import SecretMask
 from gateway.upstream.share_budget import ShareBudget
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class UpstreamPool:
         self.retry_budget = ShareBudget(upstream.retries.budget, floor=BUDGET_FLOOR)
         self.in_flight = 0
         self.head = RequestHead(upstream, secrets)
+        self.mask = SecretMask.of(upstream, secrets)
         self._httpx = _httpx(upstream, secrets)
         self._secrets = secrets
         self._workers = workers

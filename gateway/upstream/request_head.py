@@ -8,7 +8,6 @@ from gateway.config.secrets import UpstreamSecrets
 from gateway.config.types import Upstream
 from gateway.upstream.address import Address
 
-MIN_SECRET_CHARS = 8  # of a secret that is looked for in answers; a shorter one is a word like any other
 MAX_HEADS = 1000  # kept ready; a default upstream may be asked for any number of models
 _PLAIN_PATH = "{path}"
 
@@ -31,9 +30,6 @@ class RequestHead:
         lines.append(("accept-encoding", "identity"))
         self.fields = dict(lines)
         self._lines = "".join(f"{name}: {value}\r\n" for name, value in lines).encode("utf-8")
-        named = {header.name.lower() for header in upstream.headers if header.secret is not None}
-        values = [value for name, value in secrets.headers if name in named] + [secrets.key or ""]
-        self._secrets = [value.encode() for value in values if len(value) >= MIN_SECRET_CHARS]
         # What the client says in these would stand beside what we say.
         self._ours = frozenset(name.encode() for name, _ in secrets.headers) | {auth.encode()} - {
             b"authorization"
@@ -54,16 +50,6 @@ class RequestHead:
     def passed(self, address: Address, method: str, path: str, query: bytes) -> bytes:
         """Of a request that is passed through: its path follows the base path as it is."""
         return self._with_query(self._make(address, method, path), query)
-
-    def masked(self, body: bytes) -> bytes:
-        """*body*, of an answer or a piece of one, without our secrets, which a server may quote.
-
-        Its length stays. A secret that two pieces have a part of each is not found.
-        """
-        for secret in self._secrets:
-            if secret in body:
-                body = body.replace(secret, b"*" * len(secret))
-        return body
 
     def filter(self, lines: bytes) -> bytes:
         """The client's head *lines* that go on."""

@@ -203,7 +203,10 @@ def test_secrets_that_are_not_used_need_not_be_set(tmp_path: Path) -> None:
 def test_secrets_never_show_in_their_repr(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, UPSTREAM.replace("default", "api_key: {env: K}, default") + ROUTE))
 
-    assert "planted" not in repr(read_secrets(config, {"K": "planted"}))
+    found = read_secrets(config, {"K": "planted"})
+
+    assert found.upstreams["a"].key == "planted"
+    assert "planted" not in repr(found) + repr(found.upstreams)
 
 
 def test_two_clients_of_one_key_are_refused_without_showing_it(tmp_path: Path) -> None:

@@ -49,6 +49,25 @@ def test_control_needs_the_admin_scope_and_feedback_the_feedback_scope(guarded: 
     assert ask(guarded, path, ADMIN_KEY).status_code == 200
 
 
+def test_whatever_is_not_for_apps_and_probes_needs_the_admin_scope(guarded: Gateway):
+    described = ask(guarded, "/api/docs/openapi.json").json()["paths"]
+    open_to = {"/api/feedback": "app-key", "/healthz": None, "/readyz": None}
+    guarded_calls = [
+        (method, path.replace("{action}", "pause"))
+        for path, methods in described.items()
+        for method in methods
+        if path not in open_to
+    ]
+
+    def status(method: str, path: str, key: str) -> int:
+        return web.request(method, guarded.url + path, headers={"authorization": f"Bearer {key}"}).status_code
+
+    assert set(open_to) < set(described)
+    assert len(guarded_calls) >= 9
+    assert {call: status(*call, "app-key") for call in guarded_calls} == dict.fromkeys(guarded_calls, 403)
+    assert {call: status(*call, "wrong") for call in guarded_calls} == dict.fromkeys(guarded_calls, 401)
+
+
 def test_feedback_needs_the_feedback_scope(guarded: Gateway):
     assert ask(guarded, "/api/feedback", "app-key").status_code == 202
     assert ask(guarded, "/api/feedback", "ops-key").status_code == 403

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from gateway.cli.root import main
 from tests.support.control_gateway import YAML, Gateway, running
+from tests.support.upstream import Received, Reply, ScriptedUpstream
 
 JUDGE = "def kept(trace):\n    return trace.kept is not None\n"
 
@@ -127,6 +129,22 @@ def test_check_exits_1_where_an_upstream_says_no(
     assert done.returncode == 1
     assert says in findings(done)[f"upstream openai http://127.0.0.1:{upstream}/v1"][1]
     assert "wrong" not in done.stdout
+
+
+def test_check_does_not_repeat_our_key_where_an_upstream_answers_with_it(tmp_path: Path):
+    async def quotes_in_nonsense(received: Received, reply: Reply) -> None:
+        await reply.raw(repr(received.headers).encode() + b"\r\n\r\n")
+        reply.close()
+
+    with ScriptedUpstream() as server:
+        server.default = quotes_in_nonsense
+        port = urlsplit(server.base_url).port or 0
+        done = tracetune(written(tmp_path, port), "check", "--json", OPENAI_KEY="sk-planted-in-check")
+    state, says = findings(done)[f"upstream openai http://127.0.0.1:{port}/v1"]
+
+    assert len(server.received) == 1
+    assert (state, "cannot be reached" in says) == ("failed", True)
+    assert "sk-planted-in-check" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -124,10 +125,11 @@ async def test_workers_see_each_others_decisions_and_a_removed_overlay(tmp_path:
 async def test_a_missing_variable_leaves_the_rollout_and_the_table_as_they_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
+    caplog.set_level(logging.INFO)
     watch = Watch(state := a_state(tmp_path, Writer()))
     await watch.refresh()
     await watch.decide(started(state))
-    before = state.live.table
+    before, live = state.live.table, state.live
     text = state.config_path.read_text()
     edited = text.replace("model: big}]\n    fallbacks", "model: bigger}]\n    fallbacks")
     edited = edited.replace("- name: openai", "- name: openai\n    api_key: {env: NOT_SET_ANYWHERE}")
@@ -136,7 +138,8 @@ async def test_a_missing_variable_leaves_the_rollout_and_the_table_as_they_are(
         await watch.refresh()
     assert "NOT_SET_ANYWHERE is not set" in caplog.text
     assert caplog.text.count("stays in force") == 1
-    assert state.live.table == before
+    assert state.live is live
+    assert "configuration reloaded" not in caplog.text
     state.config_path.write_text(text)
     for _ in range(3):
         await watch.refresh()
@@ -156,6 +159,21 @@ async def test_a_stuck_writer_at_the_start_is_one_line_and_the_worker_serves(
     assert state.live.table.routes["bot"].stable.name == "stable"
     await watch.refresh()
     await watch.decide(started(state))
+
+
+async def test_a_file_that_is_still_being_written_is_not_taken(tmp_path: Path):
+    watch = Watch(state := a_state(tmp_path, Writer()))
+    await watch.refresh()
+    before, text = state.live.table, state.config_path.read_text()
+    second = text[text.index("  - model: bot") :].replace("bot", "desk")
+    state.config_path.write_text(text.replace("model: big}]", "model: half}]"))  # valid, and not yet all
+    await watch.refresh()
+    assert state.live.table == before
+    state.config_path.write_text(text + second)
+    await watch.refresh()
+    assert state.live.table == before
+    await watch.refresh()
+    assert set(state.live.table.routes) == {"bot", "desk"}
 
 
 async def test_what_needs_a_restart_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):

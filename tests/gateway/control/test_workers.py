@@ -92,6 +92,7 @@ def test_an_invalid_file_is_one_line_in_the_log_and_changes_nothing(two: Gateway
     assert eventually(lambda: two.log.read_text().count("the former configuration stays in force") == 2, 3)
     assert "unknown field `typo`" in two.log.read_text()
     assert two.hashes() == before
+    assert count(two, 'tracetune_config_reloads_total{result="invalid"}') == 2
     two.config_path.write_text(good)
     time.sleep(0.6)
     assert two.hashes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,14 @@ import httpx
 import openai
 import pytest
 
-from tests.support.request_path import RunningGateway, chat, config_for, running_gateway, wait_until
+from tests.support.request_path import (
+    RunningGateway,
+    chat,
+    config_for,
+    post_bytes,
+    running_gateway,
+    wait_until,
+)
 from tests.support.upstream import (
     ScriptedUpstream,
     answers,
@@ -154,19 +162,49 @@ def test_what_we_refuse_ourselves_counts_nowhere(upstream: ScriptedUpstream, tmp
         assert standing(gateway, "requests")["used"] == 0
 
 
-def test_whoever_leaves_in_time_has_limits_all_the_same(upstream: ScriptedUpstream, tmp_path: Path):
-    upstream.default = streams_events([event(delta("begun"))], then="hang")
+@pytest.mark.parametrize("begun", [False, True])
+def test_whoever_leaves_in_time_has_limits_all_the_same(
+    upstream: ScriptedUpstream, tmp_path: Path, begun: bool
+):
+    upstream.default = streams_events([event(delta("begun"))], then="hang") if begun else hangs()
     limits = {"per": "day", "tokens": 100_000}
     with limited(tmp_path, upstream, limits) as gateway:
-        headers = {"authorization": "Bearer key-web"}
-        body = {**chat(), "stream": True, "max_tokens": 500}
-        with httpx.stream(
-            "POST", f"{gateway.base_url}/chat/completions", json=body, headers=headers
-        ) as answer:
-            next(answer.iter_raw())
+        body = json.dumps({**chat(), "stream": True, "max_tokens": 500}).encode()
+        with gateway.connect() as client:
+            client.sendall(post_bytes(body, "/v1/chat/completions", "authorization: Bearer key-web"))
+            upstream.wait_received()
+            if begun:
+                assert client.recv(12) == b"HTTP/1.1 200"
         wait_until(lambda: standing(gateway, "tokens")["reserved"] == 0)
 
         assert standing(gateway, "tokens")["used"] > 500
+
+
+def test_what_is_passed_through_counts_as_a_request(upstream: ScriptedUpstream, tmp_path: Path):
+    config = {"default": True, "passthrough": ["audio"]}
+    with limited(tmp_path, upstream, {"per": "day", "requests": 2}, **config) as gateway:
+        statuses = [speak(gateway).status_code for _ in range(3)]
+        left = standing(gateway, "requests")
+
+    assert statuses == [200, 200, 429]
+    assert (left["used"], left["reserved"]) == (2, 0)
+    assert len(upstream.received) == 2
+
+
+def test_what_is_passed_through_has_no_price_where_dollars_are_limited(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    config = {"default": True, "passthrough": ["audio"]}
+    with limited(tmp_path, upstream, {"per": "day", "usd": 1.0}, **config) as gateway:
+        answer = speak(gateway)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unknown_price")
+    assert upstream.received == []
+
+
+def speak(gateway: RunningGateway) -> httpx.Response:
+    headers = {"authorization": "Bearer key-web"}
+    return httpx.post(f"{gateway.base_url}/audio/speech", content=b"text", headers=headers, timeout=10)
 
 
 def test_the_upstreams_own_limits_are_not_the_keys(upstream: ScriptedUpstream, tmp_path: Path):

@@ -16,7 +16,7 @@ import pytest
 from tests.support.request_path import RunningGateway, config_for, running_gateway
 from tests.support.upstream import Received, Reply, ScriptedUpstream, answers_status, hangs
 
-KEYS = {"WEB": "key-web", "OPS": "key-ops", "UP": "key-upstream"}
+KEYS = {"WEB": "key-web", "OPS": "key-ops", "DESK": "key-desk", "UP": "key-upstream"}
 ALL = ["audio", "images", "moderations", "files", "batches", "fine_tuning"]
 
 
@@ -26,6 +26,7 @@ def config(base_url: str, families: list[str], **listen: Any) -> dict[str, Any]:
         "keys": [
             {"name": "web", "key": {"env": "WEB"}},
             {"name": "ops", "key": {"env": "OPS"}, "scopes": ["infer", "admin"]},
+            {"name": "desk", "key": {"env": "DESK"}, "scopes": ["infer", "admin"], "routes": ["bot"]},
         ]
     }
     return {**made, "listen": listen}
@@ -78,6 +79,22 @@ def test_request_and_response_pass_as_they_are(
     assert received.header("authorization") == "Bearer key-upstream"
 
 
+def test_what_a_client_says_in_place_of_our_headers_is_dropped(upstream: ScriptedUpstream, tmp_path: Path):
+    made = config(upstream.base_url, ALL)
+    made["upstreams"][0] |= {"auth_header": "x-auth", "headers": [{"name": "X-Team", "value": "ours"}]}
+    said = {"x-auth": "theirs", "x-team": "theirs", "api-key": "theirs", "x-other": "theirs"}
+    with running_gateway(tmp_path, made, KEYS) as gateway:
+        assert ask(gateway, "POST", "/audio/speech", headers=said).status_code == 200
+    headers = upstream.received[0].headers
+
+    assert [name for name, value in headers if value == "theirs"] == ["x-other"]
+    assert [(name.lower(), value) for name, value in headers if name.lower() in {"x-auth", "x-team"}] == [
+        ("x-team", "ours"),
+        ("x-auth", "key-upstream"),
+    ]
+    assert "key-ops" not in repr(upstream.received[0])
+
+
 def test_its_trace_is_metadata_without_a_route(passing: RunningGateway, upstream: ScriptedUpstream):
     answer = ask(passing, "GET", "/files/file-secret-name", headers={"x-tracetune-session": "s"})
     record, trace = passing.records()[0], passing.trace()
@@ -98,6 +115,14 @@ def test_what_is_everybodys_needs_scope_admin(
 
 def test_without_a_key_nothing_passes(passing: RunningGateway, upstream: ScriptedUpstream):
     assert ask(passing, "POST", "/audio/speech", "wrong").status_code == 401
+    assert upstream.received == []
+
+
+@pytest.mark.parametrize("path", ["/audio/speech", "/files"])
+def test_a_key_for_some_routes_passes_nothing_that_no_route_serves(
+    passing: RunningGateway, upstream: ScriptedUpstream, path: str
+):
+    assert ask(passing, "POST", path, "key-desk").status_code == 403
     assert upstream.received == []
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
+import http.server
 import os
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from gateway.traces.target import resolve_target
 from gateway.traces.types import DatasetRow, Feedback, Judgment, RolloutEvent, SnapshotRow, Trace
 from tests.support.store import a_trace, empty, store_config
 
+PASSWORD = "hunter2-planted"
 NOW = datetime(2026, 3, 4, 5, 6, 7, 123456, tzinfo=UTC)
 ROWS: dict[str, msgspec.Struct] = {
     "judgments": Judgment(trace_id="t", judge="j", version="v", score=None, reason="why", judged_at=NOW),
@@ -187,6 +191,32 @@ def test_a_remote_store_that_does_not_answer_is_one_line_naming_it(tmp_path) -> 
 
     with pytest.raises(StoreUnreachableError, match=r"127\.0\.0\.1:9 does not answer; check store.url"):
         Store.connect(msgspec.structs.replace(config, store=remote), {})
+
+
+def test_a_store_that_quotes_its_password_does_not_give_it_away(tmp_path) -> None:
+    class Quotes(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = f"Code: 516. DB::Exception: {PASSWORD} in {self.headers['authorization']}".encode()
+            self.send_response(403)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            del args
+
+    config = store_config(tmp_path)
+    with http.server.HTTPServer(("127.0.0.1", 0), Quotes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"clickhouse://me@127.0.0.1:{server.server_port}/traces"
+        section = msgspec.convert({"url": url, "password": {"env": "PW"}}, type(config.store))
+        with pytest.raises(StoreRefusedError, match="Code: 516") as refused:
+            Store.connect(msgspec.structs.replace(config, store=section), {"PW": PASSWORD})
+        server.shutdown()
+
+    assert PASSWORD not in str(refused.value)
+    assert base64.b64encode(f"me:{PASSWORD}".encode()).decode() not in str(refused.value)
 
 
 def test_a_remote_url_names_scheme_user_port_and_database(tmp_path) -> None:

@@ -37,6 +37,12 @@ def parts_of(usage: Usage) -> list[int]:
     return [part for side in sides for part in msgspec.structs.astuple(side) if part is not None]
 
 
+def test_every_common_dialect_has_its_shapes() -> None:
+    dialects = {name.partition(":")[0] for name in SHAPES}
+
+    assert dialects >= {"openai", "azure", "vllm", "llama_cpp", "mistral", "openrouter", "deepseek"}
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_parts_are_what_the_upstream_says_and_add_up_to_what_it_reports(name: str) -> None:
     shape = SHAPES[name]
@@ -108,6 +114,35 @@ def test_details_never_change_how_many_tokens_a_side_has(
     usage = usage_of(raw)
 
     assert (usage.tokens_in, usage.tokens_out) == (tokens_in, tokens_out)
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        {"prompt_tokens_details": {"cached_tokens": 256}},
+        {"input_tokens_details": {"cached_tokens": 256}},
+        {"prompt_token_details": {"cached_tokens": 256}},
+        {"input_token_details": {"cached_tokens": 256}},
+        {"num_cached_tokens": 256},
+        {"prompt_cache_hit_tokens": 256},
+        {"cached_tokens": 256},
+    ],
+    ids=lambda spelt: next(iter(spelt)),
+)
+def test_every_spelling_of_cached_tokens_is_read_by_itself(spelt: dict[str, Any]) -> None:
+    usage = usage_of({"prompt_tokens": 279, "completion_tokens": 42, "total_tokens": 321, **spelt})
+
+    assert (usage.tokens_in, usage.tokens_cached, usage.tokens_out) == (279, 256, 42)
+
+
+@pytest.mark.parametrize(
+    "kind", ["completion_tokens_details", "output_tokens_details", "output_token_details"]
+)
+def test_every_spelling_of_what_was_written_is_read_by_itself(kind: str) -> None:
+    details = {"reasoning_tokens": 30, "audio_tokens": 5}
+    usage = usage_of({"prompt_tokens": 9, "completion_tokens": 42, "total_tokens": 51, kind: details})
+
+    assert usage.output == OutputTokens(text=7, reasoning=30, audio=5)
 
 
 def test_the_usage_object_is_kept_as_received() -> None:
