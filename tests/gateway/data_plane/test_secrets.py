@@ -257,6 +257,8 @@ def test_a_secret_in_what_a_client_did_not_wait_for_is_masked(upstream: Scripted
 def test_a_secret_in_a_header_of_the_answer_is_masked(upstream: ScriptedUpstream, tmp_path: Path, path: str):
     upstream.default = answers("a", ("x-said", f"Bearer {SECRETS['UP']}"), ("x-other", "b"))
     with running_gateway(tmp_path, config(upstream.base_url), SECRETS) as gateway:
-        headers = post(gateway, path).headers
+        for _ in range(2):
+            post(gateway, path)
+        headers = post(gateway, path).headers  # by now its head is known
 
     assert (headers["x-said"], headers["x-other"]) == (f"Bearer {'*' * len(SECRETS['UP'])}", "b")
