@@ -9,8 +9,8 @@ from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError, Headers
+from gateway.data_plane.limit_answers import limit_headers
 from gateway.fiber import Fiber
-from gateway.quotas import limit_headers
 from gateway.traces.types import Outcome
 
 

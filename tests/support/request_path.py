@@ -17,6 +17,7 @@ import yaml
 
 from gateway.config.load import load_config
 from gateway.config.secrets import Secrets
+from gateway.quotas import QuotaFiles, save_left_behind
 from gateway.state import State
 from gateway.traces.segments import Record, SegmentReader
 from gateway.traces.types import CapturedTrace
@@ -94,6 +95,7 @@ def running_gateway(
         server.stop()
         thread.join(15)
         state.close()
+        save_left_behind(QuotaFiles.of(state.paths), time.time())  # as `up` and `gateway` do
         shutil.rmtree(state.paths.segments, ignore_errors=True)
 
 
