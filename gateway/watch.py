@@ -23,9 +23,10 @@ from gateway.config.types import Config
 from gateway.errors import ConfigError, OperationError
 from gateway.metrics import WorkerMetrics
 from gateway.overlay import Overlay, OverlayEntry, overrides, reconcile, with_entry
-from gateway.overlay_file import OverlayFile, Stamp, stamp_of
+from gateway.overlay_file import OverlayFile
 from gateway.paths import paths_of
 from gateway.state import State
+from gateway.state_file import Stamp, stamp_of
 from gateway.table import Table, build_table
 from gateway.traces.types import CapturedRolloutEvent
 

@@ -178,8 +178,9 @@ class Counters:
         """The slots of which *owner* holds something. Needs the lock."""
         # Read, not mapped: a page that nobody has written would be allocated by looking at it.
         size = TALLY * _WORD
+        nothing = bytes(size)
         held = os.pread(self._file.fileno(), self.words[_ACCOUNTS] * size, _held_at(owner, 0) * _WORD)
-        return [at // size for at in range(0, len(held), size) if any(held[at : at + size])]
+        return [at // size for at in range(0, len(held), size) if held[at : at + size] != nothing]
 
     def close(self) -> None:
         for view in (*self._draft, self.words):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -13,16 +11,12 @@ from msgspec import Meta
 
 from gateway.config.types import Name, Period
 from gateway.errors import OperationError
-from gateway.overlay_file import replace_durably
 from gateway.paths import Paths
 from gateway.quotas.counters import CHANGES, COUNTERS, Counters
 from gateway.quotas.lock import lock_now
 from gateway.quotas.tally import EMPTY, WINDOW, Tally, place_of, sums_in
 from gateway.quotas.windows import PERIODS, numbers_at, starts_at
-
-log = logging.getLogger(__name__)
-
-MAX_SAVED_BYTES = 16 << 20  # 2,048 keys with long names are some 3 MB; more than this is not a file of ours
+from gateway.state_file import read_or_set_aside, write_state
 
 Amount = Annotated[int, Meta(ge=0, le=1 << 62)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -87,14 +81,8 @@ class Save:
 
     def write(self) -> None:
         """Replace the file. Blocks. Raises OperationError where the disk refuses."""
-        content = msgspec.json.format(msgspec.json.encode(self._saved), indent=1)
         with self._lock:
-            try:
-                replace_durably(self._path, self._path.with_name(f"{self._path.name}.tmp"), content)
-            except OSError as error:
-                raise OperationError(
-                    f"{self._path}: what keys have used cannot be saved: {error.strerror}; check the disk"
-                ) from error
+            write_state(self._path, self._saved)
 
 
 def save_left_behind(files: QuotaFiles, at_s: float) -> None:
@@ -112,7 +100,8 @@ def open_counters(files: QuotaFiles) -> Counters:
     """The counters; where there are none yet, new ones with what was saved. Raises OperationError."""
 
     def seed(counters: Counters) -> None:
-        for key in _load(files.saved):
+        saved = read_or_set_aside(files.saved, Saved, "keys with limits start with nothing used")
+        for key in saved.keys if saved else []:
             used = list(EMPTY)
             for window in key.windows:
                 period = PERIODS.index(window.per)
@@ -148,31 +137,3 @@ def _windows(used: Tally, at_s: float) -> list[SavedWindow]:
                     SavedWindow(per=PERIODS[period], starts_at=starts_at(period, number), **sums._asdict())
                 )
     return windows
-
-
-def _load(path: Path) -> list[SavedKey]:
-    """The keys in the file at *path*, none where there is no file. Sets one that cannot be read aside.
-
-    Raises OperationError where the directory refuses.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SAVED_BYTES + 1)
-        try:
-            if len(content) > MAX_SAVED_BYTES:
-                raise msgspec.DecodeError(f"larger than {MAX_SAVED_BYTES} bytes")  # noqa: TRY301
-            return msgspec.json.decode(content, type=Saved).keys
-        except msgspec.DecodeError as error:
-            aside = path.with_name(f"{path.name}.bad-{time.time_ns()}")
-            path.rename(aside)
-            log.error(  # noqa: TRY400 -- the traceback of a bad file says nothing
-                "%s cannot be read (%s); kept as %s, keys with limits start with nothing used",
-                path,
-                error,
-                aside.name,
-            )
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OperationError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
-    return []
