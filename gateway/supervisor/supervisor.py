@@ -18,6 +18,7 @@ from gateway.listening import local_url
 from gateway.supervisor.child import Child
 from gateway.supervisor.plan import ProcessPlan
 from gateway.supervisor.ready import answers, wait_ready
+from gateway.traces.replace import replace_file
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 5.0
@@ -181,14 +182,11 @@ class Supervisor:
             ],
         )
         path = self._state / "processes.json"
-        temporary = path.with_suffix(".tmp")
         try:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-            temporary.replace(path)
+            replace_file(path, msgspec.json.format(msgspec.json.encode(content)))
         except OSError as error:
             # A disk that filled up is no reason to stop serving, or to leave a process dead.
             log.warning("%s cannot be written: %s", path, error.strerror)
-            temporary.unlink(missing_ok=True)
 
 
 def _describe(status: int) -> str:

@@ -23,8 +23,8 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
-from gateway.traces.ledger import replace_file
 from gateway.traces.migrate import migrate
+from gateway.traces.replace import replace_file
 from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, only_one, run_stage
 from gateway.traces.store import Store

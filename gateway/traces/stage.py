@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import OperationError, TracetuneError
-from gateway.traces.ledger import replace_file
+from gateway.traces.replace import replace_file
 
 log = logging.getLogger(__name__)
 
