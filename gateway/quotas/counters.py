@@ -81,9 +81,7 @@ class Counters:
         self._file = open_private(folder / COUNTERS)
         self._lock = BoundedLock(self._file)
         try:
-            self._allocate(0, _HEADER_WORDS)
-            self._file.truncate(_FILE_BYTES)
-            self._map = mmap.mmap(self._file.fileno(), _FILE_BYTES)
+            self._map = self._mapped()
             self.words = memoryview(self._map).cast("q")
             self._draft = Draft(*(self.words[at : at + TALLY] for at in range(_DRAFT, _DRAFT_END, TALLY)))
             with self.locked(START_WAIT_S):
@@ -195,13 +193,22 @@ class Counters:
         words[held : held + TALLY] = words[_DRAFT_HELD:_DRAFT_END]
         words[_COMMITTED] = 0
 
+    def _mapped(self) -> mmap.mmap:
+        self._allocate(0, _HEADER_WORDS)
+        try:
+            self._file.truncate(_FILE_BYTES)
+            return mmap.mmap(self._file.fileno(), _FILE_BYTES)
+        except OSError as error:
+            raise self._refused(error) from error
+
     def _allocate(self, at: int, words: int) -> None:
         try:
             os.posix_fallocate(self._file.fileno(), at * _WORD, words * _WORD)
         except OSError as error:
-            raise OperationError(
-                f"{self.folder}: no shared memory for the limits of keys: {error.strerror}"
-            ) from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> OperationError:
+        return OperationError(f"{self.folder}: no shared memory for the limits of keys: {error.strerror}")
 
 
 def _account_at(slot: int) -> int:

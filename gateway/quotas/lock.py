@@ -50,7 +50,10 @@ class BoundedLock:
 
     def acquire(self, wait_s: float = WAIT_S) -> bool:
         """Take the lock. False: another process has held it for *wait_s*, or did so less than PAUSE_S ago."""
-        return _locked(self._fd) or self._wait(wait_s)
+        if not _locked(self._fd):
+            return self._wait(wait_s)
+        self._paused_until = 0.0
+        return True
 
     def release(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)

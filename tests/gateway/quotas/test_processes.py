@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from gateway.errors import OperationError
 from gateway.quotas import Ledger, QuotaFiles, Refusal, Reservation, keep
 from gateway.quotas.keeper import RELEASE_WITHIN_S
-from gateway.quotas.lock import WAIT_S
+from gateway.quotas.lock import WAIT_S, BoundedLock
 from gateway.quotas.owners import sweep
 from tests.support.quotas import NOW_S, report_of, standing, web_of
 
@@ -205,3 +206,17 @@ def test_a_stopped_worker_that_holds_the_lock_makes_no_other_wait_for_long_and_n
     assert isinstance(ledger.reserve(account, NOW_S, tokens=1, usd=0), Reservation)
     requests = standing(ledger, auth, NOW_S, "day", "requests")
     assert (requests.used, requests.reserved) == (1, 1)
+
+
+def test_a_lock_that_could_be_had_again_is_waited_for_again(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("wb") as mine, (tmp_path / "lock").open("wb") as theirs:
+        lock, other = BoundedLock(mine), BoundedLock(theirs)
+        assert other.acquire()
+        assert not lock.acquire(wait_s=0.01)
+        other.release()
+        assert lock.acquire()
+        lock.release()
+
+        assert other.acquire()
+        threading.Timer(0.05, other.release).start()
+        assert lock.acquire(wait_s=SLACK_S)
