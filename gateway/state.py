@@ -18,7 +18,7 @@ from gateway.config.types import Config
 from gateway.data_plane.auth import ClientKeys
 from gateway.data_plane.plan import Planner
 from gateway.paths import Paths, paths_of
-from gateway.quotas import Account, Ledger, QuotaFiles
+from gateway.quotas import Account, Ledger, QuotaFiles, save_last
 from gateway.table import Table
 from gateway.traces.types import Captured, Outcome
 from gateway.upstream.deadlines import Sweeper
@@ -121,6 +121,7 @@ class State:
         """Close upstream connections, counters and the segment. Call when no request is in flight."""
         for pool in self.live.pools.values():
             pool.retire()
+        save_last(self.ledger, time.time())
         self.ledger.close()
         self.writer.close()
 

@@ -5,7 +5,7 @@ reserve before the first attempt ──▶ settle when the trace finishes
 """
 
 from gateway.quotas.estimate import Estimate, estimate_tokens, estimate_usd
-from gateway.quotas.keeper import keep
+from gateway.quotas.keeper import keep, save_last
 from gateway.quotas.ledger import Ledger, Reservation
 from gateway.quotas.report import KeyReport, Standing, WindowReport, report_limits
 from gateway.quotas.rules import Account, Refusal, Rule
@@ -26,5 +26,6 @@ __all__ = [
     "estimate_usd",
     "keep",
     "report_limits",
+    "save_last",
     "save_left_behind",
 ]

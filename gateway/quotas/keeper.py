@@ -56,6 +56,24 @@ async def tick(ledger: Ledger, at_s: float) -> None:
         counters.words[SAVED_CHANGES] = save.changes
 
 
+def save_last(ledger: Ledger, at_s: float) -> None:
+    """Save what was settled since the last save, at a worker's end. Blocks; never raises.
+
+    The end of all processes saves too, but a container's time may be up before it comes.
+    """
+    ledger.settle_waiting()
+    counters = ledger.counters
+    if counters is None or counters.words[CHANGES] == counters.words[SAVED_CHANGES]:
+        return
+    try:
+        save = Save(ledger.files, counters, at_s)
+        save.write()
+    except OperationError as error:
+        log.warning("%s", error)
+    else:
+        counters.words[SAVED_CHANGES] = save.changes
+
+
 def _claim_saving(counters: Counters, at_s: float) -> bool:
     """Whether there is something to save and it is time; then it is ours to do."""
     with counters.locked():

@@ -70,7 +70,7 @@ class Save:
         lock = lock_now(files.saved.with_suffix(".lock"))
         if lock is None:
             raise OperationError(
-                f"{files.saved}: another process is saving it; look for a stopped gateway process"
+                f"{files.saved}: another process is saving it; look at the disk, or for a stopped process"
             )
         try:
             self.changes, self._saved = _snapshot(counters, at_s)

@@ -17,7 +17,6 @@ import yaml
 
 from gateway.config.load import load_config
 from gateway.config.secrets import Secrets
-from gateway.quotas import QuotaFiles, save_left_behind
 from gateway.state import State
 from gateway.traces.segments import Record, SegmentReader
 from gateway.traces.types import CapturedTrace
@@ -95,7 +94,6 @@ def running_gateway(
         server.stop()
         thread.join(15)
         state.close()
-        save_left_behind(QuotaFiles.of(state.paths), time.time())  # as `up` and `gateway` do
         shutil.rmtree(state.paths.segments, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from gateway.errors import OperationError
-from gateway.quotas import Ledger, QuotaFiles, Reservation, keep, save_left_behind
+from gateway.quotas import Ledger, QuotaFiles, Reservation, keep, save_last, save_left_behind
 from gateway.quotas.counters import Counters
 from gateway.quotas.keeper import SAVE_EVERY_S, tick
 from gateway.quotas.saving import Save
@@ -43,7 +43,7 @@ def test_what_was_used_is_there_after_a_clean_stop_and_what_was_reserved_is_not(
     for _ in range(3):
         use(ledger)
     assert isinstance(ledger.reserve(ledger.accounts(AUTH)["web"], NOW_S, tokens=1, usd=50), Reservation)
-    save_left_behind(files, NOW_S)
+    save_last(ledger, NOW_S)
     ledger.close()
 
     again = restarted(files)
@@ -111,6 +111,7 @@ async def test_changes_are_saved_once_in_an_interval_by_one_of_all_workers(
 async def test_keeping_makes_no_counters_where_there_are_none(files: QuotaFiles) -> None:
     ledger = Ledger(files)
     await tick(ledger, NOW_S)
+    save_last(ledger, NOW_S)
     save_left_behind(files, NOW_S)
 
     assert not files.folder.exists()
@@ -176,13 +177,15 @@ def test_a_file_that_may_not_be_read_is_an_error_of_one_line(files: QuotaFiles) 
 
 
 async def test_a_disk_that_refuses_stops_nobody_and_the_next_time_saves_it(
-    ledger: Ledger, files: QuotaFiles
+    ledger: Ledger, files: QuotaFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     use(ledger)
     files.saved.parent.write_text("a file where the folder should be")
 
     with pytest.raises(OperationError, match="state"):
         await tick(ledger, NOW_S)
+    save_last(ledger, NOW_S)
+    assert "state" in caplog.text
     use(ledger)
     files.saved.parent.unlink()
     await tick(ledger, NOW_S + SAVE_EVERY_S)
