@@ -335,7 +335,7 @@ def test_the_process_records_reports_and_ends_cleanly(tmp_path: Path) -> None:
         shutil.rmtree(paths.segments, ignore_errors=True)
 
 
-def test_a_damaged_ledger_does_not_stop_recording(make: Any) -> None:
+def test_a_damaged_progress_file_does_not_stop_recording(make: Any) -> None:
     config, paths = make()
     paths.spool.mkdir(parents=True)
     (paths.spool / "recorder.json").write_text("{")

@@ -12,7 +12,7 @@ from gateway.traces.spool import SpoolContents
 Position = tuple[int, int]  # offset behind the last record taken from a segment, and how many were taken
 
 
-class Ledger(msgspec.Struct, kw_only=True):
+class Progress(msgspec.Struct, kw_only=True):
     """Positions by segment name, and counters that survive restarts."""
 
     positions: dict[str, Position] = {}
@@ -44,8 +44,8 @@ class Ledger(msgspec.Struct, kw_only=True):
         replace_file(path, msgspec.json.encode(self))
 
 
-def load_ledger(path: Path) -> Ledger:
-    """The ledger last saved; an empty one at first. Raises OSError, msgspec.DecodeError."""
+def load_progress(path: Path) -> Progress:
+    """The progress last saved; an empty one at first. Raises OSError, msgspec.DecodeError."""
     if not path.exists():
-        return Ledger()
-    return msgspec.json.decode(path.read_bytes(), type=Ledger)
+        return Progress()
+    return msgspec.json.decode(path.read_bytes(), type=Progress)
