@@ -12,7 +12,7 @@ import logging
 import time
 
 from gateway.errors import OperationError
-from gateway.quotas.counters import CHANGES, SAVED_AT, SAVED_CHANGES, Counters
+from gateway.quotas.counters import CHANGES, SAVED_AT, SAVED_CHANGES, SWEPT_AT, Counters
 from gateway.quotas.ledger import Ledger
 from gateway.quotas.owners import sweep
 from gateway.quotas.saving import Save
@@ -49,8 +49,12 @@ async def tick(ledger: Ledger, at_s: float) -> None:
     counters = ledger.counters
     if counters is None:
         return
-    sweep(counters)
-    if _claim_saving(counters, at_s):
+    with counters.locked():
+        sweeps = _claim(counters, SWEPT_AT, TICK_S, at_s)
+        saves = _changed(counters) and _claim(counters, SAVED_AT, SAVE_EVERY_S, at_s)
+    if sweeps:
+        sweep(counters)
+    if saves:
         save = Save(ledger.files, counters, at_s)
         await asyncio.to_thread(save.write)
         counters.words[SAVED_CHANGES] = save.changes
@@ -63,7 +67,7 @@ def save_last(ledger: Ledger, at_s: float) -> None:
     """
     ledger.settle_waiting()
     counters = ledger.counters
-    if counters is None or counters.words[CHANGES] == counters.words[SAVED_CHANGES]:
+    if counters is None or not _changed(counters):
         return
     try:
         save = Save(ledger.files, counters, at_s)
@@ -74,13 +78,14 @@ def save_last(ledger: Ledger, at_s: float) -> None:
         counters.words[SAVED_CHANGES] = save.changes
 
 
-def _claim_saving(counters: Counters, at_s: float) -> bool:
-    """Whether there is something to save and it is time; then it is ours to do."""
-    with counters.locked():
-        words = counters.words
-        since_s = at_s - words[SAVED_AT]
-        # Below 0: a clock that was set back must not put it off.
-        if words[CHANGES] == words[SAVED_CHANGES] or 0 <= since_s < SAVE_EVERY_S:
-            return False
-        words[SAVED_AT] = int(at_s)
-        return True
+def _changed(counters: Counters) -> bool:
+    return counters.words[CHANGES] != counters.words[SAVED_CHANGES]
+
+
+def _claim(counters: Counters, word: int, every_s: float, at_s: float) -> bool:
+    """Whether what was last done at *word* is due; then it is ours to do. Needs the lock."""
+    since_s = at_s - counters.words[word]
+    if 0 <= since_s < every_s:  # below 0: a clock that was set back must not put it off
+        return False
+    counters.words[word] = int(at_s)
+    return True
