@@ -96,11 +96,11 @@ class Ledger:
                 self._settle_all(counters)
             draft = counters.open_draft(account.place)
             begin(draft, numbers)
-            add(draft.reserved, numbers, wanted)
-            add(draft.held, numbers, wanted)
-            left = left_of(account.rules, numbers, draft.used, draft.reserved)
+            left = left_of(account.rules, numbers, wanted, draft.used, draft.reserved)
             if min(left) < 0:
                 return refusal_of(account, numbers, at_s, wanted, draft.used, left)
+            add(draft.reserved, numbers, wanted)
+            add(draft.held, numbers, wanted)
             counters.commit()
         finally:
             counters.release()

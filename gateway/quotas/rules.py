@@ -76,12 +76,14 @@ def rules_of(key: ClientKey) -> tuple[Rule, ...]:
     return tuple(sorted(rules))
 
 
-def left_of(rules: tuple[Rule, ...], numbers: Numbers, used: Tally, reserved: Tally) -> list[int]:
-    """What each of *rules* has left; below 0: it has not enough for what is reserved."""
+def left_of(
+    rules: tuple[Rule, ...], numbers: Numbers, wanted: Amounts, used: Tally, reserved: Tally
+) -> list[int]:
+    """What each of *rules* would have left after *wanted*; below 0: it has not enough."""
     left = []
     for period, dimension, most in rules:
         at = place_of(period, numbers[period]) + 1 + dimension
-        left.append(most - used[at] - reserved[at])
+        left.append(most - used[at] - reserved[at] - wanted[dimension])
     return left
 
 
@@ -89,12 +91,11 @@ def refusal_of(
     account: Account, numbers: Numbers, at_s: float, wanted: Amounts, used: Tally, left: list[int]
 ) -> Refusal:
     """Why *wanted* does not fit: after it, *left* says what each rule would have left, some below 0."""
-    short = {rule: rest for rule, rest in zip(account.rules, left, strict=True) if rest < 0}
+    rules = account.rules
+    short = {rule: rest for rule, rest in zip(rules, left, strict=True) if rest < 0}
     too_large = [rule for rule in short if wanted[rule.dimension] > rule.most]
-    unused = left_of(account.rules, numbers, used, EMPTY)
-    used_up = [
-        rule for rule, rest in zip(account.rules, unused, strict=True) if rest < wanted[rule.dimension]
-    ]
+    unused = left_of(rules, numbers, wanted, used, EMPTY)  # as if nothing else were in flight
+    used_up = [rule for rule, rest in zip(rules, unused, strict=True) if rest < 0]
     # Windows nest: the longest one that is in the way is the last to end.
     rule = max(too_large or used_up or short, key=lambda rule: rule.period)
     reason: Reason = "too_large" if too_large else "limit" if used_up else "reserved"
