@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.traces.replace import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -179,9 +180,7 @@ class SlotReader:
             return _Retired()
 
     def _save(self, retired: _Retired) -> None:
-        temporary = self._directory / "retired.json.tmp"
-        temporary.write_bytes(msgspec.json.encode(retired))
-        temporary.replace(self._directory / "retired.json")
+        replace_file(self._directory / "retired.json", msgspec.json.encode(retired))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

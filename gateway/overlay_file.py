@@ -8,27 +8,20 @@ process that sees it, and every worker goes back to the YAML.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from gateway.errors import OperationError
 from gateway.overlay import Overlay
-
-log = logging.getLogger(__name__)
+from gateway.state_file import Stamp, cannot_write, read_or_set_aside, read_state, stamp_of, write_state
 
 LOCK_WAIT_S = 5.0  # a writer needs milliseconds; whoever holds the lock longer is stopped or stuck
-MAX_OVERLAY_BYTES = 16 << 20  # some KB per route; more than this is not a file of ours
 _RETRY_S = 0.01
-
-Stamp = tuple[int, int, int]
-T = TypeVar("T")
 
 
 class OverlayFile:
@@ -37,7 +30,6 @@ class OverlayFile:
     def __init__(self, state: Path) -> None:
         self.path = state / "overlay.json"
         self._lock = state / "overlay.lock"
-        self._temporary = state / "overlay.json.tmp"  # one name: only the lock's holder writes it
 
     def stamp(self) -> Stamp | None:
         """Changes whenever the file does; None while there is none."""
@@ -46,10 +38,10 @@ class OverlayFile:
     def read(self) -> Overlay:
         """The overlay on disk, empty where there is none. Sets a corrupt file aside and says so."""
         try:
-            return self._load()
+            return read_state(self.path, Overlay) or Overlay()
         except msgspec.DecodeError:
             with self._locked():
-                return self._load_or_set_aside()
+                return self._read_alone()
 
     def update(self, change: Callable[[Overlay], Overlay]) -> Overlay:
         """Replace the overlay by *change* of it, alone among all processes; returns what is on disk now.
@@ -58,46 +50,23 @@ class OverlayFile:
         or the lock is held for longer than LOCK_WAIT_S. Blocks: never call it on an event loop.
         """
         with self._locked():
-            before = self._load_or_set_aside()
+            before = self._read_alone()
             after = change(before)
             if after != before:
-                self._save(after)
+                write_state(self.path, after)
             return after
 
-    def _load(self) -> Overlay:
-        try:
-            with self.path.open("rb") as file:
-                content = file.read(MAX_OVERLAY_BYTES + 1)
-        except FileNotFoundError:
-            return Overlay()
-        except OSError as error:
-            raise OperationError(f"{self.path} cannot be read: {error}; check its permissions") from error
-        if len(content) > MAX_OVERLAY_BYTES:
-            raise msgspec.DecodeError(f"larger than {MAX_OVERLAY_BYTES} bytes")
-        return msgspec.json.decode(content, type=Overlay)
-
-    def _load_or_set_aside(self) -> Overlay:
-        try:
-            return self._load()
-        except msgspec.DecodeError as error:
-            aside = self.path.with_name(f"overlay.json.bad-{time.time_ns()}")
-            self._guard(lambda: self.path.rename(aside))
-            log.error(  # noqa: TRY400 -- the traceback of a bad file says nothing
-                "%s cannot be read (%s); kept as %s, routes start from the configuration",
-                self.path,
-                error,
-                aside.name,
-            )
-            return Overlay()
-
-    def _save(self, overlay: Overlay) -> None:
-        content = msgspec.json.format(msgspec.json.encode(overlay), indent=1)
-        self._guard(lambda: replace_durably(self.path, self._temporary, content))
+    def _read_alone(self) -> Overlay:
+        found = read_or_set_aside(self.path, Overlay, "routes start from the configuration")
+        return found or Overlay()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._guard(lambda: self._lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700))
-        descriptor = self._guard(lambda: os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            self._lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         try:
             self._wait_for(descriptor)
             yield
@@ -118,29 +87,3 @@ class OverlayFile:
                 time.sleep(_RETRY_S)
             else:
                 return
-
-    def _guard(self, act: Callable[[], T]) -> T:
-        try:
-            return act()
-        except OSError as error:
-            raise OperationError(
-                f"{self.path} cannot be written: {error}; check the disk and the permissions"
-            ) from error
-
-
-def stamp_of(path: Path) -> Stamp | None:
-    """Inode, time of change and size of *path*: differs after every replacement. None: it does not exist."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
-def replace_durably(path: Path, temporary: Path, content: bytes) -> None:
-    """Replace *path* by *content* such that a crash at any moment leaves the one or the other."""
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from gateway.config.secrets import read_upstream_secrets
 from gateway.config.types import AdminListen, Config, Listen, Upstream
 from gateway.control.client import sendable
 from gateway.errors import ConfigError, StoreUnreachableError, TracetuneError
+from gateway.listening import listening, local_url
 from gateway.traces.store import Store
 from gateway.upstream.address import Address
 from gateway.upstream.httpx_transport import options, proxy_of
@@ -57,23 +57,19 @@ def check_reachable(config: Config, environ: Mapping[str, str]) -> Iterator[Find
 
 def _port(section: str, listen: Listen | AdminListen) -> Finding:
     what = f"{section} {listen.host}:{listen.port}"
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((listen.host, listen.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                if _is_ours(listen):
-                    return passed(what, "a tracetune gateway listens there")
-                return failed(what, f"in use by something else; stop it, or set {section}.port")
-            return failed(what, f"cannot be listened on: {error.strerror}; correct {section}.host")
+    try:
+        listening(listen.host, listen.port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            if _is_ours(listen):
+                return passed(what, "a tracetune gateway listens there")
+            return failed(what, f"in use by something else; stop it, or set {section}.port")
+        return failed(what, f"cannot be listened on: {error.strerror}; correct {section}.host")
     return passed(what, "free")
 
 
 def _is_ours(listen: Listen | AdminListen) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 -- called
-    url = f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+    url = local_url(listen.host, listen.port)
     try:
         answer = httpx.get(f"{url}/readyz", timeout=PROBE_S, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):

@@ -18,7 +18,7 @@ from gateway.config.types import Config
 from gateway.data_plane.auth import ClientKeys
 from gateway.data_plane.plan import Planner
 from gateway.paths import Paths, paths_of
-from gateway.quotas import Account, Keeper, Ledger, QuotaFiles
+from gateway.quotas import Account, Ledger, QuotaFiles, save_last
 from gateway.table import Table
 from gateway.traces.types import Captured, Outcome
 from gateway.upstream.deadlines import Sweeper
@@ -99,9 +99,7 @@ class State:
         self.started_at = time.time()
         self.in_flight = 0
         self.most_in_flight = -(-config.listen.concurrent // config.listen.workers)
-        quota_files = QuotaFiles.of(self.paths)
-        self.ledger = Ledger(quota_files)
-        self.keeper = Keeper(quota_files, self.ledger)
+        self.ledger = Ledger(QuotaFiles.of(self.paths))
         self.draining = False  # SIGTERM came: requests in flight finish, new ones are refused
         self.live = self._build(config, table, read_secrets(config, environ), {})
 
@@ -129,7 +127,7 @@ class State:
         """Close upstream connections, counters and the segment. Call when no request is in flight."""
         for pool in self.live.pools.values():
             pool.retire()
-        self.keeper.close(time.time())
+        save_last(self.ledger, time.time())
         self.ledger.close()
         self.writer.close()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,10 +22,12 @@ from gateway.config.types import Config
 from gateway.errors import ConfigError, OperationError
 from gateway.metrics import WorkerMetrics
 from gateway.overlay import Overlay, OverlayEntry, overrides, reconcile, with_entry
-from gateway.overlay_file import OverlayFile, Stamp, stamp_of
+from gateway.overlay_file import OverlayFile
 from gateway.paths import paths_of
 from gateway.state import State
+from gateway.state_file import Stamp, stamp_of
 from gateway.table import Table, build_table
+from gateway.traces.replace import replace_file
 from gateway.traces.types import CapturedRolloutEvent
 
 log = logging.getLogger(__name__)
@@ -191,12 +192,10 @@ class Watch:
 
     def _save_table(self, table: Table) -> None:
         path = table_path(self._state.paths.state)
-        temporary = path.with_name(f"table.json.{os.getpid()}.tmp")
         saved = SavedTable(saved_at_us=time.time_ns() // 1000, table=table)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary.write_bytes(msgspec.json.encode(saved))
-            temporary.replace(path)
+            replace_file(path, msgspec.json.encode(saved))
         except OSError as error:
             self._complain(f"{path}: the table cannot be saved for `tracetune explain`: {error}")
 

@@ -31,7 +31,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.paths",
         "gateway.cli.root",
         "gateway.control.client",
-        "gateway.control.types",
     ),
     "demo": ("demo", "gateway", "judges", "learner"),
     "benchmarks": ("benchmarks", "gateway"),

@@ -12,11 +12,11 @@ import uvicorn
 from litestar import Litestar
 
 from gateway.config.types import AdminListen
+from gateway.listening import listening
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # a worker that was killed may leave the address in use for a moment
-BACKLOG = 128
 GRACE_S = 2  # for answers under way when the worker stops
 
 
@@ -55,16 +55,11 @@ async def serve_admin(app: Litestar, listen: AdminListen) -> None:
 
 
 async def _bind(listen: AdminListen) -> socket.socket:
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     said = ""
     while True:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((listen.host, listen.port))
-            listener.listen(BACKLOG)
+            return listening(listen.host, listen.port)
         except OSError as error:
-            listener.close()
             if str(error) != said:
                 said = str(error)
                 log.error(  # noqa: TRY400 -- one line says it all
@@ -74,5 +69,3 @@ async def _bind(listen: AdminListen) -> socket.socket:
                     error,
                 )
             await asyncio.sleep(RETRY_S)
-        else:
-            return listener

@@ -24,6 +24,7 @@ from gateway.control.admin_server import serve_admin
 from gateway.control.docs_page import PlainRenderPlugin
 from gateway.control.failures import HANDLERS, MAX_BODY_BYTES
 from gateway.control.plane import ControlPlane
+from gateway.quotas import keep
 from gateway.state import State
 from gateway.watch import Watch
 
@@ -55,7 +56,7 @@ def create_control_app(state: State) -> Litestar:
         del app
         # Before the first request: what was decided while this worker was down is in force from the start.
         await plane.watch.begin()
-        tasks = [asyncio.create_task(plane.watch.run()), asyncio.create_task(state.keeper.run())]
+        tasks = [asyncio.create_task(plane.watch.run()), asyncio.create_task(keep(state.ledger))]
         if separate is not None and state.index == 0:
             tasks.append(asyncio.create_task(serve_admin(create_admin_app(plane), separate)))
         try:

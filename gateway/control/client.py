@@ -16,9 +16,9 @@ import msgspec
 
 from gateway.config.types import Config
 from gateway.errors import ConfigError, OperationError, RefusedError, UsageError
+from gateway.listening import local_url
 
 TIMEOUT_S = 10.0  # a decision waits for the overlay's lock at most half as long
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- called, not bound
 
 
 class UnreachableError(OperationError):
@@ -153,5 +153,4 @@ def sendable(key: str) -> bool:
 def control_url(config: Config) -> str:
     """Where the control API of *config*'s gateway is reached from this machine."""
     listen = config.admin_listen or config.listen
-    host = _ANY_HOST.get(listen.host, listen.host)
-    return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+    return local_url(listen.host, listen.port)

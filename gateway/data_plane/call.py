@@ -10,8 +10,8 @@ from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError, Headers
 from gateway.data_plane.headers import LIMITS, downstream, lines_of, passes_down
+from gateway.data_plane.limit_answers import limit_headers
 from gateway.fiber import Fiber
-from gateway.quotas import limit_headers
 from gateway.traces.types import Outcome
 from gateway.upstream.response_memo import KnownAnswer
 

@@ -5,29 +5,23 @@ from __future__ import annotations
 import time
 
 from gateway.data_plane.capture import OpenTrace
-from gateway.data_plane.errors import ApiError
+from gateway.data_plane.limit_answers import refused
 from gateway.data_plane.spending import asked_for
-from gateway.quotas import (
-    Account,
-    Refusal,
-    estimate_dearest_usd,
-    estimate_tokens,
-    refused_answer,
-)
+from gateway.quotas import Account, Refusal, estimate_tokens, estimate_usd
 from gateway.traces.types import NO_TOKEN_PRICE
 
 _WRITES_NOTHING = "embeddings"
 
 
 def reserve(trace: OpenTrace, account: Account, choices: int) -> None:
-    """Reserve for a request whose plan is made. Raises ApiError: 429, or 403 and 503 (`refused_answer`)."""
+    """Reserve for a request whose plan is made. Raises ApiError: 429, or 403 and 503 (`refused`)."""
     most, written = asked_for(trace.request, choices)
     if trace.endpoint.operation == _WRITES_NOTHING:
         most = 0
     estimate = estimate_tokens(len(trace.request), most, written)
     pools = trace.live.pools
     prices = [pools[target.upstream].prices.of(target.model) for target in trace.plan.targets]
-    _take(trace, account, estimate.tokens, estimate_dearest_usd(prices, estimate))
+    _take(trace, account, estimate.tokens, estimate_usd(prices, estimate))
 
 
 def reserve_unread(trace: OpenTrace, account: Account) -> None:
@@ -43,8 +37,5 @@ def reserve_unread(trace: OpenTrace, account: Account) -> None:
 def _take(trace: OpenTrace, account: Account, tokens: int, usd: float | None) -> None:
     taken = trace.state.ledger.reserve(account, time.time(), tokens=tokens, usd=usd)
     if isinstance(taken, Refusal):
-        refused = refused_answer(taken)
-        raise ApiError(
-            refused.status, refused.kind, refused.code, refused.message, headers=list(refused.headers)
-        )
+        raise refused(taken)
     trace.reservation = taken

@@ -41,25 +41,17 @@ def estimate_tokens(body_bytes: int, max_output_tokens: int | None, choices: int
     return Estimate(-(-body_bytes // BYTES_PER_TOKEN), each * max(1, choices))
 
 
-def estimate_usd(price: PriceTerms | None, estimate: Estimate) -> float | None:
-    """What *estimate* may cost at *price*, every token of the dearest kind; None where there is no price."""
-    if price is None:
-        return None
-    rate = rates(price)
-    read = max(rate.text_in, rate.cached, rate.cache_write, rate.audio_in)
-    written = max(rate.text_out, rate.reasoning, rate.audio_out)
-    return (estimate.tokens_in * read + estimate.tokens_out * written) / _PER_MILLION
+def estimate_usd(prices: Iterable[PriceTerms | None], estimate: Estimate) -> float | None:
+    """What *estimate* may cost at the dearest of *prices*, every token of the dearest kind.
 
-
-def estimate_dearest_usd(prices: Iterable[PriceTerms | None], estimate: Estimate) -> float | None:
-    """What *estimate* may cost wherever it ends up: the dearest of *prices*; None where one is unknown.
-
-    *prices* are those of every target of the request, its fallbacks among them.
+    *prices* are those of every target of the request, its fallbacks among them. None where one is unknown.
     """
     dearest = 0.0
     for price in prices:
-        usd = estimate_usd(price, estimate)
-        if usd is None:
+        if price is None:
             return None
-        dearest = max(dearest, usd)
-    return dearest
+        rate = rates(price)
+        read = max(rate.text_in, rate.cached, rate.cache_write, rate.audio_in)
+        written = max(rate.text_out, rate.reasoning, rate.audio_out)
+        dearest = max(dearest, estimate.tokens_in * read + estimate.tokens_out * written)
+    return dearest / _PER_MILLION

@@ -1,6 +1,6 @@
 """Keeps the counters of all processes: saves what changed, and releases what killed processes held.
 
-Every process has one, and whichever comes first does what is due. A stop of processes, however hard, loses
+Every process does, and whichever comes first does what is due. A stop of processes, however hard, loses
 nothing that was settled: shared memory outlives them. A crash of the machine loses what was settled since the
 last save, which was at most SAVE_EVERY_S and TICK_S before, and what was in flight.
 """
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 
 from gateway.errors import OperationError
-from gateway.quotas import layout
-from gateway.quotas.counters import Counters
-from gateway.quotas.files import QuotaFiles
+from gateway.quotas.counters import CHANGES, SAVED_AT, SAVED_CHANGES, SWEPT_AT, Counters
 from gateway.quotas.ledger import Ledger
 from gateway.quotas.owners import sweep
-from gateway.quotas.saving import Snapshot, take_snapshot, write_snapshot
+from gateway.quotas.saving import Save
 
 log = logging.getLogger(__name__)
 
@@ -28,62 +25,61 @@ SAVE_EVERY_S = 5.0
 RELEASE_WITHIN_S = 2 * TICK_S
 
 
-class Keeper:
-    """Keeps what *ledger* counts. The counters are only touched on the ledger's own thread.
+async def keep(ledger: Ledger) -> None:
+    """Do what is due every TICK_S, until cancelled."""
+    complaint = ""
+    while True:
+        try:
+            await tick(ledger, time.time())
+            complaint = ""
+        except OperationError as error:
+            if str(error) != complaint:
+                complaint = str(error)
+                log.warning("%s", complaint)
+        await asyncio.sleep(TICK_S)
+
+
+async def tick(ledger: Ledger, at_s: float) -> None:
+    """Do what is due at *at_s*. Raises OperationError.
 
     A thread that waits for the interpreter with the lock of the counters in its hand would hold up every
-    worker; so a thread of ours has the disk to itself, and no lock that a request waits for.
+    worker; so a thread of ours has the disk to itself, and the event loop everything else.
     """
+    ledger.settle_waiting()
+    counters = ledger.counters
+    if counters is None:
+        return
+    with counters.locked():
+        sweeps = _claim(counters, SWEPT_AT, TICK_S, at_s)
+        saves = _changed(counters) and _claim(counters, SAVED_AT, SAVE_EVERY_S, at_s)
+    if sweeps:
+        sweep(counters)
+    if saves:
+        save = Save(ledger.files, counters, at_s)
+        await asyncio.to_thread(save.write)
+        counters.words[SAVED_CHANGES] = save.changes
 
-    def __init__(self, files: QuotaFiles, ledger: Ledger) -> None:
-        self._files = files
-        self._ledger = ledger
-        self._writing = threading.Lock()  # a cancelled `run` leaves its thread behind for a moment
 
-    async def run(self) -> None:
-        """Do what is due every TICK_S, until cancelled."""
-        complaint = ""
-        while True:
-            try:
-                await self.tick(time.time())
-                complaint = ""
-            except OperationError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    log.warning("%s", complaint)
-            await asyncio.sleep(TICK_S)
+def save_last(ledger: Ledger, at_s: float) -> None:
+    """Save what was settled since the last save, at a worker's end. Blocks; never raises.
 
-    async def tick(self, at_s: float) -> None:
-        """Do what is due at *at_s*, on the event loop but for the disk. Raises OperationError."""
-        self._ledger.settle_waiting()
-        counters = self._ledger.counters
-        if counters is None:
-            return
-        with counters.locked():
-            sweeps = _claim(counters, layout.SWEPT_AT, TICK_S, at_s)
-            changed = counters.words[layout.CHANGES] != counters.words[layout.SAVED_CHANGES]
-            saves = changed and _claim(counters, layout.SAVED_AT, SAVE_EVERY_S, at_s)
-        if sweeps:
-            sweep(counters)
-        if saves:
-            await asyncio.to_thread(self._write, counters, take_snapshot(counters, at_s))
+    The end of all processes saves too, but a container's time may be up before it comes.
+    """
+    ledger.settle_waiting()
+    counters = ledger.counters
+    if counters is None or not _changed(counters):
+        return
+    try:
+        save = Save(ledger.files, counters, at_s)
+        save.write()
+    except OperationError as error:
+        log.warning("%s", error)
+    else:
+        counters.words[SAVED_CHANGES] = save.changes
 
-    def close(self, at_s: float) -> None:
-        """Save what has changed; between the end of `run` and the ledger's close. Blocks; never raises.
 
-        Where the disk refuses, the counters are still in shared memory, and the log says so.
-        """
-        try:
-            self._ledger.settle_waiting()
-            counters = self._ledger.counters
-            if counters is not None:
-                self._write(counters, take_snapshot(counters, at_s))
-        except OperationError as error:
-            log.warning("%s", error)
-
-    def _write(self, counters: Counters, snapshot: Snapshot) -> None:
-        with self._writing:
-            write_snapshot(self._files, counters, snapshot)
+def _changed(counters: Counters) -> bool:
+    return counters.words[CHANGES] != counters.words[SAVED_CHANGES]
 
 
 def _claim(counters: Counters, word: int, every_s: float, at_s: float) -> bool:

@@ -11,13 +11,20 @@ import math
 from collections import deque
 
 from gateway.config.types import Auth
-from gateway.quotas import layout
-from gateway.quotas.amounts import NOTHING, Amounts, bounded, nano_usd
-from gateway.quotas.cells import hold, left_of, replace
-from gateway.quotas.counters import Counters
-from gateway.quotas.files import QuotaFiles
+from gateway.quotas.amounts import USD, Amounts, bounded, nano_usd
+from gateway.quotas.counters import CHANGES, Counters
 from gateway.quotas.owners import Owner
-from gateway.quotas.rules import RETRY_AFTER_S, Account, Refusal, limits_usd, refused, rules_of
+from gateway.quotas.rules import (
+    RETRY_AFTER_S,
+    Account,
+    Refusal,
+    left_of,
+    limited_keys,
+    refusal_of,
+    rules_of,
+)
+from gateway.quotas.saving import QuotaFiles, open_counters
+from gateway.quotas.tally import add, begin, take
 from gateway.quotas.windows import Numbers, numbers_at
 
 
@@ -46,24 +53,24 @@ class Ledger:
     """
 
     def __init__(self, files: QuotaFiles) -> None:
-        self._files = files
+        self.files = files
         self.counters: Counters | None = None  # once a key has limits
         self._owner: Owner | None = None
         self._unsettled: deque[tuple[Reservation, Amounts]] = deque()  # at most one for each reservation
-        self._minute = -1
-        self._numbers = Numbers(0, 0, 0, 0)
 
     def accounts(self, auth: Auth | None) -> dict[str, Account]:
         """The keys of *auth* that have limits, by name. A former account keeps what was used.
 
         Call it with each configuration that comes into force. Raises OperationError.
         """
-        limited = [key for key in auth.keys if key.limits] if auth is not None else []
         found: dict[str, Account] = {}
-        for key in limited:
-            rules = rules_of(key.limits)
-            slot = self._slot(key.name)
-            found[key.name] = Account(name=key.name, slot=slot, rules=rules, limits_usd=limits_usd(rules))
+        for key in limited_keys(auth):
+            self.counters = self.counters or open_counters(self.files)
+            self._owner = self._owner or Owner(self.counters)
+            with self.counters.locked():
+                slot = self.counters.slot_of(key.name)
+            place = self.counters.place(slot, self._owner.number)
+            found[key.name] = Account(name=key.name, rules=rules_of(key), place=place)
         return found
 
     def reserve(
@@ -75,25 +82,25 @@ class Ledger:
         in USD is refused. The windows are those of *at_s*, whenever it is settled.
         """
         if usd is None or not math.isfinite(usd):
-            if account.limits_usd:
+            if any(rule.dimension == USD for rule in account.rules):
                 return Refusal(key=account.name, reason="unpriced")
             usd = 0.0
         wanted = Amounts(1, bounded(tokens), nano_usd(usd))
-        numbers = self._windows(at_s)
+        numbers = numbers_at(at_s)
         counters = self.counters
         assert counters is not None, "an account comes from `accounts`"
         if not counters.acquire():
             return Refusal(key=account.name, reason="unavailable", retry_after_s=RETRY_AFTER_S)
         try:
             if self._unsettled:
-                self._settle_all()
-            cells_at = layout.cells_at(account.slot)
-            left = left_of(counters.words, cells_at, account.rules, numbers, wanted)
+                self._settle_all(counters)
+            draft = counters.open_draft(account.place)
+            begin(draft, numbers)
+            left = left_of(account.rules, numbers, wanted, draft.used, draft.reserved)
             if min(left) < 0:
-                unused = left_of(counters.words, cells_at, account.rules, numbers, wanted, reserved=False)
-                return refused(account, numbers, at_s, wanted, left, unused)
-            self._open_draft(account)
-            hold(counters.words, numbers, wanted)
+                return refusal_of(account, numbers, at_s, wanted, draft.used, left)
+            add(draft.reserved, numbers, wanted)
+            add(draft.held, numbers, wanted)
             counters.commit()
         finally:
             counters.release()
@@ -107,19 +114,21 @@ class Ledger:
         None: nobody knows, and the estimate stands. For a request that used nothing, `release`. More than was
         reserved is counted in full, and may exceed a limit; the next request then meets it.
         """
+        if reservation.settled:
+            return
+        reservation.settled = True
         held = reservation.held
-        self._settle(
-            reservation,
-            Amounts(
-                bounded(requests),
-                held.tokens if tokens is None else bounded(tokens),
-                held.nano_usd if usd is None or not math.isfinite(usd) else nano_usd(usd),
-            ),
+        used = Amounts(
+            bounded(requests),
+            held.tokens if tokens is None else bounded(tokens),
+            held.nano_usd if usd is None or not math.isfinite(usd) else nano_usd(usd),
         )
+        self._unsettled.append((reservation, used))
+        self.settle_waiting()
 
     def release(self, reservation: Reservation) -> None:
         """Settle a request that failed before it used anything: it counts nowhere."""
-        self._settle(reservation, NOTHING)
+        self.settle(reservation, requests=0, tokens=0, usd=0.0)
 
     def settle_waiting(self) -> None:
         """Settle what waits since the lock could not be had, if it can now."""
@@ -127,7 +136,7 @@ class Ledger:
         if counters is None or not self._unsettled or not counters.acquire():
             return
         try:
-            self._settle_all()
+            self._settle_all(counters)
         finally:
             counters.release()
 
@@ -141,51 +150,13 @@ class Ledger:
             self.counters.close()
             self.counters = None
 
-    def _slot(self, name: str) -> int:
-        if self.counters is None:
-            self.counters = self._files.open()
-        if self._owner is None:
-            self._owner = Owner(self.counters)
-        with self.counters.locked():
-            slot = self.counters.slot_of(name)
-        self.counters.allocate_holds(self._owner.number, slot)
-        return slot
-
-    def _settle(self, reservation: Reservation, used: Amounts) -> None:
-        counters = self.counters
-        if reservation.settled or counters is None:
-            return
-        reservation.settled = True
-        if not counters.acquire():
-            self._unsettled.append((reservation, used))
-            return
-        try:
-            if self._unsettled:
-                self._settle_all()
-            self._book(reservation, used)
-        finally:
-            counters.release()
-
-    def _settle_all(self) -> None:
+    def _settle_all(self, counters: Counters) -> None:
         while self._unsettled:
-            self._book(*self._unsettled.popleft())
-
-    def _book(self, reservation: Reservation, used: Amounts) -> None:
-        assert self.counters is not None, "the lock is held"
-        words = self.counters.words
-        self._open_draft(reservation.account)
-        replace(words, reservation.numbers, reservation.held, used)
-        words[layout.CHANGES] += 1
-        self.counters.commit()
-
-    def _open_draft(self, account: Account) -> None:
-        assert self.counters is not None
-        assert self._owner is not None
-        slot = account.slot
-        self.counters.open_draft(layout.cells_at(slot), layout.holds_at(self._owner.number, slot))
-
-    def _windows(self, at_s: float) -> Numbers:
-        minute = int(at_s // 60)
-        if minute != self._minute:
-            self._minute, self._numbers = minute, numbers_at(at_s)
-        return self._numbers
+            reservation, used = self._unsettled.popleft()
+            numbers = reservation.numbers
+            draft = counters.open_draft(reservation.account.place)
+            add(draft.used, numbers, used)
+            take(draft.reserved, numbers, reservation.held)
+            take(draft.held, numbers, reservation.held)
+            counters.words[CHANGES] += 1
+            counters.commit()

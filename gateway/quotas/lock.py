@@ -1,16 +1,16 @@
-"""A lock between processes that dies with its holder and is never waited for long.
+"""Locks between processes: each dies with its holder, and none is waited for long.
 
-A process that is stopped (SIGSTOP, a debugger) while it holds the lock keeps it. The others must go on
-serving what needs no lock: one wait of WAIT_S, then for PAUSE_S only a look in passing.
+A process that is stopped (SIGSTOP, a debugger) while it holds a lock keeps it. The others must go on serving
+what needs no lock: one wait of WAIT_S, then for PAUSE_S only a look in passing.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.errors import OperationError
 
@@ -21,33 +21,42 @@ PAUSE_S = 5.0  # after a wait in vain nobody waits again for this long: at most 
 _POLL_S = 50e-6
 
 
-class BoundedLock:
-    """The lock at *path*. Each object excludes every other one, of this process too; not re-entrant."""
+def open_private(path: Path) -> BinaryIO:
+    """The file at *path*, made where it is missing, for this user alone. Raises OperationError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        return path.open("r+b", buffering=0)
+    except OSError as error:
+        raise OperationError(f"{path}: the limits of keys need this file: {error.strerror}") from error
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+def lock_now(path: Path) -> BinaryIO | None:
+    """The file at *path*, locked until it is closed; None: another has locked it. Raises OperationError."""
+    file = open_private(path)
+    if _locked(file.fileno()):
+        return file
+    file.close()
+    return None
+
+
+class BoundedLock:
+    """A lock of the open *file*, for moments. It excludes whoever else has opened it; not re-entrant."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._name = file.name
+        self._fd = file.fileno()
         self._paused_until = 0.0
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise OperationError(f"{path}: cannot be opened: {error.strerror}") from error
 
     def acquire(self, wait_s: float = WAIT_S) -> bool:
         """Take the lock. False: another process has held it for *wait_s*, or did so less than PAUSE_S ago."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self._fd):
             return self._wait(wait_s)
-        if self._paused_until:
-            self._paused_until = 0.0
+        self._paused_until = 0.0
         return True
 
     def release(self) -> None:
-        """Give it back. Harmless when it is not held."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._file)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _wait(self, wait_s: float) -> bool:
         now = time.monotonic()
@@ -56,15 +65,20 @@ class BoundedLock:
         deadline = now + wait_s
         while time.monotonic() < deadline:
             time.sleep(_POLL_S)  # also lets a thread of this process that holds it go on
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            return True
+            if _locked(self._fd):
+                return True
         self._paused_until = time.monotonic() + PAUSE_S
         log.warning(
             "%s has been held by another process for %g s; look for a stopped gateway process",
-            self._path,
+            self._name,
             wait_s,
         )
         return False
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,10 +7,10 @@ from datetime import datetime
 import msgspec
 
 from gateway.config.types import Auth, ClientKey, Period
-from gateway.quotas import layout
-from gateway.quotas.amounts import in_units
+from gateway.quotas.amounts import DIMENSIONS, Dimension, in_units
 from gateway.quotas.counters import Counters
-from gateway.quotas.rules import rules_of
+from gateway.quotas.rules import limited_keys, rules_of
+from gateway.quotas.tally import EMPTY, Tally, sums_in
 from gateway.quotas.windows import PERIODS, Numbers, ends_at, numbers_at, starts_at
 
 
@@ -33,9 +33,9 @@ class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
     per: Period
     starts_at: datetime
     ends_at: datetime
-    requests: Standing | None
-    tokens: Standing | None
-    usd: Standing | None
+    requests: Standing | None = None
+    tokens: Standing | None = None
+    usd: Standing | None = None
 
 
 class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,43 +52,37 @@ def report_limits(counters: Counters | None, auth: Auth | None, at_s: float) -> 
     as nothing used. Raises OperationError while the lock cannot be had.
     """
     numbers = numbers_at(at_s)
-    keys = [key for key in auth.keys if key.limits] if auth is not None else []
-    return [_report(key, _cells(counters, key.name), numbers) for key in keys]
+    return [_report(key, *_tallies(counters, key.name), numbers) for key in limited_keys(auth)]
 
 
-def _cells(counters: Counters | None, name: str) -> list[int]:
+def _tallies(counters: Counters | None, name: str) -> tuple[Tally, Tally]:
     if counters is not None:
         with counters.locked():
             slot = counters.slots().get(name)
             if slot is not None:
-                return counters.cells(slot)
-    return [0] * layout.CELLS_WORDS
+                return counters.read(slot)
+    return EMPTY, EMPTY
 
 
-def _report(key: ClientKey, cells: list[int], numbers: Numbers) -> KeyReport:
-    standings: dict[int, list[Standing | None]] = {}
-    for period, dimension, most in rules_of(key.limits):
-        at = layout.cell(period, numbers[period])
-        kept = cells[at] == numbers[period]
-        used = cells[at + layout.USED + dimension] if kept else 0
-        reserved = cells[at + layout.RESERVED + dimension] if kept else 0
-        standings.setdefault(period, [None, None, None])[dimension] = Standing(
-            limit=in_units(dimension, most),
-            used=in_units(dimension, used),
-            reserved=in_units(dimension, reserved),
-            left=in_units(dimension, max(0, most - used - reserved)),
+def _report(key: ClientKey, used: Tally, reserved: Tally, numbers: Numbers) -> KeyReport:
+    standings: dict[int, dict[Dimension, Standing]] = {}
+    for period, dimension, most in rules_of(key):
+        now_used, now_reserved = (
+            sums_in(tally, period, numbers[period])[dimension] for tally in (used, reserved)
         )
-    return KeyReport(
-        name=key.name,
-        windows=[
-            WindowReport(
-                per=PERIODS[period],
-                starts_at=starts_at(period, numbers[period]),
-                ends_at=ends_at(period, numbers[period]),
-                requests=requests,
-                tokens=tokens,
-                usd=usd,
-            )
-            for period, (requests, tokens, usd) in standings.items()
-        ],
-    )
+        standings.setdefault(period, {})[DIMENSIONS[dimension]] = Standing(
+            limit=in_units(dimension, most),
+            used=in_units(dimension, now_used),
+            reserved=in_units(dimension, now_reserved),
+            left=in_units(dimension, max(0, most - now_used - now_reserved)),
+        )
+    windows = [
+        WindowReport(
+            per=PERIODS[period],
+            starts_at=starts_at(period, numbers[period]),
+            ends_at=ends_at(period, numbers[period]),
+            **by_dimension,
+        )
+        for period, by_dimension in standings.items()
+    ]
+    return KeyReport(name=key.name, windows=windows)

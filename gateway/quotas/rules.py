@@ -1,14 +1,15 @@
-"""The limits of one key as the ledger reads them, and what a request is told that they refuse."""
+"""The limits of one key as the ledger reads them, and which of them is in the way of a request. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from gateway.config.types import KeyLimit
+from gateway.config.types import Auth, ClientKey
 from gateway.quotas.amounts import DIMENSIONS, NANO, USD, Amounts
+from gateway.quotas.counters import Place
+from gateway.quotas.tally import EMPTY, Tally, place_of
 from gateway.quotas.windows import PERIODS, Numbers, ends_at
 
 # limit: used up until the window ends. reserved: what is left is held by requests in flight.
@@ -26,14 +27,20 @@ class Rule(NamedTuple):
     dimension: int
     most: int
 
+    def __str__(self) -> str:
+        """As people say it: "10,000 tokens per minute"."""
+        per = PERIODS[self.period]
+        if self.dimension == USD:
+            return f"{self.most / NANO:,.6g} USD per {per}"
+        return f"{self.most:,} {DIMENSIONS[self.dimension]} per {per}"
+
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """A key with limits. `slot` is where the counters are, for as long as the shared memory lives."""
+    """A key with limits. `place`: where this process counts it, for as long as the shared memory lives."""
 
     name: str
-    slot: int
     rules: tuple[Rule, ...]
-    limits_usd: bool
+    place: Place
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +59,15 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
 
 
-def rules_of(limits: Iterable[KeyLimit]) -> tuple[Rule, ...]:
-    """One rule for each number that *limits* name, in the order of PERIODS and DIMENSIONS."""
+def limited_keys(auth: Auth | None) -> list[ClientKey]:
+    """The keys of *auth* that have limits, in its order."""
+    return [key for key in auth.keys if key.limits] if auth is not None else []
+
+
+def rules_of(key: ClientKey) -> tuple[Rule, ...]:
+    """One rule for each number in the limits of *key*, in the order of PERIODS and DIMENSIONS."""
     rules = []
-    for limit in limits:
+    for limit in key.limits:
         period = PERIODS.index(limit.per)
         nano = None if limit.usd is None else round(limit.usd * NANO)
         for dimension, most in enumerate((limit.requests, limit.tokens, nano)):
@@ -64,45 +76,40 @@ def rules_of(limits: Iterable[KeyLimit]) -> tuple[Rule, ...]:
     return tuple(sorted(rules))
 
 
-def limits_usd(rules: Iterable[Rule]) -> bool:
-    """Whether a request under *rules* needs a price."""
-    return any(rule.dimension == USD for rule in rules)
+def left_of(
+    rules: tuple[Rule, ...], numbers: Numbers, wanted: Amounts, used: Tally, reserved: Tally
+) -> list[int]:
+    """What each of *rules* would have left after *wanted*; below 0: it has not enough."""
+    left = []
+    for period, dimension, most in rules:
+        at = place_of(period, numbers[period]) + 1 + dimension
+        left.append(most - used[at] - reserved[at] - wanted[dimension])
+    return left
 
 
-def refused(
-    account: Account, numbers: Numbers, at_s: float, wanted: Amounts, left: list[int], unused: list[int]
+def refusal_of(
+    account: Account, numbers: Numbers, at_s: float, wanted: Amounts, used: Tally, left: list[int]
 ) -> Refusal:
-    """Why *wanted* does not fit: after it, *left* says what each rule would have left, some below 0.
-
-    *unused* says the same as if no other request were in flight.
-    """
-
-    def refusal(reason: Reason, rule: Rule, rest: int, retry_after_s: float | None) -> Refusal:
-        requested = wanted[rule.dimension]
-        return Refusal(
-            key=account.name,
-            reason=reason,
-            rule=rule,
-            requested=requested,
-            left=max(0, rest + requested),
-            retry_after_s=retry_after_s,
-        )
-
-    short = [found for found in zip(account.rules, left, unused, strict=True) if found[1] < 0]
-    for rule, rest, _ in short:
-        if wanted[rule.dimension] > rule.most:
-            return refusal("too_large", rule, rest, None)
-    used_up = [found for found in short if found[2] < 0]
+    """Why *wanted* does not fit: after it, *left* says what each rule would have left, some below 0."""
+    rules = account.rules
+    short = {rule: rest for rule, rest in zip(rules, left, strict=True) if rest < 0}
+    too_large = [rule for rule in short if wanted[rule.dimension] > rule.most]
+    unused = left_of(rules, numbers, wanted, used, EMPTY)  # as if nothing else were in flight
+    used_up = [rule for rule, rest in zip(rules, unused, strict=True) if rest < 0]
     # Windows nest: the longest one that is in the way is the last to end.
-    rule, rest, _ = max(used_up or short, key=lambda found: found[0].period)
-    if not used_up:
-        return refusal("reserved", rule, rest, RETRY_AFTER_S)
-    return refusal("limit", rule, rest, ends_at(rule.period, numbers[rule.period]).timestamp() - at_s)
-
-
-def shown(rule: Rule) -> str:
-    """*rule* as people say it: "10,000 tokens per minute"."""
-    per = PERIODS[rule.period]
-    if rule.dimension == USD:
-        return f"{rule.most / NANO:,.6g} USD per {per}"
-    return f"{rule.most:,} {DIMENSIONS[rule.dimension]} per {per}"
+    rule = max(too_large or used_up or short, key=lambda rule: rule.period)
+    reason: Reason = "too_large" if too_large else "limit" if used_up else "reserved"
+    wait_s = {
+        "too_large": None,
+        "limit": ends_at(rule.period, numbers[rule.period]).timestamp() - at_s,
+        "reserved": RETRY_AFTER_S,
+    }
+    requested = wanted[rule.dimension]
+    return Refusal(
+        key=account.name,
+        reason=reason,
+        rule=rule,
+        requested=requested,
+        left=max(0, short[rule] + requested),
+        retry_after_s=wait_s[reason],
+    )

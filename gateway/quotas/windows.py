@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.config.types import Period
@@ -29,9 +30,7 @@ class Numbers(NamedTuple):
 
 def numbers_at(at_s: float) -> Numbers:
     """The windows that *at_s* (seconds since 1970, UTC) lies in."""
-    date = time.gmtime(at_s)
-    minute, hour, day = (int(at_s // seconds) for seconds in _SECONDS)
-    return Numbers(minute, hour, day, (date.tm_year - 1970) * 12 + date.tm_mon - 1)
+    return _numbers_of(int(at_s // 60))
 
 
 def starts_at(period: int, number: int) -> datetime:
@@ -44,3 +43,9 @@ def starts_at(period: int, number: int) -> datetime:
 def ends_at(period: int, number: int) -> datetime:
     """When it ends, and the next one starts."""
     return starts_at(period, number + 1)
+
+
+@lru_cache(maxsize=2)  # one request after another asks within the same minute
+def _numbers_of(minute: int) -> Numbers:
+    date = time.gmtime(minute * 60)
+    return Numbers(minute, minute // 60, minute // 1440, (date.tm_year - 1970) * 12 + date.tm_mon - 1)

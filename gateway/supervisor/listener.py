@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 from gateway.config.types import Config
 from gateway.errors import OperationError
+from gateway.listening import listening
 from gateway.supervisor.plan import ProcessPlan, inference_name
-
-BACKLOG = 2048
 
 
 def bind(config: Config) -> socket.socket:
@@ -44,7 +43,7 @@ def check_managed_addresses(config: Config, config_path: Path, plans: Sequence[P
         host, port = parts.hostname or "", parts.port or 80
         place = f"{config_path}: $.upstreams[{index}].base_url"
         try:
-            _listening(host, port).close()
+            listening(host, port).close()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise OperationError(
@@ -58,7 +57,7 @@ def check_managed_addresses(config: Config, config_path: Path, plans: Sequence[P
 
 def _bind(section: str, host: str, port: int) -> socket.socket:
     try:
-        return _listening(host, port)
+        return listening(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise OperationError(
@@ -67,17 +66,3 @@ def _bind(section: str, host: str, port: int) -> socket.socket:
         raise OperationError(
             f"cannot listen on {host}:{port}: {error.strerror}; see {section}.host"
         ) from error
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -17,8 +17,8 @@ STOP_GRACE_S = 2.0  # beyond the time in which a worker lets its requests finish
 
 Ready = Literal["alive", "store", "gateway", "model"]
 
-# Two torch processes that spin while they wait starve each other and the gateway on a small machine.
-_QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+# Two processes of torch that spin while they wait starve each other and the gateway on a small machine.
+_TORCH_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +37,9 @@ class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_capture(config: Config, config_path: Path) -> list[ProcessPlan]:
     """The way of a trace to the disk, and on to a remote store."""
-    recorder = ProcessPlan(name="recorder", argv=_module("gateway.traces.recorder", config_path))
-    if config.store.embedded:
-        return [recorder]
-    return [recorder, _shipper(config_path)]
+    recorder = _plain("recorder", "gateway.traces.recorder", config_path)
+    shipper = _plain("shipper", "gateway.traces.shipper", config_path)
+    return [recorder] if config.store.embedded else [recorder, shipper]
 
 
 def plan_gateway(config: Config, config_path: Path) -> list[ProcessPlan]:
@@ -70,13 +69,13 @@ def plan_up(config: Config, config_path: Path) -> list[ProcessPlan]:
                 stop_within_s=15.0,
             )
         )
-    plans.append(_shipper(config_path))
-    plans.append(ProcessPlan(name="recorder", argv=_module("gateway.traces.recorder", config_path)))
+    plans.append(_plain("shipper", "gateway.traces.shipper", config_path))
+    plans.append(_plain("recorder", "gateway.traces.recorder", config_path))
     plans += [
         ProcessPlan(
             name=inference_name(upstream),
             argv=[*_module("learner.serving.managed", config_path), "--upstream", upstream.name],
-            env=_QUIET_THREADS,
+            env=_TORCH_ENV,
             ready="model",
             health_url=f"{upstream.servers[0].removesuffix('/v1')}/health",
         )
@@ -85,10 +84,10 @@ def plan_up(config: Config, config_path: Path) -> list[ProcessPlan]:
     ]
     plans += plan_gateway(config, config_path)
     if config.judges:
-        plans.append(ProcessPlan(name="judges", argv=_module("judges.runner", config_path)))
+        plans.append(_plain("judges", "judges.runner", config_path))
     if config.learner:
         plans.append(
-            ProcessPlan(name="learner", argv=_module("learner.process", config_path), env=_QUIET_THREADS)
+            ProcessPlan(name="learner", argv=_module("learner.process", config_path), env=_TORCH_ENV)
         )
     return plans
 
@@ -98,8 +97,8 @@ def inference_name(upstream: Upstream) -> str:
     return f"inference-{upstream.name}"
 
 
-def _shipper(config_path: Path) -> ProcessPlan:
-    return ProcessPlan(name="shipper", argv=_module("gateway.traces.shipper", config_path))
+def _plain(name: str, module: str, config_path: Path) -> ProcessPlan:
+    return ProcessPlan(name=name, argv=_module(module, config_path))
 
 
 def _module(module: str, config_path: Path) -> list[str]:

@@ -18,6 +18,7 @@ from gateway.config.load import load_config
 from gateway.config.secrets import read_secrets
 from gateway.config.types import Config
 from gateway.errors import OperationError
+from gateway.listening import local_url
 from gateway.model_files import model_fault
 from gateway.paths import Paths, paths_of
 from gateway.supervisor.listener import bind, check_admin_address, check_managed_addresses
@@ -54,7 +55,7 @@ def supervise(
         check_admin_address(config)
         check_managed_addresses(config, config_path, plans)
         listener = bind(config)
-        host, port = listener.getsockname()[:2]
+        url = local_url(*listener.getsockname()[:2])
         supervisor = Supervisor(
             plans,
             state=paths.state,
@@ -65,7 +66,7 @@ def supervise(
         )
 
         def on_ready() -> None:
-            logging.getLogger("tracetune.up").info(announce.format(url=f"http://{host}:{port}/v1"))
+            logging.getLogger("tracetune.up").info(announce.format(url=f"{url}/v1"))
 
         with listener:
             asyncio.run(supervisor.run(on_ready))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -15,9 +14,11 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.listening import local_url
 from gateway.supervisor.child import Child
 from gateway.supervisor.plan import ProcessPlan
 from gateway.supervisor.ready import answers, wait_ready
+from gateway.traces.replace import replace_file
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 5.0
@@ -120,7 +121,7 @@ class Supervisor:
         await child.start(self._fd)
         self._save()
         stopping = asyncio.create_task(self._stopping.wait())
-        ready = asyncio.create_task(wait_ready(plan, child, self._state, self._address))
+        ready = asyncio.create_task(wait_ready(plan, child, self._state.parent / "store", self._url))
         done, _ = await asyncio.wait({stopping, ready}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if ready not in done:
@@ -159,41 +160,33 @@ class Supervisor:
             child = self._children[plan.name]
             await child.stop()
             child.close()
-        with contextlib.suppress(FileNotFoundError):
-            (self._state / "processes.json").unlink()
+        (self._state / "processes.json").unlink(missing_ok=True)
 
     @property
     def _fd(self) -> int | None:
         return self._listener.fileno() if self._listener is not None else None
 
     @property
-    def _address(self) -> tuple[str, int]:
-        if self._listener is None:
-            return ("127.0.0.1", 0)
-        host, port = self._listener.getsockname()[:2]
-        return (str(host), int(port))
+    def _url(self) -> str:
+        return local_url(*self._listener.getsockname()[:2]) if self._listener is not None else ""
 
     def _save(self) -> None:
-        host, port = self._address
         content = Processes(
             supervisor=os.getpid(),
             command=self._command,
             started_at=self._started_at,
-            url=f"http://{host}:{port}",
+            url=self._url,
             processes=[
                 ProcessState(name=name, pid=child.pid, restarts=self._restarts[name])
                 for name, child in self._children.items()
             ],
         )
         path = self._state / "processes.json"
-        temporary = path.with_suffix(".tmp")
         try:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-            temporary.replace(path)
+            replace_file(path, msgspec.json.format(msgspec.json.encode(content)))
         except OSError as error:
             # A disk that filled up is no reason to stop serving, or to leave a process dead.
             log.warning("%s cannot be written: %s", path, error.strerror)
-            temporary.unlink(missing_ok=True)
 
 
 def _describe(status: int) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
 import msgspec
+
+from gateway.traces.replace import replace_file
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -31,10 +32,7 @@ def read_endpoint(store: Path) -> Endpoint | None:
 
 def write_endpoint(store: Path, endpoint: Endpoint) -> None:
     """Say that the owner of *store* is ready. A reader sees all of it or the former one."""
-    file = endpoint_file(store)
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(msgspec.json.encode(endpoint))
-    temporary.replace(file)
+    replace_file(endpoint_file(store), msgspec.json.encode(endpoint))
 
 
 def read_token(store: Path) -> str:
@@ -44,16 +42,11 @@ def read_token(store: Path) -> str:
 
 def ensure_token(store: Path) -> str:
     """The token of *store*, made once: readable by its owner alone from the moment it exists."""
-    file = store / "token"
-    temporary = store / f"token.{os.getpid()}"
     try:
         if token := read_token(store):
             return token
     except FileNotFoundError:
         pass  # the first start
     token = secrets.token_urlsafe(32)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(token)
-    temporary.replace(file)
+    replace_file(store / "token", token.encode("ascii"))
     return token

@@ -1,7 +1,7 @@
 """`python -m gateway.traces.recorder --config FILE`: takes captured records from shared memory to the spool.
 
 Each record is written to the spool together with where it came from, and its segment is freed only then.
-Killed at any moment, the recorder finds in its open spool file and its ledger what it had already written.
+Killed at any moment, the recorder finds in its open spool file and its progress what it had already written.
 So every record gets to the spool once, whatever dies; what cannot be kept is counted by reason.
 """
 
@@ -18,12 +18,12 @@ import msgspec
 from gateway.config import Config, load_config
 from gateway.errors import OperationError
 from gateway.paths import paths_of
-from gateway.traces.ledger import Ledger, load_ledger
+from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import RowBuilder, without_bodies
 from gateway.traces.segments import Batch, Record, SegmentReader
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
-from gateway.traces.stage import Report, Reporter, only_one, run_stage
+from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class Recorder:
         self._group_bytes = min(GROUP_BYTES, config.capture.max_bytes // 16)
         self._record_bytes = config.capture.max_bytes // 4  # a larger row is kept without its bodies
         self._drop_oldest = config.capture.at_bound == "drop_oldest"
-        self._ledger_path = paths.spool / "recorder.json"
-        self._ledger = Ledger()
+        self._progress_path = paths.spool / "recorder.json"
+        self._progress = Progress()
         self._reporter = Reporter(paths.state / "recorder.json")
         redact = config.privacy.redact == "builtin"
         self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
@@ -76,19 +76,19 @@ class Recorder:
 
     def _recover(self) -> None:
         try:
-            self._ledger = load_ledger(self._ledger_path)
+            self._progress = load_progress(self._progress_path)
         except msgspec.DecodeError:
-            log.warning("ledger %s is damaged; rows still in memory may be stored twice", self._ledger_path)
+            log.warning("%s is damaged; rows still in memory may be stored twice", self._progress_path)
         for path, contents in self._spool.recover():
-            self._ledger.absorb(contents)
+            self._progress.absorb(contents)
             if contents.torn_bytes:
-                self._ledger.torn += 1
+                self._progress.torn += 1
                 log.warning("cut %d torn bytes off spool file %s", contents.torn_bytes, path.name)
-            self._ledger.save(self._ledger_path)
+            self._progress.save(self._progress_path)
             seal_file(path)
 
     def _take(self, path: Path) -> None:
-        end, count = self._ledger.position(path.name)
+        end, count = self._progress.position(path.name)
         batch = self._reader.read(path, end)
         if batch is None:
             return
@@ -121,7 +121,7 @@ class Recorder:
                     continue
                 if len(payload) <= self._record_bytes:
                     return payload
-        self._ledger.quarantined += 1
+        self._progress.quarantined += 1
         log.warning("a record of %d bytes in %s cannot be kept", len(record.meta), segment)
         return None
 
@@ -134,8 +134,8 @@ class Recorder:
                     raise
                 self._make_room(sum(map(len, group)))
                 self._spool.append(group)
-        self._ledger.positions[segment] = (end, count)
-        self._ledger.written += len(group)
+        self._progress.positions[segment] = (end, count)
+        self._progress.written += len(group)
         if self._spool.due():
             self._seal()
         self._report(force=False)
@@ -148,25 +148,25 @@ class Recorder:
             size -= self._spool.drop(path, self._account_dropped)
 
     def _account_dropped(self, count: int) -> None:
-        self._ledger.drop("spool_bound", count)
-        self._ledger.save(self._ledger_path)
+        self._progress.drop("spool_bound", count)
+        self._progress.save(self._progress_path)
         log.warning("dropped %d rows: the spool is full; raise capture.max_bytes", count)
 
     def _free(self, path: Path, batch: Batch) -> None:
         if batch.torn_bytes:
-            self._ledger.torn += 1
-            self._ledger.save(self._ledger_path)
+            self._progress.torn += 1
+            self._progress.save(self._progress_path)
             log.warning("cut %d torn bytes off segment %s", batch.torn_bytes, path.name)
         self._reader.free(path)
 
     def _seal(self) -> None:
-        self._ledger.save(self._ledger_path)  # before the shipper can delete what says the same
+        self._progress.save(self._progress_path)  # before the shipper can delete what says the same
         self._spool.seal()
         # Only now may positions in segments that are gone be forgotten: while the file was open, a restart
         # would have taken its rows for new ones.
         present = {path.name for path in self._reader.segments()}
         evicted = {segment for _, segment, _ in self._reader.tombstones()}  # one of the two, in this order
-        self._ledger.forget_except(present | evicted)
+        self._progress.forget_except(present | evicted)
 
     def _housekeep(self) -> None:
         """Count what writers evicted."""
@@ -175,11 +175,11 @@ class Recorder:
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
-            end, count = self._ledger.position(segment)
-            self._ledger.drop("memory_bound", held - count)
-            self._ledger.positions[segment] = (end, held)  # told twice, it counts once
+            end, count = self._progress.position(segment)
+            self._progress.drop("memory_bound", held - count)
+            self._progress.positions[segment] = (end, held)  # told twice, it counts once
         if tombstones:
-            self._ledger.save(self._ledger_path)
+            self._progress.save(self._progress_path)
         for path, _, _ in tombstones:
             path.unlink(missing_ok=True)
 
@@ -193,33 +193,19 @@ class Recorder:
     def _report(self, *, force: bool) -> None:
         if not (force or self._reporter.due()):
             return
-        backlog, oldest_age_s = self._backlog()
+        taken = ((path, self._progress.position(path.name)[0]) for path in self._reader.segments())
+        backlog_bytes, oldest_age_s = backlog(taken)
         self._reporter.publish(
             Report(
-                written=self._ledger.written,
-                dropped=self._ledger.dropped,
-                torn=self._ledger.torn,
-                quarantined=self._ledger.quarantined,
-                backlog_bytes=backlog,
+                written=self._progress.written,
+                dropped=self._progress.dropped,
+                torn=self._progress.torn,
+                quarantined=self._progress.quarantined,
+                backlog_bytes=backlog_bytes,
                 oldest_age_s=oldest_age_s,
                 errors=self._error,
             )
         )
-
-    def _backlog(self) -> tuple[int, float | None]:
-        """Bytes in memory that were not taken yet, and the age of the oldest segment that has some."""
-        waiting = []
-        for path in self._reader.segments():
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            left = status.st_size - self._ledger.position(path.name)[0]
-            if left > 0:
-                waiting.append((status.st_mtime, left))
-        if not waiting:
-            return 0, None
-        return sum(left for _, left in waiting), max(0.0, time.time() - min(waiting)[0])
 
 
 def _place(error: BaseException) -> str:

@@ -18,7 +18,6 @@ _CALLING_CODES = re.compile(
 _DATE = re.compile(rb"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d{2}(?!\d)")
 _MIN_INTERNATIONAL, _MAX_INTERNATIONAL = 8, 15  # digits, E.164
 _MIN_NATIONAL, _MAX_NATIONAL = 9, 13
-_MIN_IN_CONTEXT = 7
 _SEP = r"[ .\-/()]{0,3}"
 
 

@@ -23,10 +23,10 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
-from gateway.traces.ledger import replace_file
 from gateway.traces.migrate import migrate
+from gateway.traces.replace import replace_file
 from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
-from gateway.traces.stage import Reporter, only_one, run_stage
+from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,16 +76,8 @@ class Shipper:
         """Publish the counters, at most each second."""
         if not (force or self._reporter.due()):
             return
-        sizes, times = [], []
-        for path in sealed_files(self._spool):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue  # the recorder dropped it
-            sizes.append(status.st_size)
-            times.append(status.st_mtime)
-        self._counts.backlog_bytes = sum(sizes)
-        self._counts.oldest_age_s = max(0.0, time.time() - min(times)) if times else None
+        sealed = ((path, 0) for path in sealed_files(self._spool))
+        self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(sealed)
         self._reporter.publish(self._counts)
 
     def close(self) -> None:

@@ -11,13 +11,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from gateway.errors import OperationError, TracetuneError
-from gateway.traces.ledger import replace_file
+from gateway.traces.replace import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,24 @@ class Reporter:
             self._unwritable = True
         else:
             self._unwritable = False
+
+
+def backlog(files: Iterable[tuple[Path, int]]) -> tuple[int, float | None]:
+    """The bytes of *files* beyond what is taken of each, and the age of the oldest with some, in seconds.
+
+    None: all is taken.
+    """
+    waiting = []
+    for path, taken in files:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue  # dropped while we looked
+        if status.st_size > taken:
+            waiting.append((status.st_mtime, status.st_size - taken))
+    if not waiting:
+        return 0, None
+    return sum(left for _, left in waiting), max(0.0, time.time() - min(waiting)[0])
 
 
 @contextlib.contextmanager

@@ -27,30 +27,36 @@ ANSWER = {
 }
 
 
+# What a captured and a finished trace have in common.
+TRACE: dict[str, Any] = {
+    "route": "support-bot",
+    "variant": "stable",
+    "snapshot": None,
+    "rollout": None,
+    "propensity": 1.0,
+    "client": "",
+    "session": "s1",
+    "subject": None,
+    "upstream": "up",
+    "model": "m",
+    "endpoint": "/v1/chat/completions",
+    "stream": False,
+    "status": 200,
+    "outcome": "ok",
+    "latency_ms": 12.5,
+    "ttft_ms": None,
+    "tags": {},
+    "table_hash": "abc",
+    "traceparent": None,
+}
+
+
 def captured_trace(trace_id: str = "t1", **changes: Any) -> CapturedTrace:
     values: dict[str, Any] = {
+        **TRACE,
         "trace_id": trace_id,
         "started_at_us": time.time_ns() // 1000,
-        "route": "support-bot",
-        "variant": "stable",
-        "snapshot": None,
-        "rollout": None,
-        "propensity": 1.0,
-        "client": "",
-        "session": "s1",
-        "subject": None,
-        "upstream": "up",
-        "model": "m",
-        "endpoint": "/v1/chat/completions",
-        "stream": False,
-        "status": 200,
-        "outcome": "ok",
-        "latency_ms": 12.5,
-        "ttft_ms": None,
         "attempts": [],
-        "tags": {},
-        "table_hash": "abc",
-        "traceparent": None,
         "capture": "full",
         "price": PriceTerms(input=1.0, output=2.0),
         "machine_cost_usd": None,

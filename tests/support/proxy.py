@@ -6,51 +6,19 @@ import asyncio
 import base64
 import contextlib
 import ssl
-import threading
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.threaded import ThreadedServer
 
-class EgressProxy:
+
+class EgressProxy(ThreadedServer):
     """`asked` has the head of every request. *auth* (`USER:PASSWORD`) is asked for; *hangs*: it never answers."""
 
     def __init__(self, *, auth: str | None = None, tls: ssl.SSLContext | None = None, hangs: bool = False):
+        super().__init__(tls)
         self.asked: list[str] = []
-        self.port = 0
         self._auth = None if auth is None else base64.b64encode(auth.encode()).decode()
-        self._tls = tls
         self._hangs = hangs
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(
-            asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls)
-        )
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        self._loop.run_forever()
-        server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):

@@ -22,6 +22,7 @@ from typing import Any
 from gateway.config import Config, load_config
 from gateway.traces.store import Store
 from gateway.traces.types import Trace
+from tests.support.capture import TRACE
 
 STOP_S = 10.0
 READY_S = 30.0
@@ -123,27 +124,12 @@ def empty(store: Store) -> None:
 def a_trace(**changes: Any) -> Trace:
     """A finished trace; its id and time differ from call to call."""
     values: dict[str, Any] = {
+        **TRACE,
         "trace_id": f"0199-{time.time_ns():x}-{os.urandom(4).hex()}",
         "started_at": datetime.now(UTC),
-        "route": "support-bot",
-        "variant": "stable",
-        "snapshot": None,
-        "rollout": None,
-        "propensity": 1.0,
-        "client": "",
-        "session": "s1",
-        "subject": None,
-        "upstream": "up",
-        "model": "m",
-        "endpoint": "/v1/chat/completions",
-        "stream": False,
-        "status": 200,
-        "outcome": "ok",
         "finish_reason": "stop",
         "attempts": '[{"upstream":"up","server":"http://127.0.0.1:9/v1","model":"m","started_ms":0,'
         '"ended_ms":12,"status":200,"error":null}]',
-        "latency_ms": 12.5,
-        "ttft_ms": None,
         "tokens_in": 10,
         "tokens_cached": 0,
         "tokens_out": 5,
@@ -151,8 +137,5 @@ def a_trace(**changes: Any) -> Trace:
         "cost_usd": 0.001,
         "request": '{"messages":[{"role":"user","content":"hello"}]}',
         "response": '{"choices":[{"message":{"role":"assistant","content":"hi"}}]}',
-        "tags": {},
-        "table_hash": "abc",
-        "traceparent": None,
     }
     return Trace(**{**values, **changes})

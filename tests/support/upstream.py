@@ -22,10 +22,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
+
+from tests.support.threaded import ThreadedServer
 
 HANG_S = 30.0
-STREAM_LIMIT = 1 << 20  # bytes of a head
 STEP_S = 0.005
 
 
@@ -233,25 +234,20 @@ def hangs() -> Script:
     return script
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(ThreadedServer):
     """See the module's docstring. `received` lists every request in order, `connections` counts."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.default: Script = answers()
         self.received: list[Received] = []
         self.connections = 0
-        self.port = 0
         self._scripts: deque[Script] = deque()
-        self._tls = tls
-        self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._ready = threading.Event()
 
     @property
     def base_url(self) -> str:
-        scheme = "https" if self._tls else "http"
-        return f"{scheme}://127.0.0.1:{self.port}/v1"
+        return f"{self.url}/v1"
 
     def then(self, *scripts: Script) -> None:
         """Answer the next requests so, one script each."""
@@ -271,30 +267,6 @@ class ScriptedUpstream:
         deadline = time.monotonic() + 5
         while self._writers and time.monotonic() < deadline:
             time.sleep(STEP_S)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(
-            asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls, limit=STREAM_LIMIT)
-        )
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        self._loop.run_forever()
-        server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = self.connections

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway import overlay_file, salt
+from gateway import overlay_file, salt, state_file
 from gateway.errors import OperationError
 from gateway.overlay import Overlay, OverlayEntry
 from gateway.overlay_file import OverlayFile
@@ -98,7 +98,7 @@ def test_a_corrupt_file_is_set_aside_with_one_line(
 
 
 def test_a_file_that_cannot_be_ours_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(overlay_file, "MAX_OVERLAY_BYTES", 10)
+    monkeypatch.setattr(state_file, "MAX_STATE_BYTES", 10)
     file = OverlayFile(tmp_path)
     file.path.write_bytes(b'{"format": 1, "routes": {}}')
     assert file.read() == Overlay()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.quotas import Estimate, estimate_dearest_usd, estimate_tokens, estimate_usd
+from gateway.quotas import Estimate, estimate_tokens, estimate_usd
 from gateway.quotas.amounts import MOST_OF_ONE_REQUEST, NANO, nano_usd
 from gateway.quotas.estimate import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS
 from gateway.traces.types import PriceTerms
@@ -45,16 +45,15 @@ def test_more_of_anything_never_lowers_an_estimate(size: int, bound: int | None,
 def test_usd_is_what_the_tokens_cost_with_nothing_cached_for_less() -> None:
     cached = PriceTerms(input=1.0, output=4.0, cached_input=0.1)
 
-    assert estimate_usd(PRICE, Estimate(1_000_000, 500_000)) == 3.0
-    assert estimate_usd(cached, Estimate(1_000_000, 500_000)) == 3.0
-    assert estimate_usd(None, Estimate(1, 1)) is None
+    assert estimate_usd([PRICE], Estimate(1_000_000, 500_000)) == 3.0
+    assert estimate_usd([cached], Estimate(1_000_000, 500_000)) == 3.0
 
 
 def test_the_dearest_target_counts_and_one_without_a_price_makes_it_unknown() -> None:
     estimate = Estimate(1_000_000, 0)
 
-    assert estimate_dearest_usd([PRICE, PriceTerms(input=7.0, output=0.0)], estimate) == 7.0
-    assert estimate_dearest_usd([PRICE, None], estimate) is None
+    assert estimate_usd([PRICE, PriceTerms(input=7.0, output=0.0)], estimate) == 7.0
+    assert estimate_usd([PRICE, None], estimate) is None
 
 
 @given(st.floats(min_value=0, max_value=1e300))

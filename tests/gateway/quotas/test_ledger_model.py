@@ -16,8 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.quotas import Keeper, Ledger, Reservation, report_limits, save_left_behind
+from gateway.quotas import Ledger, Reservation, report_limits, save_left_behind
 from gateway.quotas.amounts import DIMENSIONS, Amounts, in_units, nano_usd
+from gateway.quotas.keeper import tick
 from gateway.quotas.owners import sweep
 from gateway.quotas.rules import rules_of
 from gateway.quotas.windows import PERIODS, Numbers, numbers_at
@@ -69,7 +70,7 @@ class LedgerModel(RuleBasedStateMachine):
     def configure(self, entries: list[dict[str, Any]]) -> None:
         self.auth = auth_of(web=entries)
         assert self.auth.keys
-        self.rules = rules_of(self.auth.keys[0].limits)
+        self.rules = rules_of(self.auth.keys[0])
         self.accounts = [worker.accounts(self.auth)["web"] for worker in self.workers]
 
     @rule(seconds=st.sampled_from([1, 30, 60, 60, 120, 120, 3600, 86_400]))
@@ -128,9 +129,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.workers[worker].close()
         self.workers[worker] = Ledger(self.files)
         self.accounts[worker] = self.workers[worker].accounts(self.auth)["web"]
-        counters = self.workers[worker].counters
-        assert counters is not None
-        sweep(counters)
+        sweep(self.workers[worker].counters)
         self.held = {held: owner for held, owner in self.held.items() if owner != worker}
 
     @rule()
@@ -145,7 +144,7 @@ class LedgerModel(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from([0, 1]))
     def keep(self, worker: int) -> None:
-        asyncio.run(Keeper(self.files, self.workers[worker]).tick(self.at_s))
+        asyncio.run(tick(self.workers[worker], self.at_s))
 
     @invariant()
     def the_report_is_what_was_settled_and_what_is_held(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,22 +16,17 @@ import msgspec
 import pytest
 
 from gateway.errors import OperationError
-from gateway.quotas import Keeper, Ledger, QuotaFiles, Refusal, Reservation
+from gateway.quotas import Ledger, QuotaFiles, Refusal, Reservation, keep
 from gateway.quotas.keeper import RELEASE_WITHIN_S
-from gateway.quotas.lock import WAIT_S
+from gateway.quotas.lock import WAIT_S, BoundedLock
 from gateway.quotas.owners import sweep
-from tests.support.quotas import NOW_S, files_in, report_of, standing, web_of
+from tests.support.quotas import NOW_S, report_of, standing, web_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SLACK_S = 10.0
 TOKENS, USED = 10, 7  # of each request of a process of its own
 
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> QuotaFiles:
-    return files_in(tmp_path)
 
 
 @pytest.fixture
@@ -108,7 +104,6 @@ def test_workers_killed_at_random_leave_counts_that_agree_with_each_other(
         worker.send_signal(signal.SIGKILL)
         worker.wait()
 
-    assert ledger.counters is not None
     sweep(ledger.counters)
     report = report_of(ledger, auth, NOW_S)
     minute, day = report.windows
@@ -168,7 +163,7 @@ async def test_what_a_killed_worker_had_reserved_is_free_again_within_the_bound(
     limit(tmp_path, {"per": "month", "requests": 1})
     ledger = Ledger(files)
     account = ledger.accounts(web_of(tmp_path))["web"]
-    keeping = asyncio.create_task(Keeper(files, ledger).run())
+    keeping = asyncio.create_task(keep(ledger))
     worker = start("hold")
     assert await asyncio.to_thread(line_of, worker) == "held"
     await asyncio.sleep(RELEASE_WITHIN_S)
@@ -211,3 +206,17 @@ def test_a_stopped_worker_that_holds_the_lock_makes_no_other_wait_for_long_and_n
     assert isinstance(ledger.reserve(account, NOW_S, tokens=1, usd=0), Reservation)
     requests = standing(ledger, auth, NOW_S, "day", "requests")
     assert (requests.used, requests.reserved) == (1, 1)
+
+
+def test_a_lock_that_could_be_had_again_is_waited_for_again(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("wb") as mine, (tmp_path / "lock").open("wb") as theirs:
+        lock, other = BoundedLock(mine), BoundedLock(theirs)
+        assert other.acquire()
+        assert not lock.acquire(wait_s=0.01)
+        other.release()
+        assert lock.acquire()
+        lock.release()
+
+        assert other.acquire()
+        threading.Timer(0.05, other.release).start()
+        assert lock.acquire(wait_s=SLACK_S)

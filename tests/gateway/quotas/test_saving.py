@@ -5,31 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from gateway.errors import OperationError
-from gateway.quotas import Keeper, Ledger, QuotaFiles, Reservation, save_left_behind
-from gateway.quotas.keeper import SAVE_EVERY_S
-from tests.support.quotas import NOW_S, auth_of, files_in, standing
+from gateway.quotas import Ledger, QuotaFiles, Reservation, keep, save_last, save_left_behind
+from gateway.quotas.counters import Counters
+from gateway.quotas.keeper import SAVE_EVERY_S, tick
+from gateway.quotas.saving import Save
+from tests.support.quotas import NOW_S, auth_of, standing
 
 AUTH = auth_of(web=[{"per": "minute", "requests": 100}, {"per": "month", "requests": 100, "usd": 100}])
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> QuotaFiles:
-    return files_in(tmp_path)
-
-
-@pytest.fixture
-def ledger(files: QuotaFiles) -> Iterator[Ledger]:
-    opened = Ledger(files)
-    yield opened
-    opened.close()
 
 
 def use(ledger: Ledger, at_s: float = NOW_S, usd: float = 0.1) -> None:
@@ -56,7 +43,7 @@ def test_what_was_used_is_there_after_a_clean_stop_and_what_was_reserved_is_not(
     for _ in range(3):
         use(ledger)
     assert isinstance(ledger.reserve(ledger.accounts(AUTH)["web"], NOW_S, tokens=1, usd=50), Reservation)
-    Keeper(files, ledger).close(NOW_S)
+    save_last(ledger, NOW_S)
     ledger.close()
 
     again = restarted(files)
@@ -69,7 +56,7 @@ def test_what_was_used_is_there_after_a_clean_stop_and_what_was_reserved_is_not(
 
 def test_what_was_used_before_midnight_does_not_count_after_it(ledger: Ledger, files: QuotaFiles) -> None:
     use(ledger)
-    Keeper(files, ledger).close(NOW_S)
+    save_left_behind(files, NOW_S)
 
     again = restarted(files)
 
@@ -80,7 +67,7 @@ def test_what_was_used_before_midnight_does_not_count_after_it(ledger: Ledger, f
 
 def test_a_key_that_is_not_configured_any_more_is_remembered(ledger: Ledger, files: QuotaFiles) -> None:
     use(ledger)
-    Keeper(files, ledger).close(NOW_S)
+    save_left_behind(files, NOW_S)
     ledger.close()
     shutil.rmtree(files.folder)
     without = Ledger(files)
@@ -93,7 +80,7 @@ def test_a_key_that_is_not_configured_any_more_is_remembered(ledger: Ledger, fil
 
 def test_windows_that_are_long_over_are_forgotten(ledger: Ledger, files: QuotaFiles) -> None:
     use(ledger)
-    Keeper(files, ledger).close(NOW_S + 70 * 86_400)
+    save_left_behind(files, NOW_S + 70 * 86_400)
 
     assert json.loads(files.saved.read_bytes())["keys"] == []
 
@@ -103,29 +90,28 @@ async def test_changes_are_saved_once_in_an_interval_by_one_of_all_workers(
 ) -> None:
     other = Ledger(files)
     other.accounts(AUTH)
-    keepers = [Keeper(files, ledger), Keeper(files, other)]
     use(ledger)
 
-    await keepers[0].tick(NOW_S)
+    await tick(ledger, NOW_S)
     first = files.saved.stat().st_mtime_ns
     use(ledger)
-    for keeper in keepers:
-        await keeper.tick(NOW_S + SAVE_EVERY_S - 1)
+    for worker in (ledger, other):
+        await tick(worker, NOW_S + SAVE_EVERY_S - 1)
     assert files.saved.stat().st_mtime_ns == first
-    await keepers[1].tick(NOW_S + SAVE_EVERY_S)
+    await tick(other, NOW_S + SAVE_EVERY_S)
     second = files.saved.stat().st_mtime_ns
     assert second != first
-    await keepers[0].tick(NOW_S + 3 * SAVE_EVERY_S)
+    await tick(ledger, NOW_S + 3 * SAVE_EVERY_S)
     assert files.saved.stat().st_mtime_ns == second, "nothing has changed since"
     other.close()
 
     assert used(restarted(files)) == 2
 
 
-async def test_a_keeper_without_counters_makes_none(files: QuotaFiles) -> None:
+async def test_keeping_makes_no_counters_where_there_are_none(files: QuotaFiles) -> None:
     ledger = Ledger(files)
-    await Keeper(files, ledger).tick(NOW_S)
-    Keeper(files, ledger).close(NOW_S)
+    await tick(ledger, NOW_S)
+    save_last(ledger, NOW_S)
     save_left_behind(files, NOW_S)
 
     assert not files.folder.exists()
@@ -133,22 +119,26 @@ async def test_a_keeper_without_counters_makes_none(files: QuotaFiles) -> None:
 
 
 async def test_a_clock_that_was_set_back_does_not_put_off_saving(ledger: Ledger, files: QuotaFiles) -> None:
-    keeper = Keeper(files, ledger)
     use(ledger)
-    await keeper.tick(NOW_S + 86_400 * 365)
+    await tick(ledger, NOW_S + 86_400 * 365)
     use(ledger)
-    await keeper.tick(NOW_S)
+    await tick(ledger, NOW_S)
 
     assert used(restarted(files)) == 2
 
 
-def test_an_older_snapshot_never_replaces_a_newer_one(ledger: Ledger, files: QuotaFiles) -> None:
+def test_who_has_begun_to_save_is_alone_until_it_is_written(ledger: Ledger, files: QuotaFiles) -> None:
     use(ledger)
-    Keeper(files, ledger).close(NOW_S)
-    before = files.saved.read_bytes()
-    Keeper(files, ledger).close(NOW_S + 1)
+    assert ledger.counters is not None
+    older = Save(files, ledger.counters, NOW_S)
+    use(ledger)
 
-    assert files.saved.read_bytes() == before
+    with pytest.raises(OperationError, match="another process is saving it"):
+        save_left_behind(files, NOW_S)
+    older.write()
+    save_left_behind(files, NOW_S)
+
+    assert used(restarted(files)) == 2
 
 
 @pytest.mark.parametrize(
@@ -156,9 +146,9 @@ def test_an_older_snapshot_never_replaces_a_newer_one(ledger: Ledger, files: Quo
     [
         b"",
         b"{}",
-        b'{"saved_at":"2026-01-01T00:00:00Z","keys":[{"name":"web","windows":[{"per":"day"}]}]}',
-        b'{"saved_at":"2026-01-01T00:00:00Z","keys":[{"name":"web","windows":[{"per":"day","starts_at":"2026-01-01T00:00:00Z","requests":-1,"tokens":0,"nano_usd":0}]}]}',
-        b'{"saved_at":"2026-01-01T00:00:00","keys":[]}',
+        b'{"keys":[{"name":"web","windows":[{"per":"day"}]}]}',
+        b'{"keys":[{"name":"web","windows":[{"per":"day","starts_at":"2026-01-01T00:00:00Z","requests":-1,"tokens":0,"nano_usd":0}]}]}',
+        b'{"keys":[{"name":"web","windows":[{"per":"day","starts_at":"2026-01-01T00:00:00","requests":1,"tokens":0,"nano_usd":0}]}]}',
         b"\xff",
         b" " * (17 << 20),
     ],
@@ -189,47 +179,49 @@ def test_a_file_that_may_not_be_read_is_an_error_of_one_line(files: QuotaFiles) 
 async def test_a_disk_that_refuses_stops_nobody_and_the_next_time_saves_it(
     ledger: Ledger, files: QuotaFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files.saved.parent.write_text("a file where the folder should be")
-    keeper = Keeper(files, ledger)
-    files.saved.parent.unlink()
     use(ledger)
     files.saved.parent.write_text("a file where the folder should be")
 
     with pytest.raises(OperationError, match="state"):
-        await keeper.tick(NOW_S)
-    keeper.close(NOW_S)
+        await tick(ledger, NOW_S)
+    save_last(ledger, NOW_S)
     assert "state" in caplog.text
     use(ledger)
     files.saved.parent.unlink()
-    await keeper.tick(NOW_S + SAVE_EVERY_S)
+    await tick(ledger, NOW_S + SAVE_EVERY_S)
 
     assert used(restarted(files)) == 2
 
 
-async def test_a_keeper_that_is_cancelled_while_it_writes_leaves_a_whole_file(
+async def test_a_save_that_is_cancelled_while_it_is_written_leaves_a_whole_file(
     ledger: Ledger, files: QuotaFiles
 ) -> None:
-    keeper = Keeper(files, ledger)
     for _ in range(20):
         use(ledger)
-        running = asyncio.create_task(keeper.run())
+        running = asyncio.create_task(keep(ledger))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         running.cancel()
-    keeper.close(NOW_S)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    save_left_behind(files, NOW_S)
 
     assert used(restarted(files)) == 20
 
 
 def test_a_start_that_was_killed_half_way_is_begun_anew(ledger: Ledger, files: QuotaFiles) -> None:
     use(ledger)
-    Keeper(files, ledger).close(NOW_S)
+    save_left_behind(files, NOW_S)
     ledger.close()
     shutil.rmtree(files.folder)
-    files.folder.mkdir()
-    (files.folder / "counters.new").write_bytes(os.urandom(5000))
+
+    def half(counters: Counters) -> None:
+        counters.slot_of("app")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Counters(files.folder, half)
+
     again = Ledger(files)
     again.accounts(AUTH)
-
     assert used(again) == 1
     again.close()

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from tests.support.capture import (
     wait_until,
 )
 from tests.support.disk import small_disk
+from tests.support.forked import forked, kill
 from tests.support.store import store_config, write_config
 
 LARGE = json.dumps({"messages": [{"role": "user", "content": "fine " * 1500}]}).encode()
@@ -257,23 +257,6 @@ def test_nothing_that_a_rule_covers_is_found_in_any_file(make: Any) -> None:
     assert len(spooled(paths)) == 3
 
 
-def forked(work: Callable[[], None]) -> int:
-    """A child that runs *work* for ever, until it is killed."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        while True:
-            work()
-    finally:
-        os._exit(1)
-
-
-def kill(child: int) -> None:
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-
-
 def appending(paths: Paths, index: int) -> Callable[[], None]:
     """What a worker does, telling in a file each id it has appended."""
     writer = writer_of(paths, index)
@@ -352,7 +335,7 @@ def test_the_process_records_reports_and_ends_cleanly(tmp_path: Path) -> None:
         shutil.rmtree(paths.segments, ignore_errors=True)
 
 
-def test_a_damaged_ledger_does_not_stop_recording(make: Any) -> None:
+def test_a_damaged_progress_file_does_not_stop_recording(make: Any) -> None:
     config, paths = make()
     paths.spool.mkdir(parents=True)
     (paths.spool / "recorder.json").write_text("{")

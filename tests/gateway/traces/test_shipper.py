@@ -7,10 +7,9 @@ import json
 import os
 import random
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from tests.support.capture import (
     stop,
     wait_until,
 )
+from tests.support.forked import forked, kill
 from tests.support.store import StoreProcess, a_trace, started_store, write_config
 
 BODY = json.dumps(REQUEST).encode(), [json.dumps(ANSWER).encode()]
@@ -203,23 +203,6 @@ def test_a_store_out_of_reach_is_said_without_any_traffic(tmp_path: Path) -> Non
         code, logged = stop(shipper)
 
         assert (code, logged.count("127.0.0.1:9 does not answer; check store.url")) == (0, 1)
-
-
-def forked(work: Callable[[], None]) -> int:
-    """A child that runs *work* for ever, until it is killed."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        while True:
-            work()
-    finally:
-        os._exit(1)
-
-
-def kill(child: int) -> None:
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
 
 
 class Fleet:

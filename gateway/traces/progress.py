@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from gateway.traces.replace import replace_file
 from gateway.traces.spool import SpoolContents
 
 Position = tuple[int, int]  # offset behind the last record taken from a segment, and how many were taken
 
 
-class Ledger(msgspec.Struct, kw_only=True):
+class Progress(msgspec.Struct, kw_only=True):
     """Positions by segment name, and counters that survive restarts."""
 
     positions: dict[str, Position] = {}
@@ -44,21 +44,8 @@ class Ledger(msgspec.Struct, kw_only=True):
         replace_file(path, msgspec.json.encode(self))
 
 
-def load_ledger(path: Path) -> Ledger:
-    """The ledger last saved; an empty one at first. Raises OSError, msgspec.DecodeError."""
+def load_progress(path: Path) -> Progress:
+    """The progress last saved; an empty one at first. Raises OSError, msgspec.DecodeError."""
     if not path.exists():
-        return Ledger()
-    return msgspec.json.decode(path.read_bytes(), type=Ledger)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write *data* beside *path* and rename it there. Raises OSError; the old content then stays."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+        return Progress()
+    return msgspec.json.decode(path.read_bytes(), type=Progress)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.quotas import Ledger, Refusal, Refused, Reservation, limit_headers, refused_answer
+from gateway.data_plane.errors import ApiError
+from gateway.data_plane.limit_answers import limit_headers, refused
+from gateway.quotas import Ledger, Refusal, Reservation
 from tests.support.quotas import NOW_S, auth_of, files_in
 
 
@@ -21,7 +23,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def answer_to_second(
     ledger: Ledger, limits: list[dict[str, Any]], *, settled: bool = True, at_s: float = NOW_S
-) -> Refused:
+) -> ApiError:
     """What a client hears after one request of 60 tokens and 0.6 USD, when it sends another one."""
     account = ledger.accounts(auth_of(web=limits))["web"]
     first = ledger.reserve(account, at_s, tokens=60, usd=0.6)
@@ -29,25 +31,25 @@ def answer_to_second(
         ledger.settle(first, tokens=60, usd=0.6)
     second = ledger.reserve(account, at_s, tokens=60, usd=0.6)
     assert isinstance(second, Refusal)
-    return refused_answer(second)
+    return refused(second)
 
 
 def test_requests_per_minute(ledger: Ledger) -> None:
-    assert answer_to_second(ledger, [{"per": "minute", "requests": 1}], at_s=NOW_S + 17.5) == Refused(
-        status=429,
-        kind="requests",
-        code="rate_limit_exceeded",
-        message="Limit of key 'web': 1 requests per minute; this request may use 1, 0 left until the minute "
-        "ends (UTC). auth.keys[].limits sets it.",
-        headers=[(b"retry-after", b"43")],
+    answer = answer_to_second(ledger, [{"per": "minute", "requests": 1}], at_s=NOW_S + 17.5)
+
+    assert (answer.status, answer.kind, answer.code) == (429, "requests", "rate_limit_exceeded")
+    assert str(answer) == (
+        "Limit of key 'web': 1 requests per minute; this request may use 1, 0 left until the minute ends (UTC). "
+        "auth.keys[].limits sets it."
     )
+    assert answer.headers == [(b"retry-after", b"43")]
 
 
 def test_tokens_per_day_are_not_worth_a_retry(ledger: Ledger) -> None:
     answer = answer_to_second(ledger, [{"per": "day", "tokens": 1000}, {"per": "hour", "tokens": 100}])
 
     assert (answer.status, answer.kind, answer.code) == (429, "tokens", "rate_limit_exceeded")
-    assert "100 tokens per hour; this request may use 60, 40 left until the hour ends" in answer.message
+    assert "100 tokens per hour; this request may use 60, 40 left until the hour ends" in str(answer)
     assert answer.headers == [(b"retry-after", b"1980"), (b"x-should-retry", b"false")]
 
 
@@ -55,22 +57,20 @@ def test_usd_is_a_quota(ledger: Ledger) -> None:
     answer = answer_to_second(ledger, [{"per": "minute", "usd": 1.0}])
 
     assert (answer.status, answer.kind, answer.code) == (429, "insufficient_quota", "insufficient_quota")
-    assert "1 USD per minute; this request may use 0.6, 0.4 left" in answer.message
+    assert "1 USD per minute; this request may use 0.6, 0.4 left" in str(answer)
 
 
 def test_requests_in_flight_are_worth_a_retry_at_once(ledger: Ledger) -> None:
     answer = answer_to_second(ledger, [{"per": "month", "tokens": 100}], settled=False)
 
-    assert "40 left beside the requests in flight" in answer.message
+    assert "40 left beside the requests in flight" in str(answer)
     assert answer.headers == [(b"retry-after", b"1")]
 
 
 def test_a_request_that_never_fits_is_told_what_to_change_and_not_to_retry(ledger: Ledger) -> None:
     answer = answer_to_second(ledger, [{"per": "minute", "tokens": 50}])
 
-    assert (
-        "50 tokens per minute; this request alone may use 60. Send less, or ask for fewer" in answer.message
-    )
+    assert "50 tokens per minute; this request alone may use 60. Send less, or ask for fewer" in str(answer)
     assert answer.headers == [(b"x-should-retry", b"false")]
 
 
@@ -79,15 +79,15 @@ def test_a_missing_price_names_the_setting_and_is_not_retried(ledger: Ledger) ->
     refusal = ledger.reserve(account, NOW_S, tokens=1, usd=None)
     assert isinstance(refusal, Refusal)
 
-    answer = refused_answer(refusal)
+    answer = refused(refusal)
 
     assert (answer.status, answer.code) == (403, "unknown_price")
-    assert "upstreams[].prices of the gateway sets it" in answer.message
+    assert "upstreams[].prices of the gateway sets it" in str(answer)
     assert answer.headers == [(b"x-should-retry", b"false")]
 
 
 def test_counters_that_do_not_answer_are_the_gateways_fault() -> None:
-    answer = refused_answer(Refusal(key="web", reason="unavailable", retry_after_s=1.0))
+    answer = refused(Refusal(key="web", reason="unavailable", retry_after_s=1.0))
 
     assert (answer.status, answer.kind) == (503, "server_error")
     assert answer.headers == [(b"retry-after", b"1")]
