@@ -14,7 +14,7 @@ from gateway.data_plane.attempt import Failure, OpenAttempt, Response
 from gateway.data_plane.call import Call, own_headers
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.headers import downstream
-from gateway.data_plane.refusals import refused
+from gateway.data_plane.refusals import failed_in_200, refused
 from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
@@ -51,7 +51,7 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     if status >= 400:
         return refused(response)
     if attempt.call.endpoint.dialect.reports_error(body):
-        return Failure(reason="error_in_200", may_retry=True, may_move=True, response=response)
+        return failed_in_200(response, body)
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
