@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.retries import (
+    BACKOFF_BASE_S,
     BACKOFF_CAP_S,
     MAX_RETRY_AFTER_S,
     is_moved,
@@ -19,11 +20,18 @@ from gateway.upstream.retries import (
 
 
 @given(st.integers(1, 50), st.integers())
-def test_backoff_is_jittered_and_bounded(retry: int, seed: int):
-    pause = pause_s(retry, None, Random(seed))
+def test_backoff_doubles_up_to_its_cap_and_at_most_half_of_it_is_taken_off(retry: int, seed: int):
+    pause, whole = pause_s(retry, None, Random(seed)), min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** (retry - 1))
 
     assert pause is not None
-    assert 0 < pause <= BACKOFF_CAP_S
+    assert whole / 2 <= pause <= whole
+
+
+def test_what_failed_at_once_does_not_come_back_at_once():
+    pauses = sorted(pause_s(1, None, Random(seed)) or 0.0 for seed in range(100))
+
+    assert len(set(pauses)) == 100
+    assert pauses[75] - pauses[25] > BACKOFF_BASE_S / 8
 
 
 @given(st.integers(1, 5), st.floats(0, 100), st.integers())
