@@ -32,8 +32,8 @@ class _Refusal(msgspec.Struct):
     type: Any = None
 
 
-def refused(response: Response) -> Failure:
-    """The failure that *response*, of a status from 400 on, is."""
+def refused(response: Response, now: float) -> Failure:
+    """The failure that *response*, of a status from 400 on, is. *now*: seconds since the epoch."""
     status = response.status
     too_long = status in {400, 413, 422} and is_too_long(response.body)
     return Failure(
@@ -42,7 +42,7 @@ def refused(response: Response) -> Failure:
         may_move=is_moved(status) or too_long,
         needs_larger_context=too_long,
         response=response,
-        retry_after_s=parse_retry_after(response.headers),
+        retry_after_s=parse_retry_after(response.headers, now),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: Scri
     first, second = gateway.trace().attempts
 
     assert second.started_ms - first.ended_ms >= 980
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+@pytest.mark.parametrize(("ahead_s", "asked"), [(2, 2), (60, 1)])
+def test_a_date_to_retry_after_is_honoured_as_seconds_are(
+    gateway: RunningGateway, upstream: ScriptedUpstream, ahead_s: int, asked: int
+):
+    date = formatdate(time.time() + ahead_s, usegmt=True)
+    upstream.then(answers_status(503, retry_after=date))
+    answer = ask(gateway)
+    attempts = gateway.trace().attempts
+
+    assert (answer.status_code, len(attempts)) == (200 if asked == 2 else 503, asked)
+    if asked == 2:  # a date has whole seconds
+        assert attempts[1].started_ms - attempts[0].ended_ms >= (ahead_s - 1) * 1000 - 100
 
 
 @pytest.mark.transports("native")  # no transport has a part in it
