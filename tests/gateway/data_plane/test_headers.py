@@ -52,16 +52,16 @@ def test_what_an_upstream_says_survives_but_for_its_cookies_and_names_of_ours():
         transfer_encoding="chunked",
         content_length="9",
     )
-    given = dict(downstream(said, [(b"x-tracetune-route", b"bot")], keep_length=True))
+    given = downstream(said, [(b"x-tracetune-route", b"bot")], keep_length=True)
 
-    assert given == {
-        b"content-type": b"application/json",
-        b"retry-after": b"3",
-        b"x-ratelimit-remaining": b"0",
-        b"x-request-id": b"req-1",
-        b"content-length": b"9",
-        b"x-tracetune-route": b"bot",
-    }
+    assert given == [
+        (b"content-type", b"application/json"),
+        (b"retry-after", b"3"),
+        (b"x-ratelimit-remaining", b"0"),
+        (b"x-request-id", b"req-1"),
+        (b"content-length", b"9"),
+        (b"x-tracetune-route", b"bot"),
+    ]
     assert b"content-length" not in dict(downstream(said, [], keep_length=False))
 
 
