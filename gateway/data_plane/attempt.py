@@ -167,6 +167,10 @@ class OpenAttempt:
             )
         )
         connection.send(head, body, self.total_at)
-        connection.arm("headers", self.target.timeouts.headers_s)
+        timeouts = self.target.timeouts
+        if call.view.stream and timeouts.first_token_s < timeouts.headers_s:
+            connection.arm("first_token", timeouts.first_token_s)
+        else:
+            connection.arm("headers", timeouts.headers_s)
         await connection.head()
         return connection

@@ -15,6 +15,7 @@ from tests.support.request_path import RunningGateway, chat, config_for, post_ch
 from tests.support.upstream import (
     Script,
     ScriptedUpstream,
+    answers,
     answers_status,
     delta,
     event,
@@ -99,6 +100,26 @@ def test_every_deadline_has_a_default_and_all_end_with_the_whole_request():
 
     assert all(1 <= phase_s < by_default.total_s for phase_s in phases)
     assert by_default.total_s <= 600
+    assert by_default.headers_s >= 240, "a whole answer of thousands of tokens takes minutes"
+
+
+def test_a_head_comes_with_a_whole_answer_but_before_the_first_token_of_a_stream(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    async def thinks(received: Any, reply: Any) -> None:
+        await reply.pause(1.2)
+        await answers()(received, reply)
+
+    upstream.default = thinks
+    config = config_for(upstream.base_url, timeouts=LONG | {"first_token_s": 0.4})
+    with running_gateway(tmp_path, config) as gateway:
+        whole, streamed = ask(gateway), ask(gateway, stream=True)
+        trace = gateway.traces(2)[1]
+
+    assert whole.status_code == 200
+    assert streamed.status_code == 504
+    assert "timeouts.first_token_s" in streamed.json()["error"]["message"]
+    assert (trace.outcome, trace.error) == ("timeout", "first_token_timeout")
 
 
 def test_the_whole_request_is_bounded_while_a_connection_is_made(tmp_path: Path):
