@@ -199,10 +199,14 @@ class Price(Strict, frozen=True, kw_only=True):
 
 
 class Timeouts(Strict, frozen=True, kw_only=True):
-    """Deadlines of one attempt at one upstream, in seconds; `total_s` bounds the whole request."""
+    """Deadlines of one attempt at one upstream, in seconds; `total_s` bounds the whole request.
+
+    The head of what is not streamed comes with the whole answer, which may take minutes: it has `headers_s`.
+    That of a stream has `first_token_s` where this is shorter, and so has the first token after it.
+    """
 
     connect_s: Seconds = 5
-    headers_s: Seconds = 60
+    headers_s: Seconds = 300
     first_token_s: Seconds = 60
     idle_s: Seconds = 30
     total_s: Seconds = 600

@@ -188,7 +188,11 @@ class OpenAttempt:
             )
         )
         connection.send(head, body, self.total_at)
-        connection.arm("headers", self.target.timeouts.headers_s)
+        timeouts = self.target.timeouts
+        if call.view.stream and timeouts.first_token_s < timeouts.headers_s:
+            connection.arm("first_token", timeouts.first_token_s)
+        else:
+            connection.arm("headers", timeouts.headers_s)
 
     async def head_of(self, connection: Channel) -> None:
         """Until status and headers are there, our secrets masked in them. Raises UpstreamError."""

@@ -23,18 +23,24 @@ async def answer(call: Call) -> None:
     """
     failure: Failure | None = None
     response: Response | None = None
+    too_long = False  # for any but a target with a larger context
     targets = call.trace.plan.targets
     for index, target in enumerate(targets):
-        if failure is not None and failure.needs_larger_context and not target.larger_context:
+        if too_long and not target.larger_context:
             continue
         pool = call.trace.live.pools[target.upstream]
-        if index + 1 < len(targets) and pool.balancer.is_down(time.monotonic()):
+        if (
+            index + 1 < len(targets)
+            and pool.balancer.is_down(time.monotonic())
+            and (not too_long or any(other.larger_context for other in targets[index + 1 :]))
+        ):
             failure = _passed_over(pool)
             continue
         failure = await _try_target(call, pool, target)
         if failure is None:
             return
         response = failure.response or response
+        too_long = too_long or failure.needs_larger_context
         if not failure.may_move:
             break
     assert failure is not None, "a plan has at least one target"

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.data_plane.errors import invalid_request
 from gateway.data_plane.headers import MAX_KEY_BYTES
-from gateway.data_plane.json_splice import insert_first, replace_value
+from gateway.data_plane.json_splice import insert_first, replace_value, top_level_values
 
 
 class _StreamOptions(msgspec.Struct):
@@ -96,13 +96,22 @@ def upstream_body(body: bytes, view: RequestView, model: str, *, count_usage: bo
         return body  # an upstream will refuse these options, and its words are better than ours
     if options is msgspec.UNSET:
         return insert_first(body, _ASK_USAGE)
-    return replace_value(
-        body, "stream_options", msgspec.json.encode({**(options or {}), "include_usage": True})
-    )
+    return replace_value(body, "stream_options", _with_usage(body, options or {}))
 
 
 class _AnyOptions(msgspec.Struct):
-    stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    stream_options: dict[str, msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+def _with_usage(body: bytes, options: dict[str, msgspec.Raw]) -> bytes:
+    """The stream options of *body*, which hold *options*, with usage asked for in them."""
+    if not options:
+        return b'{"include_usage":true}'
+    start, end = top_level_values(body, "stream_options")[-1]
+    written = body[start:end]
+    if "include_usage" in options:
+        return replace_value(written, "include_usage", b"true")
+    return insert_first(written, b'"include_usage":true')
 
 
 def _read_leniently(body: bytes) -> _Fields:

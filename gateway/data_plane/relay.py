@@ -6,6 +6,7 @@ UpstreamError, and another attempt may be made. The trace is written down before
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response
 from gateway.data_plane.call import Call, answer_lines
 from gateway.data_plane.errors import Headers
-from gateway.data_plane.refusals import refused
+from gateway.data_plane.refusals import failed_in_200, refused
 from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
@@ -49,9 +50,9 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     attempt.kept.add(body)
     response = Response(status=status, headers=headers, body=body, known=connection.known)
     if status >= 400:
-        return refused(response)
+        return refused(response, time.time())
     if attempt.call.endpoint.dialect.reports_error(body):
-        return Failure(reason="error_in_200", may_retry=True, may_move=True, response=response)
+        return failed_in_200(response, body)
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")

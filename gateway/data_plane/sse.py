@@ -121,6 +121,11 @@ class StreamWatcher(ABC):
             self.ending, self._rest = "too_large", []
 
 
+def first_event(data: bytes) -> bytes:
+    """The first event in *data*, without its blank line, whether its end is there or not."""
+    return _BOUNDARY.split(data.lstrip(b"\r\n"), maxsplit=1)[0]
+
+
 def payload_of(event: bytes) -> bytes | None:
     """The data of one event, its lines joined; None for comments and events without data."""
     one_line = b"\n" not in event and b"\r" not in event

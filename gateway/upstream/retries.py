@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from random import Random
 
 BACKOFF_BASE_S = 0.1
@@ -38,18 +40,32 @@ def pause_s(retry: int, retry_after_s: float | None, random: Random) -> float | 
     return max(backoff, retry_after_s)
 
 
-def parse_retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
-    """Seconds that `retry-after-ms` or `retry-after` asks for; None: nothing, or a date."""
+def parse_retry_after(headers: list[tuple[bytes, bytes]], now: float) -> float | None:
+    """Seconds from *now* (since the epoch) that `retry-after-ms` or `retry-after` asks for; None: nothing."""
     seconds = None
     for name, value in headers:
-        if name in {b"retry-after", b"retry-after-ms"}:
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-            if not 0 <= number < float("inf"):
-                continue
-            if name == b"retry-after-ms":
-                return number / 1000
-            seconds = number
+        if name == b"retry-after-ms":
+            milliseconds = _number(value)
+            if milliseconds is not None:
+                return milliseconds / 1000
+        elif name == b"retry-after":
+            number = _number(value)
+            seconds = _seconds_until(value, now) if number is None else number
     return seconds
+
+
+def _number(value: bytes) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _seconds_until(date: bytes, now: float) -> float | None:
+    """From *now* until an HTTP date; 0 where it has passed, None where it is none."""
+    try:
+        at = parsedate_to_datetime(date.decode("latin-1"))
+        return max(0.0, (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None

@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -232,6 +232,20 @@ def hangs() -> Script:
         await reply.hang()
 
     return script
+
+
+@contextlib.contextmanager
+def never_connecting() -> Iterator[str]:
+    """The base URL of a listener that never accepts, with a full queue: connecting neither succeeds nor fails."""
+    with contextlib.ExitStack() as open_sockets:
+        full = open_sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            filler = open_sockets.enter_context(socket.socket())
+            filler.settimeout(0)
+            filler.connect_ex(full.getsockname())
+        yield f"http://127.0.0.1:{full.getsockname()[1]}/v1"
 
 
 class ScriptedUpstream(ThreadedServer):

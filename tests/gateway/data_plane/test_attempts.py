@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.upstream.retries import BUDGET_FLOOR
+from gateway.upstream.retries import BACKOFF_BASE_S, BUDGET_FLOOR
 from tests.support.request_path import (
     UPSTREAM_DEFAULTS,
     RunningGateway,
@@ -47,6 +48,7 @@ def free_port() -> int:
 
 TRIED_AGAIN = {
     "408": answers_status(408),
+    "409": answers_status(409),
     "429": answers_status(429, retry_after="0"),
     "429 without retry-after": answers_status(429),
     "500": answers_status(500),
@@ -107,6 +109,32 @@ def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: Scri
 
 
 @pytest.mark.transports("native")  # no transport has a part in it
+@pytest.mark.parametrize(("ahead_s", "asked"), [(2, 2), (60, 1)])
+def test_a_date_to_retry_after_is_honoured_as_seconds_are(
+    gateway: RunningGateway, upstream: ScriptedUpstream, ahead_s: int, asked: int
+):
+    date = formatdate(time.time() + ahead_s, usegmt=True)
+    upstream.then(answers_status(503, retry_after=date))
+    answer = ask(gateway)
+    attempts = gateway.trace().attempts
+
+    assert (answer.status_code, len(attempts)) == (200 if asked == 2 else 503, asked)
+    if asked == 2:  # a date has whole seconds
+        assert attempts[1].started_ms - attempts[0].ended_ms >= (ahead_s - 1) * 1000 - 100
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+def test_the_pauses_before_retries_grow(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = answers_status(500)
+    ask(gateway)
+    first, second, third = gateway.trace().attempts
+    clock_ms = 5  # how early a timer may ring
+
+    assert second.started_ms - first.ended_ms >= BACKOFF_BASE_S * 1000 / 2 - clock_ms
+    assert third.started_ms - second.ended_ms >= BACKOFF_BASE_S * 1000 - clock_ms
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(500)
     with running_gateway(tmp_path, config_for(upstream.base_url, retries={"max": 1})) as gateway:
@@ -116,16 +144,19 @@ def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path
 
 
 @pytest.mark.transports("native")  # no transport has a part in it
-def test_retries_stay_within_their_budget(upstream: ScriptedUpstream, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("settings", "share"), [({}, 0.2), ({"budget": 0.1}, 0.1)], ids=["by default", "as set"]
+)
+def test_retries_stay_within_their_budget(
+    upstream: ScriptedUpstream, tmp_path: Path, settings: dict[str, float], share: float
+):
     upstream.default = answers_status(500)
     requests = 30
-    with running_gateway(
-        tmp_path, config_for(upstream.base_url, retries={"max": 1, "budget": 0.1})
-    ) as gateway:
+    with running_gateway(tmp_path, config_for(upstream.base_url, retries={"max": 1, **settings})) as gateway:
         for _ in range(requests):
             ask(gateway)
 
-    assert len(upstream.received) - requests <= BUDGET_FLOOR + 0.1 * requests
+    assert len(upstream.received) - requests <= BUDGET_FLOOR + share * requests
 
 
 def test_a_refused_connection_is_a_502_that_names_the_upstream(tmp_path: Path):
@@ -256,6 +287,27 @@ def test_a_fallback_answers_where_the_variant_cannot(upstream: ScriptedUpstream,
         assert other.received[0].json()["model"] == "big"
         assert other.received[0].header("authorization") == "Bearer k2"
         assert upstream.received[0].json()["model"] == "bot-7f3a"
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+def test_fallbacks_are_asked_in_their_order_and_retries_come_before_them(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(503)
+    with ScriptedUpstream() as other:
+        other.then(answers_status(503))
+        config = two_upstreams(upstream.base_url, other.base_url, retries={"max": 1})
+        config["routes"][0]["fallbacks"].append({"upstream": "other", "model": "bigger"})
+        with running_gateway(tmp_path, config, {"OTHER_KEY": "k2"}) as gateway:
+            assert ask(gateway).json() == completion()
+            attempts = gateway.trace().attempts
+
+    assert [(attempt.upstream, attempt.model) for attempt in attempts] == [
+        ("one", "bot-7f3a"),
+        ("one", "bot-7f3a"),
+        ("other", "big"),
+        ("other", "bigger"),
+    ]
 
 
 @pytest.mark.transports("native")  # no transport has a part in it

@@ -104,6 +104,27 @@ def test_usage_is_asked_for_in_the_stream_options_that_are_there(options: str, e
     assert changed == {"model": "other", "stream": True, "stream_options": expected}
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            '{ "include_usage" : false, "x":1.50e0,\n"y":[1 ,{}] }',
+            '{ "include_usage" : true, "x":1.50e0,\n"y":[1 ,{}] }',
+        ),
+        ('{"x":123456789012345678901234567890}', '{"include_usage":true,"x":123456789012345678901234567890}'),
+        (
+            '{"x":{"include_usage":0}, "include_usage":null}',
+            '{"x":{"include_usage":0}, "include_usage":true}',
+        ),
+    ],
+)
+def test_what_else_the_stream_options_hold_stays_byte_for_byte(options: str, expected: str):
+    body = '{{"model": "m", "stream": true, "stream_options" : {} , "z": 1.0}}'
+    written = body.format(options).encode()
+
+    assert upstream_body(written, read_body(written), "m", count_usage=True) == body.format(expected).encode()
+
+
 def test_fields_of_strange_types_are_the_upstreams_to_judge():
     view = read_body(
         b'{"model":"m","stream":"yes","user":7,"metadata":[],"n":"2","stream_options":[],"safety_identifier":{}}'

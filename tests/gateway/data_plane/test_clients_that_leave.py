@@ -29,6 +29,7 @@ from tests.support.upstream import (
     delta,
     event,
     hangs,
+    never_connecting,
     sends,
     streams_events,
 )
@@ -123,16 +124,8 @@ def test_leaving_in_the_queue_gives_up_the_place(upstream: ScriptedUpstream, tmp
 
 
 def test_leaving_while_a_connection_is_being_made_ends_it(tmp_path: Path):
-    # A listener that never accepts, with a full queue: connecting neither succeeds nor fails.
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        port = full.getsockname()[1]
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.settimeout(0)
-            filler.connect_ex(("127.0.0.1", port))
-        config = config_for(f"http://127.0.0.1:{port}/v1", timeouts={"connect_s": 20}, retries={"max": 0})
+    with never_connecting() as base_url:
+        config = config_for(base_url, timeouts={"connect_s": 20}, retries={"max": 0})
         with running_gateway(tmp_path, config) as gateway:
             connection = gateway.connect()
             connection.sendall(post_chat())
@@ -142,8 +135,6 @@ def test_leaving_while_a_connection_is_being_made_ends_it(tmp_path: Path):
 
             wait_until(lambda: gateway.state.in_flight == 0, WITHIN_S)
             assert gateway.trace().outcome == "client_cancelled"
-        for filler in fillers:
-            filler.close()
 
 
 @pytest.mark.transports("native")  # no transport has a part in it

@@ -32,6 +32,14 @@ def test_usage_in_a_chunk_that_is_not_of_our_asking_is_not_left_out(choices: dic
     assert ChatWatcher(hide_usage=True).feed(chunk) == chunk
 
 
+@pytest.mark.parametrize("fields", [{"prompt_filter_results": []}, {"usage": None}])
+def test_a_chunk_without_choices_that_is_no_usage_is_not_left_out(fields: dict[str, object]):
+    """Azure begins with one."""
+    chunk = event({"choices": [], **fields})
+
+    assert ChatWatcher(hide_usage=True).feed(chunk) == chunk
+
+
 @pytest.mark.parametrize(
     ("chunk", "content"),
     [

@@ -25,9 +25,22 @@ def test_models_lists_the_routes_and_what_may_be_pinned(gateway: RunningGateway,
     client = clients(gateway, upstream)[0]
 
     assert [model.id for model in client.models.list()] == ["bot", "bot@stable"]
+    assert [client.models.retrieve(name).id for name in ("bot", "bot@stable")] == ["bot", "bot@stable"]
     assert client.models.retrieve("bot").owned_by == "tracetune"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
+
+
+def test_a_model_of_any_name_is_found_and_pinned(upstream: ScriptedUpstream, tmp_path):
+    config = config_for(upstream.base_url)
+    config["routes"][0]["model"] = name = "team/bot é"
+    with running_gateway(tmp_path, config) as gateway:
+        client = clients(gateway, upstream)[0]
+        for model in (name, f"{name}@stable"):
+            assert client.models.retrieve(model).id == model
+            assert client.chat.completions.create(model=model, messages=MESSAGES).id
+
+    assert {received.json()["model"] for received in upstream.received} == {"served-model"}
 
 
 def test_the_trace_says_what_happened(upstream: ScriptedUpstream, tmp_path):

@@ -73,6 +73,7 @@ def test_request_and_response_pass_as_they_are(
     received = upstream.received[0]
 
     assert (answer.status_code, answer.content) == (201, b"\xffany answer\x00")
+    assert "x-tracetune-variant" not in answer.headers  # no route chose one
     assert (answer.headers["content-type"], answer.headers["x-upstream"]) == ("audio/mpeg", "yes")
     assert (received.method, received.target, received.body) == (method, f"/v1{path}", body)
     assert (received.header("x-own"), received.header("content-type")) == ("1", "a/b")
@@ -93,6 +94,24 @@ def test_what_a_client_says_in_place_of_our_headers_is_dropped(upstream: Scripte
         ("x-auth", "key-upstream"),
     ]
     assert "key-ops" not in repr(upstream.received[0])
+
+
+def test_an_upstreams_own_way_of_being_asked_holds_for_what_is_passed_through_too(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    made = config(upstream.base_url, ALL)
+    made["upstreams"][0] |= {
+        "auth_header": "api-key",
+        "headers": [{"name": "x-team", "value": "search"}],
+        "query": [{"name": "api-version", "value": "2024-10-21"}],
+    }
+    with running_gateway(tmp_path, made, KEYS) as gateway:
+        assert ask(gateway, "GET", "/files?limit=3&api-version=mine").status_code == 200
+    received = upstream.received[0]
+
+    assert received.target == "/v1/files?api-version=2024-10-21&limit=3"
+    assert (received.header("api-key"), received.header("authorization")) == ("key-upstream", None)
+    assert received.header("x-team") == "search"
 
 
 def test_its_trace_is_metadata_without_a_route(passing: RunningGateway, upstream: ScriptedUpstream):
@@ -218,6 +237,17 @@ def test_a_server_that_takes_an_upload_slowly_holds_back_its_sender(
             sender.settimeout(5)
             assert sender.recv(65536).startswith(b"HTTP/1.1 504 ")
             assert gateway.trace().outcome == "timeout"
+
+
+@pytest.mark.transports("native", "httpx")
+def test_an_upload_goes_on_to_the_upstream_while_it_still_comes(tmp_path: Path):
+    with uploading(tmp_path) as (_, sender, server):
+        seen = 0
+        for _ in range(5):
+            sender.sendall(b"y" * 10_000)
+            seen += 10_000
+            while seen > 0:
+                seen -= server.recv(65536).count(b"y")
 
 
 @contextlib.contextmanager

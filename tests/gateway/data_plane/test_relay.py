@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.data_plane import relay
+from gateway.traces.rows import RowBuilder
+from tests.support.legacy import streams_text
 from tests.support.request_path import (
     RunningGateway,
     chat,
@@ -24,11 +26,14 @@ from tests.support.upstream import (
     DONE,
     Received,
     Reply,
+    Script,
     ScriptedUpstream,
     completion,
     delta,
     event,
+    sends,
     stream_events,
+    streams,
     streams_events,
 )
 
@@ -118,6 +123,30 @@ def test_the_upstreams_own_key_goes_upstream_and_nowhere_else(upstream: Scripted
     assert b"sk-upstream" not in record.meta + record.request + record.response
 
 
+@pytest.mark.transports("native")  # no transport has a part in it
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        (replies(b"{}", JSON), 200),
+        (replies(b" " * 2 * relay.BUFFERED_BYTES, JSON), 200),
+        (streams_events(stream_events(["a"])), 200),
+        (streams_events([event(delta("half an"))], gap_s=0.05), 200),
+        (replies(b"{}", JSON, status=400), 400),
+        (sends(b"no HTTP\r\n\r\n"), 502),
+    ],
+    ids=["whole", "large", "stream", "broken stream", "refusal", "no answer"],
+)
+def test_our_headers_say_which_variant_answered_however_it_did(
+    gateway: RunningGateway, upstream: ScriptedUpstream, script: Script, status: int
+):
+    upstream.default = script
+    answer = ask(gateway, json.dumps(chat(stream=True)).encode())
+
+    assert answer.status_code == status
+    assert answer.headers["x-tracetune-trace-id"] == gateway.trace().trace_id
+    assert (answer.headers["x-tracetune-route"], answer.headers["x-tracetune-variant"]) == ("bot", "stable")
+
+
 @pytest.mark.parametrize(
     ("framing", "body"),
     [
@@ -192,6 +221,21 @@ def test_a_stream_passes_byte_for_byte_but_for_the_usage_nobody_asked_for(
     expected = events if usage else [*events[:-2], DONE]
     assert answer.content == b"".join(expected)
     assert gateway.records()[0].response == b"".join(events)
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+def test_the_tokens_of_a_stream_are_counted_though_its_client_did_not_ask_for_them(
+    gateway: RunningGateway, upstream: ScriptedUpstream, path: str
+):
+    upstream.default = streams(["a"]) if path.startswith("/chat") else streams_text(["a"])
+    answer = httpx.post(f"{gateway.base_url}{path}", json={**chat(stream=True), "prompt": "hi"}, timeout=10)
+    row = RowBuilder(None).build(gateway.records()[0]).values
+
+    assert upstream.received[0].json()["stream_options"] == {"include_usage": True}
+    assert b"prompt_tokens" not in answer.content
+    assert answer.content.endswith(DONE)
+    assert (row.tokens_in, row.tokens_out) == (11, 2)
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:

@@ -121,6 +121,17 @@ def test_a_stream_that_lacks_only_its_end_mark_is_complete(
 
 
 @pytest.mark.transports("native")  # no transport has a part in it
+def test_an_end_mark_is_not_waited_for_as_long_as_a_text(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = streams_events([FIRST, LAST], then="hang")
+    with running_gateway(tmp_path, config_for(upstream.base_url, timeouts={"idle_s": 8})) as gateway:
+        answer = ask(gateway)
+
+        assert answer.content == FIRST + LAST
+        assert (gateway.trace().outcome, gateway.trace().error) == ("ok", None)
+        assert gateway.trace().latency_ms < relay_stream.FINISH_GRACE_S * 1000 + 2000
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
 def test_every_answer_of_several_needs_its_finish_reason(gateway: RunningGateway, upstream: ScriptedUpstream):
     events = [event(delta("a", index=0)), event(delta("b", index=1)), event(delta(finish="stop", index=0))]
     upstream.default = streams_events([*events, DONE], gap_s=GAP_S)

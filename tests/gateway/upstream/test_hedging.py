@@ -27,6 +27,14 @@ def test_nothing_is_hedged_before_enough_is_known():
     assert delays[-1] == pytest.approx(1.0, rel=RELATIVE_ERROR)
 
 
+def test_a_second_request_waits_for_the_p95_unless_the_settings_say_otherwise():
+    hedging = Hedging(Hedge())
+    for hundredth in range(1, 101):
+        hedging.observe(hundredth / 100, 0.0)
+
+    assert hedging.arrive(0.0) == pytest.approx(0.95, rel=RELATIVE_ERROR)
+
+
 def test_the_delay_is_never_shorter_than_its_least():
     hedging = Hedging(Hedge(min_delay_s=0.5))
     for _ in range(100):

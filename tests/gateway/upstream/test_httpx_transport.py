@@ -36,6 +36,7 @@ from tests.support.upstream import (
     answers_status,
     completion,
     hangs,
+    never_connecting,
     sends,
 )
 
@@ -117,20 +118,11 @@ def test_nothing_is_taken_from_the_environment(
 
 
 def test_a_connection_that_is_not_made_in_time_runs_into_the_connect_deadline(tmp_path: Path):
-    # A listener that never accepts, with a full queue: connecting neither succeeds nor fails.
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.settimeout(0)
-            filler.connect_ex(full.getsockname())
-        config = over_httpx(f"http://127.0.0.1:{full.getsockname()[1]}/v1", retries={"max": 0})
+    with never_connecting() as base_url:
+        config = over_httpx(base_url, retries={"max": 0})
         with running_gateway(tmp_path, config) as gateway:
             answer = ask(gateway)
             trace = gateway.trace()
-        for filler in fillers:
-            filler.close()
 
     assert answer.status_code == 504
     assert [attempt.error for attempt in trace.attempts] == ["connect_timeout"]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.request_path import RunningGateway, chat, config_for, running_gateway
-from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream import ScriptedUpstream, answers, answers_status
 
 SECRETS = {"KEY": "upstream-key", "CF": "cf-secret"}
 AZURE = {
@@ -50,6 +50,17 @@ def test_azures_way_of_asking(upstream: ScriptedUpstream, tmp_path: Path):
         assert received.header("api-key") == "upstream-key"
         assert received.header("authorization") is None
         assert (received.header("x-team"), received.header("cf-access-token")) == ("search", "cf-secret")
+
+
+def test_each_model_has_its_own_path(upstream: ScriptedUpstream, tmp_path: Path):
+    config = azure(upstream.base_url)
+    config["routes"][0]["fallbacks"] = [{"upstream": "up", "model": "other"}]
+    config["upstreams"][0]["retries"] = {"max": 0}
+    upstream.then(answers_status(429), answers(), answers_status(429), answers())
+    with running_gateway(tmp_path, config, SECRETS) as gateway:
+        assert [ask(gateway).status_code for _ in range(2)] == [200, 200]
+
+    assert [received.target.split("/")[3] for received in upstream.received] == ["gpt%204%2Fo", "other"] * 2
 
 
 def test_what_the_client_says_in_their_place_is_dropped(upstream: ScriptedUpstream, tmp_path: Path):
