@@ -24,11 +24,10 @@ async def answer(call: Call) -> None:
     failure: Failure | None = None
     response: Response | None = None
     targets = call.trace.plan.targets
-    for index, target in enumerate(targets):
-        if failure is not None and failure.needs_larger_context and not target.larger_context:
-            continue
+    while targets:
+        target, *targets = targets
         pool = call.trace.live.pools[target.upstream]
-        if index + 1 < len(targets) and pool.balancer.is_down(time.monotonic()):
+        if targets and pool.balancer.is_down(time.monotonic()):
             failure = _passed_over(pool)
             continue
         failure = await _try_target(call, pool, target)
@@ -37,6 +36,8 @@ async def answer(call: Call) -> None:
         response = failure.response or response
         if not failure.may_move:
             break
+        if failure.needs_larger_context:
+            targets = [each for each in targets if each.larger_context]
     assert failure is not None, "a plan has at least one target"
     if response is not None:
         send_response(call, response, "upstream_error", failure.reason)

@@ -1,4 +1,4 @@
-"""What an upstream's refusal means for another try: may it be asked again, may a fallback, which? Pure."""
+"""What an upstream's error means for another try: may it be asked again, may a fallback, which? Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import msgspec
 from gateway.data_plane.attempt import Failure, Response
 from gateway.upstream.retries import is_moved, is_retried, parse_retry_after
 
-MAX_REFUSAL_BYTES = 64 * 1024  # of a body that is looked into
+MAX_WORDS = 64 * 1024  # characters of a message that are looked through
 _TOO_LONG_CODES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"}
 )
+_TOO_LONG_STATUSES = frozenset({400, 413, 422})
 # Servers without a code for it say it in words: vLLM, TGI, Mistral.
 _TOO_LONG_WORDS = re.compile(
     r"maximum context length|context (?:length|window|size) (?:of|is|exceed)|"
@@ -22,17 +23,21 @@ _TOO_LONG_WORDS = re.compile(
 )
 
 
-class _Refusal(msgspec.Struct):
+class _Told(msgspec.Struct):
     error: Any = None
     message: Any = None
     code: Any = None
     type: Any = None
+    response: Any = None  # of the event `response.failed`
+
+
+_decode = msgspec.json.Decoder(_Told).decode
 
 
 def refused(response: Response) -> Failure:
     """The failure that *response*, of a status from 400 on, is."""
     status = response.status
-    too_long = status in {400, 413, 422} and is_too_long(response.body)
+    too_long = status in _TOO_LONG_STATUSES and is_too_long(response.body)
     return Failure(
         reason="status_429" if status == 429 else "status_4xx" if status < 500 else "status_5xx",
         may_retry=is_retried(status),
@@ -43,19 +48,40 @@ def refused(response: Response) -> Failure:
     )
 
 
+def reported(response: Response, told: bytes) -> Failure:
+    """The failure that *response*, of a status below 400, is: *told*, its body or one event's data, says so.
+
+    Where an error has a status for its code (OpenRouter's, vLLM's) it means what the status does.
+    """
+    too_long = is_too_long(told)
+    status = next(
+        (code for code in _values(told, "code") if isinstance(code, int) and 400 <= code < 600), None
+    )
+    return Failure(
+        reason="error_in_200",
+        may_retry=not too_long and (status is None or is_retried(status)),
+        may_move=too_long or status is None or is_moved(status),
+        needs_larger_context=too_long,
+        response=response,
+    )
+
+
 def is_too_long(body: bytes) -> bool:
     """Whether an error's *body* says that the request exceeds the model's context."""
+    if any(isinstance(name, str) and name in _TOO_LONG_CODES for name in _values(body, "code", "type")):
+        return True
+    words = _values(body, "message")
+    return any(isinstance(each, str) and _TOO_LONG_WORDS.search(each[:MAX_WORDS]) for each in words)
+
+
+def _values(body: bytes, *fields: str) -> list[Any]:
+    """What an error's *body* has under *fields*, wherever servers put them; nothing where it is no error."""
     try:
-        refusal = msgspec.json.decode(body[:MAX_REFUSAL_BYTES], type=_Refusal)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    holders = [msgspec.to_builtins(refusal)]
-    if isinstance(refusal.error, dict):
-        holders.append(refusal.error)
-    for holder in holders:
-        if holder.get("code") in _TOO_LONG_CODES or holder.get("type") in _TOO_LONG_CODES:
-            return True
-        message = holder.get("message")
-        if isinstance(message, str) and _TOO_LONG_WORDS.search(message):
-            return True
-    return False
+        told = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    inner = told.response.get("error") if isinstance(told.response, dict) else None
+    holders = [holder for holder in (told.error, inner) if isinstance(holder, dict)]
+    return [getattr(told, field) for field in fields] + [
+        holder.get(field) for holder in holders for field in fields
+    ]

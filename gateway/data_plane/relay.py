@@ -11,10 +11,11 @@ from typing import Protocol
 import msgspec
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response
+from gateway.data_plane.body import RequestView
 from gateway.data_plane.call import Call, own_headers
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.headers import downstream
-from gateway.data_plane.refusals import refused
+from gateway.data_plane.refusals import refused, reported
 from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
@@ -51,10 +52,13 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     if status >= 400:
         return refused(response)
     if attempt.call.endpoint.dialect.reports_error(body):
-        return Failure(reason="error_in_200", may_retry=True, may_move=True, response=response)
+        return reported(response, body)
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
+    if status < 300 and _encoding(headers) is None and not _is_answer(body, attempt.call.view):
+        error = ProtocolError(f"upstream {attempt.pool.name!r} answered {status} with what is not JSON")
+        return Failure(reason="not_json", may_retry=True, may_move=True, error=error)
     return _Whole(attempt, response)
 
 
@@ -125,6 +129,11 @@ def _encoding(headers: Headers) -> str | None:
         if name == b"content-encoding" and value.lower() != b"identity":
             return value.decode("latin-1")
     return None
+
+
+def _is_answer(body: bytes, view: RequestView) -> bool:
+    """Whether *body* can be one: JSON, or where a stream was asked for, one under another content type."""
+    return body[:1] == b"{" or _is_json(body) or (view.stream and bool(body.strip()))
 
 
 def _is_json(body: bytes) -> bool:

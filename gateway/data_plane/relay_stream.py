@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.call import own_headers
 from gateway.data_plane.headers import downstream
+from gateway.data_plane.refusals import reported
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, UpstreamError
@@ -150,12 +151,11 @@ class StreamRelay:
         if self._error is not None:
             return failure_of(self._error)
         watcher = self._watcher
-        response = None
         if watcher.ending == "error":
             body = self._unsent + watcher.held
             headers = [header for header in self._connection.headers if header[0] != b"content-length"]
-            response = Response(status=self._status, headers=headers, body=body)
+            return reported(Response(status=self._status, headers=headers, body=body), watcher.told)
         error = DisconnectedError(
             f"upstream {self._attempt.pool.name!r}: its stream ended before any answer ({reason})"
         )
-        return Failure(reason=reason, may_retry=True, may_move=True, error=error, response=response)
+        return Failure(reason=reason, may_retry=True, may_move=True, error=error)

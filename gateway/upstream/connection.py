@@ -134,7 +134,7 @@ class Connection(Channel, asyncio.Protocol):
             if name == b"content-length":
                 self.framed = True
             elif name == b"content-type":
-                self.is_events = value.startswith(b"text/event-stream")
+                self.is_events = value.lower().startswith(b"text/event-stream")
             elif name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked"):
                 self.framed = True
 

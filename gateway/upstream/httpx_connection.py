@@ -156,7 +156,7 @@ class HttpxConnection(Channel):
         encoding = fields.get(b"transfer-encoding", b"").strip().lower()
         self.status = response.status_code
         self.headers = headers
-        self.is_events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        self.is_events = fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
         self.framed = (
             response.extensions["http_version"] == b"HTTP/2"
             or b"content-length" in fields

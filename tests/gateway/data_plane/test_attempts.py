@@ -181,10 +181,11 @@ def test_what_is_not_http_is_known_by_its_first_bytes(gateway: RunningGateway, u
 
 def test_a_body_that_keeps_coming_is_not_idle(gateway: RunningGateway, upstream: ScriptedUpstream):
     async def script(received, reply) -> None:
-        await reply.head(200, ("content-length", "20"))
+        await reply.head(200, ("content-length", "22"))
         for _ in range(10):
             await reply.raw(b"  ")
             await reply.pause(0.15)
+        await reply.raw(b"{}")
 
     upstream.default = script
 

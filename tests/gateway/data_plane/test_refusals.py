@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,29 @@ import httpx
 import pytest
 
 from gateway.data_plane.refusals import is_too_long
-from tests.support.request_path import RunningGateway, chat, running_gateway
-from tests.support.upstream import ScriptedUpstream, answers, answers_status
+from tests.support.request_path import UPSTREAM_DEFAULTS, RunningGateway, chat, running_gateway
+from tests.support.responses import (
+    asked,
+    ended,
+    numbered,
+    opening,
+    responds,
+    response_object,
+    streams_response,
+    typed,
+    whole_stream,
+)
+from tests.support.upstream import (
+    DONE,
+    Script,
+    ScriptedUpstream,
+    answers,
+    answers_status,
+    delta,
+    event,
+    streams,
+    streams_events,
+)
 
 # As OpenAI, vLLM (old and new), llama.cpp, Mistral and Anthropic say it.
 TOO_LONG: list[Any] = [
@@ -28,6 +50,9 @@ TOO_LONG: list[Any] = [
     {"error": {"code": 400, "message": "x", "type": "exceed_context_size_error", "n_ctx": 4096}},
     {"object": "error", "message": "Prompt contains 9 tokens: too many tokens", "type": "invalid_request"},
     {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}},
+    {"type": "error", "code": "context_length_exceeded", "message": "x"},
+    {"type": "response.failed", "response": {"error": {"code": "context_length_exceeded", "message": "x"}}},
+    {"instructions": "x" * 200_000, "error": {"code": "context_length_exceeded", "message": "x"}},
 ]
 OTHER: list[Any] = [
     {"error": {"message": "unknown field", "code": "invalid_value"}},
@@ -35,7 +60,13 @@ OTHER: list[Any] = [
     {"error": None},
     [],
     "context_length_exceeded",
+    {"error": {"code": ["context_length_exceeded"], "type": {}, "message": ["prompt is too long"]}},
+    {"response": ["context_length_exceeded"]},
 ]
+
+
+NAMES = ("short", "other", "long")
+DEEP = b'{"error":' + b"[" * 100_000
 
 
 @pytest.mark.parametrize("body", TOO_LONG)
@@ -43,7 +74,9 @@ def test_a_request_that_is_too_long_is_recognised(body: Any):
     assert is_too_long(json.dumps(body).encode())
 
 
-@pytest.mark.parametrize("body", [*(json.dumps(body).encode() for body in OTHER), b"", b"\xff", b"<html>"])
+@pytest.mark.parametrize(
+    "body", [*(json.dumps(body).encode() for body in OTHER), b"", b"\xff", b"<html>", DEEP]
+)
 def test_nothing_else_is_taken_for_it(body: bytes):
     assert not is_too_long(body)
 
@@ -54,20 +87,20 @@ def upstreams() -> Iterator[list[ScriptedUpstream]]:
         yield [short, other, long]
 
 
-def gateway_for(upstreams: list[ScriptedUpstream], directory: Path):
-    names = ["short", "other", "long"]
+def gateway_for(upstreams: list[ScriptedUpstream], directory: Path, order: Sequence[str] = NAMES):
+    """A route that asks its upstreams in *order*; only "long" has a larger context."""
+    first, *others = order
     config = {
         "upstreams": [
-            {"name": name, "base_url": upstream.base_url, "retries": {"max": 2}}
-            for name, upstream in zip(names, upstreams, strict=True)
+            {"name": name, **UPSTREAM_DEFAULTS, "base_url": upstream.base_url, "retries": {"max": 2}}
+            for name, upstream in zip(NAMES, upstreams, strict=True)
         ],
         "routes": [
             {
                 "model": "bot",
-                "variants": [{"name": "stable", "upstream": "short", "model": "m"}],
+                "variants": [{"name": "stable", "upstream": first, "model": "m"}],
                 "fallbacks": [
-                    {"upstream": "other", "model": "m"},
-                    {"upstream": "long", "model": "m", "larger_context": True},
+                    {"upstream": name, "model": "m", "larger_context": name == "long"} for name in others
                 ],
             }
         ],
@@ -75,8 +108,8 @@ def gateway_for(upstreams: list[ScriptedUpstream], directory: Path):
     return running_gateway(directory, config)
 
 
-def ask(gateway: RunningGateway) -> httpx.Response:
-    return httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), timeout=10)
+def ask(gateway: RunningGateway, path: str = "/chat/completions", body: Any = None) -> httpx.Response:
+    return httpx.post(f"{gateway.base_url}{path}", json=body or chat(), timeout=10)
 
 
 def counts(upstreams: list[ScriptedUpstream]) -> list[int]:
@@ -124,3 +157,139 @@ def test_a_larger_context_also_answers_what_failed_otherwise(
     with gateway_for(upstreams, tmp_path) as gateway:
         assert ask(gateway).status_code == 200
     assert counts(upstreams) == [1, 1, 1]
+
+
+def test_what_is_too_long_stays_so_where_the_larger_context_fails(
+    upstreams: list[ScriptedUpstream], tmp_path: Path
+):
+    upstreams[0].default = answers_status(400, TOO_LONG[0])
+    upstreams[2].default = answers_status(503)
+    with gateway_for(upstreams, tmp_path, ["short", "long", "other"]) as gateway:
+        assert ask(gateway).status_code == 503
+    assert counts(upstreams) == [1, 0, 3]
+
+
+def test_the_last_larger_context_is_asked_though_it_is_ejected(
+    upstreams: list[ScriptedUpstream], tmp_path: Path
+):
+    upstreams[0].default = answers_status(400, TOO_LONG[0])
+    upstreams[2].default = answers_status(503)
+    with gateway_for(upstreams, tmp_path, ["short", "long", "other"]) as gateway:
+        while not gateway.state.live.pools["long"].balancer.is_down(time.monotonic()):
+            ask(gateway)
+        upstreams[2].default = answers("long answer")
+        assert ask(gateway).status_code == 200
+    assert upstreams[1].received == []
+
+
+# --- inside a 200
+
+CODE = {"code": "context_length_exceeded", "message": "x"}
+FAILED = response_object(status="failed", error=CODE)
+FAILED_LONG = response_object(status="failed", error=CODE, instructions="x" * 200_000)
+CHAT_STREAM, RESPONSES_STREAM = chat(stream=True), asked(stream=True)
+ROLE = event(delta("", role="assistant"))
+IN_A_200: dict[str, tuple[str, Any, Script, Script]] = {
+    "chat": ("/chat/completions", chat(), answers_status(200, {"error": CODE}), answers("long")),
+    "chat, bare": ("/chat/completions", chat(), answers_status(200, TOO_LONG[1]), answers("long")),
+    "first event": (
+        "/chat/completions",
+        CHAT_STREAM,
+        streams_events([event({"error": CODE}), DONE]),
+        streams(["long"]),
+    ),
+    "first event, bare": (
+        "/chat/completions",
+        CHAT_STREAM,
+        streams_events([event(TOO_LONG[1]), DONE]),
+        streams(["long"]),
+    ),
+    "behind a role": (
+        "/chat/completions",
+        CHAT_STREAM,
+        streams_events([ROLE, event({"error": CODE})]),
+        streams(["long"]),
+    ),
+    "body of a stream": (
+        "/chat/completions",
+        CHAT_STREAM,
+        answers_status(200, {"error": CODE}),
+        streams(["long"]),
+    ),
+    "completions": (
+        "/completions",
+        {"model": "bot", "prompt": "x", "stream": True},
+        streams_events([event({"error": CODE})]),
+        streams(["long"]),
+    ),
+    "embeddings": (
+        "/embeddings",
+        {"model": "bot", "input": "x"},
+        answers_status(200, {"error": CODE}),
+        answers("long"),
+    ),
+    "responses": ("/responses", asked(), answers_status(200, FAILED), responds("long")),
+    "responses, long": ("/responses", asked(), answers_status(200, FAILED_LONG), responds("long")),
+    "response.failed": (
+        "/responses",
+        RESPONSES_STREAM,
+        streams_response([*opening(), typed("response.failed", response=FAILED)]),
+        streams_response(whole_stream(["long"])),
+    ),
+    "response.failed, long": (
+        "/responses",
+        RESPONSES_STREAM,
+        streams_response([*opening(), typed("response.failed", response=FAILED_LONG)]),
+        streams_response(whole_stream(["long"])),
+    ),
+    "error event": (
+        "/responses",
+        RESPONSES_STREAM,
+        streams_events(numbered([*opening(), typed("error", param=None, **CODE)])),
+        streams_response([*opening(), ended(text="long")]),
+    ),
+}
+
+
+@pytest.mark.transports("native", "httpx")
+@pytest.mark.parametrize("name", IN_A_200)
+def test_what_is_too_long_moves_where_a_200_says_so(
+    upstreams: list[ScriptedUpstream], tmp_path: Path, name: str
+):
+    path, body, upstreams[0].default, upstreams[2].default = IN_A_200[name]
+    with gateway_for(upstreams, tmp_path) as gateway:
+        answer = ask(gateway, path, body)
+        trace = gateway.trace()
+
+    assert b"long" in answer.content
+    assert b"context_length_exceeded" not in answer.content
+    assert counts(upstreams) == [1, 0, 1], "neither asked again nor of a fallback that is no larger"
+    assert (trace.outcome, [attempt.error for attempt in trace.attempts]) == ("ok", ["error_in_200", None])
+
+
+@pytest.mark.parametrize("name", IN_A_200)
+def test_without_a_larger_context_it_passes_as_the_upstream_said_it(
+    upstreams: list[ScriptedUpstream], tmp_path: Path, name: str
+):
+    path, body, upstreams[0].default, _ = IN_A_200[name]
+    with gateway_for(upstreams, tmp_path, ["short", "other"]) as gateway:
+        answer = ask(gateway, path, body)
+        trace, kept = gateway.trace(), gateway.records()[0].response
+
+    assert (
+        answer.content
+        == kept
+        == httpx.post(f"{upstreams[0].base_url}{path}", json=body).content.removesuffix(DONE)
+    )
+    assert counts(upstreams)[1:] == [0, 0]
+    assert (trace.outcome, trace.error) == ("upstream_error", "error_in_200")
+
+
+def test_after_its_first_content_nothing_moves(upstreams: list[ScriptedUpstream], tmp_path: Path):
+    events = [event(delta("half an")), event({"error": CODE})]
+    upstreams[0].default = streams_events(events, gap_s=0.05)
+    with gateway_for(upstreams, tmp_path) as gateway:
+        answer = ask(gateway, "/chat/completions", CHAT_STREAM)
+
+    assert answer.content == b"".join(events)
+    assert counts(upstreams) == [1, 0, 0]
