@@ -354,3 +354,32 @@ def test_an_upstream_that_says_nothing_is_a_504(upstream: ScriptedUpstream, tmp_
     with running_gateway(tmp_path, made, KEYS) as gateway:
         assert ask(gateway, "POST", "/moderations").status_code == 504
         assert gateway.trace().outcome == "timeout"
+
+
+def test_more_requests_than_the_process_may_have_are_refused_before_their_upload(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = hangs()
+    with (
+        running_gateway(tmp_path, config(upstream.base_url, ALL, concurrent=1), KEYS) as gateway,
+        gateway.connect() as first,
+        gateway.connect() as second,
+    ):
+        head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
+        first.sendall(f"{head}content-length: 0\r\n\r\n".encode())
+        upstream.wait_received()
+        second.sendall(f"{head}content-length: 9\r\nexpect: 100-continue\r\n\r\n".encode())
+
+        answer = second.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"listen.concurrent" in answer
+
+
+def test_an_upload_that_waits_to_be_asked_for_is(passing: RunningGateway, upstream: ScriptedUpstream):
+    with passing.connect() as sender:
+        head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
+        sender.sendall(f"{head}content-length: 9\r\nexpect: 100-continue\r\n\r\n".encode())
+        assert sender.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sender.sendall(b"the files")
+        assert sender.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert upstream.received[0].body == b"the files"
