@@ -63,8 +63,10 @@ async def _try_target(call: Call, pool: UpstreamPool, target: Target) -> Failure
         if failure is None or not failure.may_retry or retry >= retries.max:
             return failure
         retry += 1
-        pause = pause_s(retry, failure.retry_after_s, pool.random)
         now = time.monotonic()
+        # What one server asks for does not concern another.
+        others = server is not None and pool.balancer.second(now, server) is not None
+        pause = pause_s(retry, None if others else failure.retry_after_s, pool.random)
         if pause is None or now + pause >= total_at or not pool.retry_budget.withdraw(now):
             return failure
         call.trace.paused_s += pause

@@ -34,8 +34,8 @@ class _Told(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Told).decode
 
 
-def refused(response: Response) -> Failure:
-    """The failure that *response*, of a status from 400 on, is."""
+def refused(response: Response, unix_s: float) -> Failure:
+    """The failure that *response*, of a status from 400 on and received at *unix_s*, is."""
     status = response.status
     too_long = status in _TOO_LONG_STATUSES and is_too_long(response.body)
     return Failure(
@@ -44,7 +44,7 @@ def refused(response: Response) -> Failure:
         may_move=is_moved(status) or too_long,
         needs_larger_context=too_long,
         response=response,
-        retry_after_s=parse_retry_after(response.headers),
+        retry_after_s=parse_retry_after(response.headers, unix_s),
     )
 
 

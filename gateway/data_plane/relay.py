@@ -6,6 +6,7 @@ UpstreamError, and another attempt may be made. The trace is written down before
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import msgspec
@@ -50,7 +51,7 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     attempt.kept.add(body)
     response = Response(status=status, headers=headers, body=body)
     if status >= 400:
-        return refused(response)
+        return refused(response, time.time())
     if attempt.call.endpoint.dialect.reports_error(body):
         return reported(response, body)
     if not connection.framed and not _is_json(body):

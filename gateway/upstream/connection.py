@@ -71,6 +71,10 @@ class Connection(Channel, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._parser = httptools.HttpResponseParser(self)
+        # What servers do that write HTTP by hand. Neither leaves in doubt where a message ends.
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

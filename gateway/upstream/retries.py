@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import mktime_tz, parsedate_tz
 from random import Random
 
 BACKOFF_BASE_S = 0.1
@@ -38,18 +39,35 @@ def pause_s(retry: int, retry_after_s: float | None, random: Random) -> float | 
     return max(backoff, retry_after_s)
 
 
-def parse_retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
-    """Seconds that `retry-after-ms` or `retry-after` asks for; None: nothing, or a date."""
+def parse_retry_after(headers: list[tuple[bytes, bytes]], unix_s: float) -> float | None:
+    """Seconds from now, which is *unix_s*, that `retry-after-ms` or `retry-after` asks for; None: nothing."""
     seconds = None
     for name, value in headers:
-        if name in {b"retry-after", b"retry-after-ms"}:
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-            if not 0 <= number < float("inf"):
-                continue
-            if name == b"retry-after-ms":
-                return number / 1000
-            seconds = number
+        if name == b"retry-after-ms":
+            milliseconds = _number(value)
+            if milliseconds is not None:
+                return milliseconds / 1000
+        elif name == b"retry-after":
+            seconds = _number(value)
+            if seconds is None:
+                seconds = _seconds_until(value, unix_s)
     return seconds
+
+
+def _number(value: bytes) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _seconds_until(value: bytes, unix_s: float) -> float | None:
+    """Of an HTTP date; 0 where it has passed."""
+    date = parsedate_tz(value.decode("latin-1"))
+    if date is None:
+        return None
+    try:
+        return max(0.0, mktime_tz(date) - unix_s)
+    except (ValueError, OverflowError):
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,28 @@ def test_a_short_retry_after_is_honoured(gateway: RunningGateway, upstream: Scri
     first, second = gateway.trace().attempts
 
     assert second.started_ms - first.ended_ms >= 980
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+def test_a_retry_after_that_is_a_date_is_honoured(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = answers_status(429, retry_after=formatdate(time.time() + 60, usegmt=True))
+
+    assert ask(gateway).status_code == 429
+    assert len(upstream.received) == 1, "a minute is more than a request waits"
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+def test_another_server_is_asked_without_the_pause_that_one_asks_for(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(429, retry_after="60")
+    with ScriptedUpstream() as other:
+        config = config_for([upstream.base_url, other.base_url], retries={"max": 1, "budget": 1.0})
+        with running_gateway(tmp_path, config) as gateway:
+            for _ in range(20):
+                assert ask(gateway).status_code == 200
+
+    assert len(upstream.received) == 1, "it asked to be left alone"
 
 
 @pytest.mark.transports("native")  # no transport has a part in it

@@ -273,3 +273,26 @@ def test_a_body_that_its_server_compressed_all_the_same_passes_as_it_is(
 
     upstream.default = compressed
     assert ask(gateway, "/chat/completions", chat()).json() == completion()
+
+
+OK = json.dumps(completion()).encode()
+ODD: dict[str, bytes] = {
+    "bare line feeds": b"HTTP/1.1 200 OK\ncontent-length: %d\n\n%s" % (len(OK), OK),
+    "no reason": b"HTTP/1.1 200 \r\ncontent-length: %d\r\n\r\n%s" % (len(OK), OK),
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n" + OK,
+    "1xx first": b"HTTP/1.1 103 Early Hints\r\na: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n" + OK,
+    "chunks with extensions and trailers": b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n"
+    b"%x;a=b\r\n%s\r\n0\r\nx: y\r\n\r\n" % (len(OK), OK),
+    "a space behind the size of a chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"%x \r\n%s\r\n0\r\n\r\n" % (len(OK), OK),
+    "more than was announced": b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%strailing" % (len(OK), OK),
+    "an answer nobody asked for": (b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(OK), OK)) * 2,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_and_whole_is_an_answer(gateway: RunningGateway, upstream: ScriptedUpstream, name: str):
+    upstream.default = sends(ODD[name])
+    for count in (1, 2):
+        assert ask(gateway, "/chat/completions", chat()).json() == completion()
+        assert len(gateway.traces(count)[-1].attempts) == 1

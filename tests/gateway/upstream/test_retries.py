@@ -17,6 +17,8 @@ from gateway.upstream.retries import (
     pause_s,
 )
 
+NOW = 946_684_740.0  # Fri, 31 Dec 1999 23:59:00 GMT
+
 
 @given(st.integers(1, 50), st.integers())
 def test_backoff_is_jittered_and_bounded(retry: int, seed: int):
@@ -39,7 +41,11 @@ def test_a_retry_after_is_honoured_up_to_its_bound(retry: int, asked: float, see
     [
         ([(b"retry-after", b"2")], 2.0),
         ([(b"retry-after", b"7"), (b"retry-after-ms", b"250")], 0.25),
-        ([(b"retry-after", b"Fri, 31 Dec 1999 23:59:59 GMT")], None),
+        ([(b"retry-after", b"Fri, 31 Dec 1999 23:59:59 GMT")], 59.0),
+        ([(b"retry-after", b"Fri, 31 Dec 1999 23:50:00 GMT")], 0.0),
+        ([(b"retry-after", b"Fri, 99 Dec 99999999999 23:50:00 GMT")], None),
+        ([(b"retry-after", b"soon")], None),
+        ([(b"retry-after", b"3"), (b"retry-after-ms", b"soon")], 3.0),
         ([(b"retry-after", b"-1")], None),
         ([(b"retry-after", b"nan")], None),
         ([(b"retry-after", b"inf")], None),
@@ -47,7 +53,7 @@ def test_a_retry_after_is_honoured_up_to_its_bound(retry: int, asked: float, see
     ],
 )
 def test_retry_after_is_read(headers: list[tuple[bytes, bytes]], expected: float | None):
-    assert parse_retry_after(headers) == expected
+    assert parse_retry_after(headers, unix_s=NOW) == expected
 
 
 def test_statuses():
