@@ -79,7 +79,7 @@ async def _open(attempt: OpenAttempt) -> Opened:
         connection = await attempt.ask()
         result = await open_response(attempt, connection)
     except UpstreamError as error:
-        result = failure_of(error)
+        result = failure_of(error, headed=attempt.status is not None)
     except OvertakenError:
         attempt.end(attempt.status, OVERTAKEN)
         raise

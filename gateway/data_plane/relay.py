@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.data_plane.attempt import Failure, OpenAttempt, Response
+from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.call import Call, own_headers
 from gateway.data_plane.errors import Headers
@@ -35,9 +35,8 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
     """Read the response whose head *connection* has received, until the client could have its first byte."""
     if connection.is_events and connection.status < 400:
         if _encoding(connection.headers) is not None:
-            raise ProtocolError(
-                f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
-            )
+            what = "compressed a stream although accept-encoding says identity"
+            return failure_of(ProtocolError(f"upstream {attempt.pool.name!r} {what}"))
         stream = StreamRelay(attempt, connection)
         return await stream.open() or stream
     connection.arm("idle", attempt.target.timeouts.idle_s)

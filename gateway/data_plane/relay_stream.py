@@ -149,7 +149,7 @@ class StreamRelay:
     def _failure(self, reason: str) -> Failure:
         """Nothing has been sent: another attempt may answer, else an error of the upstream's own can."""
         if self._error is not None:
-            return failure_of(self._error)
+            return failure_of(self._error, headed=True)
         watcher = self._watcher
         if watcher.ending == "error":
             body = self._unsent + watcher.held

@@ -86,6 +86,7 @@ PASSING: dict[str, Script] = {
     "half a body": sends(JSON_HEAD + b'content-length: 99\r\n\r\n{"id": "x"'),
     "half a body, reset": sends(JSON_HEAD + b'content-length: 99\r\n\r\n{"id": "x"', then="reset"),
     "half a body until close": sends(JSON_HEAD + b'\r\n{"id": "x"'),
+    "malformed chunk": sends(JSON_HEAD + b'transfer-encoding: chunked\r\n\r\n5\r\n{"id"\r\nzz\r\n'),
     "no body": whole(b""),
     "blank body": whole(b"\n\n"),
     "error": answers_status(200, ERROR),
@@ -115,7 +116,7 @@ PASSING_STREAMED = {
     "error event behind a comment": streams_events([b": wait\n\n", event(ERROR)]),
     "named error event": streams_events([b"event: error\n" + event(ERROR)]),
     "bare error event": streams_events([event(BARE_ERROR), DONE]),
-    "malformed chunk": sends(STREAM_HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\ndata:\r\n0\r\n\r\n"),
+    "malformed chunk of a stream": sends(STREAM_HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n"),
 }
 BY_ENDPOINT = {
     "chat": {
@@ -226,6 +227,44 @@ def test_what_hangs_before_its_first_content_moves_to_a_fallback(
                 first, second = gateway.traces(count)[-1].attempts
                 assert ((first.error or "").endswith("_timeout"), second.error) == (True, None), fault
                 assert upstream.received[-1].disconnected.wait(2), fault
+
+
+FIRST = event({"choices": [{"index": 0, "text": "half an", "delta": {"content": "half an"}}]})
+GAP_S = 0.05  # so that the first content is with the client before the stream ends
+# After the first content: nothing takes the answer's place, and the client learns that it is not whole.
+BREAKING: dict[str, Script] = {
+    "ended": streams_events([FIRST], gap_s=GAP_S),
+    "ended with the end mark": streams_events([FIRST, DONE], gap_s=GAP_S),
+    "closed": streams_events([FIRST], gap_s=GAP_S, then="close"),
+    "reset": streams_events([FIRST], gap_s=GAP_S, then="reset"),
+    "hanging": streams_events([FIRST], then="hang"),
+    "hanging in an event": streams_events([FIRST, b'data: {"cho'], gap_s=GAP_S, then="hang"),
+    "not JSON": streams_events([FIRST, event(b"<oops>"), DONE], gap_s=GAP_S),
+    "HTML": streams_events([FIRST, HTML + b"\n\n", DONE], gap_s=GAP_S),
+    "error": streams_events([FIRST, event(ERROR), DONE], gap_s=GAP_S),
+    "bare error": streams_events([FIRST, event(BARE_ERROR), DONE], gap_s=GAP_S),
+}
+
+
+@pytest.mark.parametrize("name", ["chat", "completions"])
+def test_what_breaks_after_its_first_content_ends_in_an_error_and_no_end_mark(
+    upstream: ScriptedUpstream, tmp_path: Path, name: str
+):
+    path, body, _ = STREAMED[name]
+    with ScriptedUpstream() as other:
+        with running_gateway(
+            tmp_path, with_fallback(upstream.base_url, other.base_url, idle_s=0.3)
+        ) as gateway:
+            for count, (fault, script) in enumerate(BREAKING.items(), 1):
+                upstream.default = script
+                answer = ask(gateway, path, body)
+                *_, last = [part for part in answer.content.split(b"\n\n") if part]
+                error = json.loads(last.removeprefix(b"data: "))
+                assert answer.content.startswith(FIRST), fault
+                assert error.get("object") == "error" or error["error"]["message"], fault
+                assert b"[DONE]" not in answer.content, fault
+                assert gateway.traces(count)[-1].outcome in {"truncated", "upstream_error"}, fault
+        assert other.received == []
 
 
 @pytest.mark.parametrize("name", STREAMED)
