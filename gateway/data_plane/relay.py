@@ -132,8 +132,12 @@ def _encoding(headers: Headers) -> str | None:
 
 
 def _is_answer(body: bytes, view: RequestView) -> bool:
-    """Whether *body* can be one: JSON, or where a stream was asked for, one under another content type."""
-    return body[:1] == b"{" or _is_json(body) or (view.stream and bool(body.strip()))
+    """Whether *body* can be one: JSON, or where a stream was asked for, one under another content type.
+
+    Its beginning has to do: servers say `NaN` where JSON has no word.
+    """
+    said = body.lstrip()
+    return said.startswith((b"{", b"[")) or (view.stream and bool(said))
 
 
 def _is_json(body: bytes) -> bool:
