@@ -22,6 +22,8 @@ class Connection(Channel, asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._head_bytes = 0
         self._chunked = False  # the request's pieces are sent as chunks
+        self._is_large = False  # the request: more than is sent at once
+        self._is_tls = False
 
     # --- the caller's side
 
@@ -31,7 +33,8 @@ class Connection(Channel, asyncio.Protocol):
             self._reset()
             self._head_bytes = 0
         self.total_at = total_at
-        if len(body) > _JOINED_BYTES:
+        self._is_large = len(body) > _JOINED_BYTES
+        if self._is_large:
             self._transport.write(head)
             self._transport.write(body)
         else:
@@ -41,7 +44,7 @@ class Connection(Channel, asyncio.Protocol):
         """Start an exchange whose body follows: `send_piece` for each, then `sent`."""
         self._chunked = chunked
         self.send(head, b"", total_at)
-        self._sending = True
+        self._sending = self._is_large = True
 
     def send_piece(self, data: bytes) -> None:
         """A part of the request's body, not empty. Send no more while `is_behind`."""
@@ -70,6 +73,7 @@ class Connection(Channel, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
         self._parser = httptools.HttpResponseParser(self)
         # What servers do that write HTTP by hand. Neither leaves in doubt where a message ends.
         self._parser.set_dangerous_leniencies(
@@ -157,5 +161,7 @@ class Connection(Channel, asyncio.Protocol):
             return
         # An answer before we have sent all of our question leaves the rest of it in the way of the next one.
         whole = not self._sending and self._transport.get_write_buffer_size() == 0
-        self.reusable = whole and self._parser.should_keep_alive()
+        # What TLS has encrypted is in no count: the end of a large request that was refused may lie there.
+        unsure = self._is_tls and self._is_large and self.status >= 400
+        self.reusable = whole and not unsure and self._parser.should_keep_alive()
         self._finish()

@@ -174,8 +174,10 @@ class HttpxConnection(Channel):
         )
         length = fields.get(b"content-length", b"")
         self._left = int(length) if length.isdigit() else -1
-        closes = self._broken_off or fields.get(b"connection", b"").lower() == b"close"
-        self.reusable = self.framed and not closes
+        # The end of a large request that was refused may lie in a buffer.
+        rest_unsure = self._broken_off or (self._listens and self.status >= 400)
+        closes = fields.get(b"connection", b"").lower() == b"close"
+        self.reusable = self.framed and not rest_unsure and not closes
         self.headed = True
         self._wake()
 

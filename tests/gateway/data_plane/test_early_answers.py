@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.proxy import EgressProxy
 from tests.support.request_path import RunningGateway, chat, config_for, running_gateway
 from tests.support.upstream import ScriptedUpstream, completion
 
@@ -23,6 +24,8 @@ CERTIFICATE = Path(__file__).parents[2] / "support" / "tls" / "this_host.pem"
 SAID = b'{"error": {"message": "too much", "type": "scripted"}}'
 MANY = "x" * 8_000_000  # more than any buffer on the way
 TRIES = 5
+HEADERS_S = 5.0
+STAYS_S = 8.0  # so that an answer that is not heard while it stays is a 504
 
 
 def early(status: bytes) -> bytes:
@@ -44,8 +47,7 @@ def answer_early(connection: socket.socket, answer: bytes) -> None:
 def answer_and_stay(connection: socket.socket, answer: bytes) -> None:
     """Read the beginning, answer, read nothing more, and leave the closing to the other side."""
     answer_early(connection, answer)
-    connection.settimeout(5)
-    threading.Event().wait(1)
+    threading.Event().wait(STAYS_S)
 
 
 def answer_and_linger(connection: socket.socket, answer: bytes) -> None:
@@ -95,7 +97,7 @@ def test_a_refusal_is_heard_though_the_request_was_not_taken(
 ):
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     with serving(serve, early(b"413 Too Large"), server_tls() if tls else None) as base_url:
-        timeouts = {"headers_s": 5, "total_s": 10}
+        timeouts = {"headers_s": HEADERS_S, "total_s": 10}
         with running_gateway(tmp_path, config_for(base_url, timeouts=timeouts)) as gateway:
             answers = [ask(gateway) for _ in range(TRIES)]
             traces = gateway.traces(TRIES)
@@ -127,3 +129,22 @@ def test_a_large_request_over_tls_is_sent_whole(tmp_path: Path, monkeypatch: pyt
 
         assert [received.json()["extra"] == MANY for received in upstream.received] == [True, True]
         assert upstream.connections == 1
+
+
+@pytest.mark.transports("httpx")  # alone takes a proxy
+@pytest.mark.parametrize("tls", [False, True], ids=["forwarded", "tunnelled"])
+@pytest.mark.parametrize("proxy_tls", [False, True], ids=["proxy", "proxy over tls"])
+def test_a_refusal_is_heard_through_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy_tls: bool, tls: bool
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    with (
+        EgressProxy(tls=server_tls() if proxy_tls else None) as proxy,
+        serving(answer_and_stay, early(b"413 Too Large"), server_tls() if tls else None) as base_url,
+    ):
+        config = config_for(base_url, proxy=proxy.url, timeouts={"headers_s": HEADERS_S, "total_s": 10})
+        with running_gateway(tmp_path, config) as gateway:
+            answer = ask(gateway)
+
+    assert (answer.status_code, answer.content) == (413, SAID)
+    assert proxy.asked[0].startswith("CONNECT " if tls else "POST ")
