@@ -12,7 +12,13 @@ from gateway.data_plane.errors import Headers
 from gateway.data_plane.plan import Target
 from gateway.traces.types import Attempt
 from gateway.upstream.channel import Channel
-from gateway.upstream.errors import ConnectError, DeadlineError, DisconnectedError, UpstreamError
+from gateway.upstream.errors import (
+    ConnectError,
+    DeadlineError,
+    DisconnectedError,
+    ProtocolError,
+    UpstreamError,
+)
 from gateway.upstream.health import verdict
 from gateway.upstream.pool import Server, UpstreamPool
 from gateway.upstream.response_memo import KnownAnswer
@@ -45,10 +51,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     needs_larger_context: bool = False
 
 
-def failure_of(error: UpstreamError) -> Failure:
-    """What may be done about *error*: the time that a deadline took is gone, so it moves on at once."""
+def failure_of(error: UpstreamError, *, headed: bool = False) -> Failure:
+    """What may be done about *error*: the time that a deadline took is gone, so it moves on at once.
+
+    What speaks no HTTP is not asked again. *headed*: it spoke it up to its answer's head, then broke off.
+    """
     phase = error.phase if isinstance(error, DeadlineError) else None
-    may_retry = isinstance(error, ConnectError | DisconnectedError) or phase == "connect"
+    broke_off = isinstance(error, DisconnectedError) or (headed and isinstance(error, ProtocolError))
+    may_retry = broke_off or isinstance(error, ConnectError) or phase == "connect"
     return Failure(reason=error.reason, may_retry=may_retry, may_move=phase != "total", error=error)
 
 

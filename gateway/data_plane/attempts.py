@@ -23,26 +23,21 @@ async def answer(call: Call) -> None:
     """
     failure: Failure | None = None
     response: Response | None = None
-    too_long = False  # for any but a target with a larger context
     targets = call.trace.plan.targets
-    for index, target in enumerate(targets):
-        if too_long and not target.larger_context:
-            continue
+    while targets:
+        target, *targets = targets
         pool = call.trace.live.pools[target.upstream]
-        if (
-            index + 1 < len(targets)
-            and pool.balancer.is_down(time.monotonic())
-            and (not too_long or any(other.larger_context for other in targets[index + 1 :]))
-        ):
+        if targets and pool.balancer.is_down(time.monotonic()):
             failure = _passed_over(pool)
             continue
         failure = await _try_target(call, pool, target)
         if failure is None:
             return
         response = failure.response or response
-        too_long = too_long or failure.needs_larger_context
         if not failure.may_move:
             break
+        if failure.needs_larger_context:
+            targets = [each for each in targets if each.larger_context]
     assert failure is not None, "a plan has at least one target"
     if response is not None:
         send_response(call, response, "upstream_error", failure.reason)
@@ -68,8 +63,10 @@ async def _try_target(call: Call, pool: UpstreamPool, target: Target) -> Failure
         if failure is None or not failure.may_retry or retry >= retries.max:
             return failure
         retry += 1
-        pause = pause_s(retry, failure.retry_after_s, pool.random)
         now = time.monotonic()
+        # What one server asks for does not concern another.
+        others = server is not None and pool.balancer.second(now, server) is not None
+        pause = pause_s(retry, None if others else failure.retry_after_s, pool.random)
         if pause is None or now + pause >= total_at or not pool.retry_budget.withdraw(now):
             return failure
         call.trace.paused_s += pause

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,6 +16,21 @@ class Watch(Protocol):
 
     def __call__(self, view: RequestView, /, *, hide_usage: bool) -> StreamWatcher:
         """The watcher of a stream that answers the request of *view*."""
+
+
+class _Typed(msgspec.Struct):
+    object: Any = None
+
+
+_decode = msgspec.json.Decoder(_Typed).decode
+
+
+def is_bare_error(payload: bytes) -> bool:
+    """Whether JSON that is no answer is an error without an envelope: `"object": "error"`, of older vLLM."""
+    try:
+        return bool(_decode(payload).object == "error")
+    except msgspec.ValidationError:
+        return False
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):

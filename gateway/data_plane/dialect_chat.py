@@ -12,11 +12,9 @@ from typing import Any
 import msgspec
 
 from gateway.data_plane.body import RequestView
-from gateway.data_plane.dialect import Dialect
+from gateway.data_plane.dialect import Dialect, is_bare_error
 from gateway.data_plane.errors import error_body
 from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, payload_of
-
-_ERROR_LOOKED_FOR = 256  # bytes: an error inside a 200 says so at its beginning
 
 
 class _Choice(msgspec.Struct):
@@ -43,6 +41,7 @@ class _OpeningChunk(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     error: Any = None
+    object: Any = None
     choices: msgspec.Raw = msgspec.Raw(b"")
     data: msgspec.Raw = msgspec.Raw(b"")
 
@@ -86,9 +85,9 @@ class ChatWatcher(StreamWatcher):
                 self._begin()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._hold("broken")
-        if chunk.error is not None:
-            return self._hold("error")
         choices = chunk.choices
+        if chunk.error is not None or (choices is None and is_bare_error(payload)):
+            return self._hold_error(payload)
         if choices:
             self._note(choices)
         elif self._hide_usage and choices is not None and chunk.usage is not None:
@@ -142,13 +141,14 @@ def _watch(view: RequestView, *, hide_usage: bool) -> ChatWatcher:
 
 
 def _reports_error(body: bytes) -> bool:
-    if b'"error"' not in body[:_ERROR_LOOKED_FOR]:
+    if b'"error"' not in body:  # a text that says so has its quotes escaped
         return False
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return answer.error is not None and not bytes(answer.choices) and not bytes(answer.data)
+    is_error = answer.error is not None or answer.object == "error"
+    return is_error and not bytes(answer.choices) and not bytes(answer.data)
 
 
 CHAT = Dialect(watch=_watch, reports_error=_reports_error)

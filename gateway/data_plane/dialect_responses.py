@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gateway.data_plane.body import RequestView
-from gateway.data_plane.dialect import Dialect
+from gateway.data_plane.dialect import Dialect, is_bare_error
 from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, name_of, payload_of
 
 _OPENING = frozenset(
@@ -50,6 +50,7 @@ class _OpeningEvent(_Event):
 class _Answer(msgspec.Struct):
     status: Any = None
     error: Any = None
+    object: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -86,8 +87,8 @@ class ResponsesWatcher(StreamWatcher):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._hold("broken")
         kind = told.type or name_of(event)
-        if told.error is not None or kind in _FAILED:
-            return self._hold("error")
+        if told.error is not None or kind in _FAILED or (kind[:9] != "response." and is_bare_error(payload)):
+            return self._hold_error(payload)
         if kind in _FINAL:
             self._is_final = self.has_content = self.is_committed = True
             return self._hold("done")
@@ -139,7 +140,8 @@ def _reports_error(body: bytes) -> bool:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return answer.status == "failed" or (answer.error is not None and answer.status is None)
+    is_bare = answer.status is None and (answer.error is not None or answer.object == "error")
+    return is_bare or answer.status == "failed"
 
 
 RESPONSES = Dialect(watch=_watch, reports_error=_reports_error)

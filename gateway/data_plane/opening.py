@@ -55,7 +55,7 @@ async def _hedged(first: OpenAttempt, hedging: Hedging, key: int | None) -> Open
         opened = await _open(first)
     else:
         fiber = first.call.fiber
-        opened = await race(fiber, _open(first), after_s, second, lambda each: _wins(each.result))
+        opened = await race(fiber, _open(first), after_s, second, lambda each: _decides(each.result))
         first.call.trace.kept = opened.attempt.kept
     now = time.monotonic()
     if opened.attempt is not first:
@@ -70,13 +70,18 @@ def _wins(result: Ready | Failure) -> bool:
     return not isinstance(result, Failure)
 
 
+def _decides(result: Ready | Failure) -> bool:
+    """Whether it ends a race: an answer, or a refusal that another server of the upstream would repeat."""
+    return not isinstance(result, Failure) or (result.response is not None and not result.may_retry)
+
+
 async def _open(attempt: OpenAttempt) -> Opened:
     result: Ready | Failure
     try:
         connection = await attempt.ask()
         result = await open_response(attempt, connection)
     except UpstreamError as error:
-        result = failure_of(error)
+        result = failure_of(error, headed=attempt.status is not None)
     except OvertakenError:
         attempt.end(attempt.status, OVERTAKEN)
         raise

@@ -79,14 +79,19 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
         await _send(call, exchange, attempt, connection)
         connection.arm("headers", target.timeouts.headers_s)
         await attempt.head_of(connection)
-        if not exchange.body_whole:
-            exchange.keep_alive = False  # nobody will take the rest of the body
+        _leave_the_rest(exchange)
         await relay_pieces(attempt, connection)
     except UpstreamError as error:
         attempt.end(None, error.reason)
+        _leave_the_rest(exchange)
         give_up(call, error)
     finally:
         attempt.end(None, "cancelled")
+
+
+def _leave_the_rest(exchange: Exchange) -> None:
+    if not exchange.body_whole:
+        exchange.keep_alive = False  # nobody will take what is still to come
 
 
 async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection: Channel) -> None:

@@ -11,10 +11,11 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.data_plane.attempt import Failure, OpenAttempt, Response
+from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
+from gateway.data_plane.body import RequestView
 from gateway.data_plane.call import Call, answer_lines
 from gateway.data_plane.errors import Headers
-from gateway.data_plane.refusals import failed_in_200, refused
+from gateway.data_plane.refusals import refused, reported
 from gateway.data_plane.relay_stream import StreamRelay
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
@@ -33,9 +34,8 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
     """Read the response whose head *connection* has received, until the client could have its first byte."""
     if connection.is_events and connection.status < 400:
         if _encoding(connection.headers) is not None:
-            raise ProtocolError(
-                f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
-            )
+            what = "compressed a stream although accept-encoding says identity"
+            return failure_of(ProtocolError(f"upstream {attempt.pool.name!r} {what}"))
         stream = StreamRelay(attempt, connection)
         return await stream.open() or stream
     if not connection.complete:
@@ -52,10 +52,13 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     if status >= 400:
         return refused(response, time.time())
     if attempt.call.endpoint.dialect.reports_error(body):
-        return failed_in_200(response, body)
+        return reported(response, body)
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
+    if status < 300 and _encoding(headers) is None and not _is_answer(body, attempt.call.view):
+        error = ProtocolError(f"upstream {attempt.pool.name!r} answered {status} with what is not JSON")
+        return Failure(reason="not_json", may_retry=True, may_move=True, error=error)
     return _Whole(attempt, response)
 
 
@@ -135,6 +138,15 @@ def _encoding(headers: Headers) -> str | None:
         if name == b"content-encoding" and value.lower() != b"identity":
             return value.decode("latin-1")
     return None
+
+
+def _is_answer(body: bytes, view: RequestView) -> bool:
+    """Whether *body* can be one: JSON, or where a stream was asked for, one under another content type.
+
+    Its beginning has to do: servers say `NaN` where JSON has no word.
+    """
+    said = body.lstrip()
+    return said.startswith((b"{", b"[")) or (view.stream and bool(said))
 
 
 def _is_json(body: bytes) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.call import answer_lines
-from gateway.data_plane.refusals import failed_in_200
-from gateway.data_plane.sse import first_event, payload_of
+from gateway.data_plane.refusals import reported
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, UpstreamError
@@ -149,13 +148,13 @@ class StreamRelay:
     def _failure(self, reason: str) -> Failure:
         """Nothing has been sent: another attempt may answer, else an error of the upstream's own can."""
         if self._error is not None:
-            return failure_of(self._error)
+            return failure_of(self._error, headed=True)
         watcher = self._watcher
+        if watcher.ending == "error":
+            body = self._unsent + watcher.held
+            headers = [header for header in self._connection.headers if header[0] != b"content-length"]
+            return reported(Response(status=self._status, headers=headers, body=body), watcher.told)
         error = DisconnectedError(
             f"upstream {self._attempt.pool.name!r}: its stream ended before any answer ({reason})"
         )
-        if watcher.ending != "error":
-            return Failure(reason=reason, may_retry=True, may_move=True, error=error)
-        headers = [header for header in self._connection.headers if header[0] != b"content-length"]
-        response = Response(status=self._status, headers=headers, body=self._unsent + watcher.held)
-        return failed_in_200(response, payload_of(first_event(watcher.held)) or b"", error)
+        return Failure(reason=reason, may_retry=True, may_move=True, error=error)

@@ -121,20 +121,17 @@ class DataPlane:
         live = trace.live
         known = exchange.known
         if known is None or known.valid_for is not live:
-            own, passed = read_own(exchange.headers)
-            client = identify(live, own)
-            check_head(own, live.config.listen.max_body_bytes)
-            known = exchange.known = KnownHead(own, passed, client, live)
-            if own.expects_continue and not exchange.body_whole:
-                exchange.protocol.go_on()
-        trace.own = known.own
-        trace.client = known.client
+            passed = _read_head(trace, exchange)
+            check_head(trace.own, live.config.listen.max_body_bytes)
+            exchange.known = KnownHead(trace.own, passed, trace.client, live)
+            _let_come(trace, exchange)
+        else:
+            trace.own = known.own
+            trace.client = known.client
 
-    def _admit(
-        self, trace: OpenTrace, client_side: ClientSide, endpoint: Endpoint, exchange: Exchange, query: bytes
-    ) -> Call:
-        """Make of a request that has come in what is to be answered. Raises ApiError."""
-        state, live, own = self._state, trace.live, trace.own
+    def _take_on(self, trace: OpenTrace) -> None:
+        """It has an id from now on, and is refused where there is no room for it. Raises ApiError."""
+        state = self._state
         trace.trace_id = trace.session = self._mint(trace.started_ns)
         trace.admitted = True
         if state.in_flight > state.most_in_flight:
@@ -147,6 +144,13 @@ class DataPlane:
                 "Captured traces fill their memory and capture.at_bound says refuse; "
                 "capture.memory_bytes of the gateway raises the bound."
             )
+
+    def _admit(
+        self, trace: OpenTrace, client_side: ClientSide, endpoint: Endpoint, exchange: Exchange, query: bytes
+    ) -> Call:
+        """Make of a request that has come in what is to be answered. Raises ApiError."""
+        live, own = trace.live, trace.own
+        self._take_on(trace)
         view = read_body(trace.request)
         trace.model = view.model
         trace.stream = view.stream
@@ -176,17 +180,13 @@ class DataPlane:
         family: str,
     ) -> None:
         """Pass a request through. Raises ApiError, ClientGoneError."""
-        own, passed = read_own(exchange.headers)
-        trace.own = own
-        trace.client = identify(trace.live, own)
+        passed = _read_head(trace, exchange)
         path = f"/v1{endpoint.upstream_path}"
         upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, family)
-        if own.expects_continue and not exchange.body_whole:
-            exchange.protocol.go_on()
-        trace.trace_id = self._mint(trace.started_ns)
-        trace.session = own.session or trace.trace_id
-        trace.subject = own.subject
-        trace.admitted = True
+        self._take_on(trace)
+        _let_come(trace, exchange)
+        trace.session = trace.own.session or trace.trace_id
+        trace.subject = trace.own.subject
         account = trace.live.accounts.get(trace.client.name)
         if account is not None:
             reserve_unread(trace, account)
@@ -222,6 +222,19 @@ class DataPlane:
             state.metrics.request_finished(
                 "", "", "models", outcome, upstream_s=0.0, overhead_s=0.0, ttft_s=None
             )
+
+
+def _read_head(trace: OpenTrace, exchange: Exchange) -> bytes:
+    """Note what the head says and whose request it is; the lines that go upstream. Raises ApiError."""
+    trace.own, passed = read_own(exchange.headers)
+    trace.client = identify(trace.live, trace.own)
+    return passed
+
+
+def _let_come(trace: OpenTrace, exchange: Exchange) -> None:
+    """Tell a client that waits for it to send its body."""
+    if trace.own.expects_continue and not exchange.body_whole:
+        exchange.protocol.go_on()
 
 
 def _apologise(client_side: ClientSide) -> None:

@@ -1,8 +1,8 @@
 """Frames a stream of server-sent events as it goes by: what is whole, what may pass, what is held. No I/O.
 
 Events pass whole and byte for byte. What each of them means a dialect says, in a subclass: it may have one
-held back with all that follows (the end and errors, because what we know of the trace is written down before
-the client can have them), or have one left out.
+held back (the end with all that follows and errors with nothing, because what we know of the trace is written
+down before the client can have them), or have one left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class StreamWatcher(ABC):
             False  # something has been said or done: a first token, a tool call, a finish reason
         )
         self.is_committed = False  # the client may have what came; no other attempt can take its place
-        self.held = b""  # the event that ended the stream, and what came after it
+        self.held = b""  # the event that ended the stream, and what came after it but for an error
+        self.told = b""  # the data of the event that reported an error
         self._rest: list[bytes] = []  # of an event that has not ended
         self._rest_bytes = 0
         self._lacks_blank_line = False  # what passed last is no whole event yet to the client
@@ -63,7 +64,7 @@ class StreamWatcher(ABC):
     def feed(self, data: bytes) -> bytes:
         """Take what arrived. Returns the whole events in it that may pass, b"" when there is none."""
         if self.ending != "open":
-            self.held += data
+            self.held += b"" if self.told else data
             return b""
         if self._rest:
             # Searched only where it is new, and joined only once: a large event may come in many pieces.
@@ -88,7 +89,8 @@ class StreamWatcher(ABC):
                 break
             verdict = self.judge(data[start:end])
             if verdict == "hold":
-                self.held = data[start:]
+                # What follows an error is not passed: an end mark would make it look like a whole answer.
+                self.held = data[start:after] if self.told else data[start:]
                 break
             if verdict == "hide":
                 passed.append(data[passed_from:start])
@@ -114,16 +116,15 @@ class StreamWatcher(ABC):
         self.ending = ending
         return "hold"
 
+    def _hold_error(self, payload: bytes) -> Verdict:
+        self.told = payload
+        return self._hold("error")
+
     def _keep(self, data: bytes) -> None:
         self._rest.append(data)
         self._rest_bytes += len(data)
         if self._rest_bytes > MAX_EVENT_BYTES:
             self.ending, self._rest = "too_large", []
-
-
-def first_event(data: bytes) -> bytes:
-    """The first event in *data*, without its blank line, whether its end is there or not."""
-    return _BOUNDARY.split(data.lstrip(b"\r\n"), maxsplit=1)[0]
 
 
 def payload_of(event: bytes) -> bytes | None:

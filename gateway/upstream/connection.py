@@ -26,6 +26,8 @@ class Connection(Channel, asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._head_bytes = 0
         self._chunked = False  # the request's pieces are sent as chunks
+        self._is_large = False  # the request: more than is sent at once
+        self._is_tls = False
 
     # --- the caller's side
 
@@ -35,7 +37,8 @@ class Connection(Channel, asyncio.Protocol):
             self._reset()
             self._head_bytes = 0
         self.total_at = total_at
-        if len(body) > _JOINED_BYTES:
+        self._is_large = len(body) > _JOINED_BYTES
+        if self._is_large:
             self._transport.write(head)
             self._transport.write(body)
         else:
@@ -45,7 +48,7 @@ class Connection(Channel, asyncio.Protocol):
         """Start an exchange whose body follows: `send_piece` for each, then `sent`."""
         self._chunked = chunked
         self.send(head, b"", total_at)
-        self._sending = True
+        self._sending = self._is_large = True
 
     def send_piece(self, data: bytes) -> None:
         """A part of the request's body, not empty. Send no more while `is_behind`."""
@@ -74,7 +77,12 @@ class Connection(Channel, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
         self._parser = httptools.HttpResponseParser(self)
+        # What servers do that write HTTP by hand. Neither leaves in doubt where a message ends.
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -163,7 +171,7 @@ class Connection(Channel, asyncio.Protocol):
             if name == b"content-length":
                 self.framed = True
             elif name == b"content-type":
-                self.is_events = value.startswith(b"text/event-stream")
+                self.is_events = value.lower().startswith(b"text/event-stream")
             elif name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked"):
                 self.framed = True
 
@@ -181,7 +189,9 @@ class Connection(Channel, asyncio.Protocol):
             self._head_bytes = 0
             return
         keeps_alive = self._parser.should_keep_alive()
-        self.reusable = keeps_alive and self._has_sent
+        # What TLS has encrypted is in no count: the end of a large request that was refused may lie there.
+        unsure = self._is_tls and self._is_large and self.status >= 400
+        self.reusable = keeps_alive and self._has_sent and not unsure
         if self._packet and keeps_alive and self.status == _OK and not self.is_events:
             self._heads.learn(self._packet, self.headers, self.buffered)
         self._finish()

@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpcore
 import httpx
 
 from gateway.upstream.channel import HIGH_WATER_BYTES, MAX_HEAD_BYTES, NEVER, Channel
 from gateway.upstream.errors import Phase
 from gateway.upstream.httpx_errors import upstream_error
 from gateway.upstream.httpx_request import Outgoing, request_of
+from gateway.upstream.httpx_wire import Wire
+
+_LISTENED_BYTES = 64 * 1024  # of a request's body: a smaller one is sent before its server could answer
 
 
 class HttpxConnection(Channel):
-    """See `Channel`. It owns *transport*, which must hold one connection at most.
+    """See `Channel`. It owns *transport*, which must hold one connection at most and make it over `wire`.
 
     A task carries its exchanges and closes the transport when it ends. The first exchange makes the
     connection; until the request is on its way `connect_s` bounds the wait, whatever else is armed.
-    None of httpx's own timeouts is set. An answer is noticed once the request has been sent, not before.
+    None of httpx's own timeouts is set. In HTTP/2 an answer is noticed once the request has been sent, not
+    before.
     """
 
     def __init__(
@@ -40,18 +43,24 @@ class HttpxConnection(Channel):
         self._left = -1  # bytes of the body that are still to come; below 0, where its length is not known
         self._news = asyncio.Event()  # for the task: a request, or room for more of a response
         self._task: asyncio.Task[None] | None = None
-        self._stream: httpcore.AsyncNetworkStream | None = None
+        self.wire = Wire(self._heard)
+        self._is_http1 = False
+        self._listens = False  # the body is so large that its server may answer before it is sent
+        self._broken_off = False  # and it did
 
     # --- the caller's side
 
     def send(self, head: bytes, body: bytes, total_at: float) -> None:
         """Start an exchange; `total_at` (monotonic) bounds it whatever the phase."""
+        self._outgoing = None
+        self._listens = len(body) > _LISTENED_BYTES
         self._start(head, httpx.ByteStream(body), total_at)
 
     def begin(self, head: bytes, total_at: float, *, chunked: bool) -> None:
         """Start an exchange whose body follows. How it is framed httpx reads in *head*."""
         del chunked
         self._outgoing = Outgoing(self._drained)
+        self._listens = True
         self._start(head, self._outgoing, total_at)
 
     def send_piece(self, data: bytes) -> None:
@@ -103,6 +112,7 @@ class HttpxConnection(Channel):
             self._reset()
         self.total_at = total_at
         self._connected = False
+        self._broken_off = False
         self._armed = None
         super().arm("connect", self._connect_s)
         self._request = request_of(self._url, head, body, self._observe)
@@ -156,7 +166,7 @@ class HttpxConnection(Channel):
         encoding = fields.get(b"transfer-encoding", b"").strip().lower()
         self.status = response.status_code
         self.headers = headers
-        self.is_events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        self.is_events = fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
         self.framed = (
             response.extensions["http_version"] == b"HTTP/2"
             or b"content-length" in fields
@@ -164,7 +174,10 @@ class HttpxConnection(Channel):
         )
         length = fields.get(b"content-length", b"")
         self._left = int(length) if length.isdigit() else -1
-        self.reusable = self.framed and fields.get(b"connection", b"").lower() != b"close"
+        # The end of a large request that was refused may lie in a buffer.
+        rest_unsure = self._broken_off or (self._listens and self.status >= 400)
+        closes = fields.get(b"connection", b"").lower() == b"close"
+        self.reusable = self.framed and not rest_unsure and not closes
         self.headed = True
         self._wake()
 
@@ -182,14 +195,29 @@ class HttpxConnection(Channel):
 
     async def _observe(self, event: str, info: dict[str, Any]) -> None:
         """Told by httpx of every step it takes."""
-        if event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+        step = event.partition(".")[2]
+        if step == "send_request_body.failed":
+            self._broken_off = True
+        elif "request" not in info or info["request"].method == b"CONNECT":
+            return
+        elif step == "send_request_body.started" and self._is_http1 and self._listens:
+            assert self.wire.stream is not None, "it is connected"
+            self.wire.stream.listen(self._answered)
+        elif step == "send_request_headers.started":
             self._connected = True
+            self._is_http1 = event.startswith("http11.")
             if self._armed is None:
                 super().rest()
             else:
                 super().arm(*self._armed)
+
+    def _heard(self) -> None:
+        # What an HTTP/2 server says may concern the connection alone.
+        self.received = self.received or (self._connected and self._is_http1)
+
+    def _answered(self) -> None:
+        if self._outgoing is not None:
+            self._outgoing.stop()
 
     async def _close(self) -> None:
         self.closed = True
@@ -197,8 +225,8 @@ class HttpxConnection(Channel):
             await self._transport.aclose()
         finally:
             # A connection that is broken off within its TLS handshake is known to no transport yet.
-            if self._stream is not None:
-                await self._stream.aclose()
+            if self.wire.stream is not None:
+                await self.wire.stream.aclose()
             self._task = None  # it refers back to us
             if self.on_lost is not None:
                 self.on_lost(self)

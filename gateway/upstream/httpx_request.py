@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import httpcore
 import httpx
 
 Observer = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -46,13 +47,17 @@ class _Target(httpx.URL):
 
 
 class Outgoing(httpx.AsyncByteStream):
-    """A request's body as it comes. *drained* is called when all that had come has been sent."""
+    """A request's body as it comes. *drained* is called when all that had come has been sent.
+
+    After `stop` it breaks off with httpcore's WriteError.
+    """
 
     def __init__(self, drained: Callable[[], None]) -> None:
         self._drained = drained
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
         self._whole = False
+        self._stopped = False
         self._news = asyncio.Event()
 
     def put(self, data: bytes) -> int:
@@ -67,12 +72,19 @@ class Outgoing(httpx.AsyncByteStream):
         self._whole = True
         self._news.set()
 
+    def stop(self) -> None:
+        """The server wants no more of it."""
+        self._stopped = True
+        self._news.set()
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            while self._pieces:
+            while self._pieces and not self._stopped:
                 piece = self._pieces.popleft()
                 yield piece  # until it is sent
                 self._waiting -= len(piece)
+            if self._stopped:
+                raise httpcore.WriteError("the server has answered, or closed")
             self._drained()  # which may bring the rest
             if self._whole and not self._pieces:
                 return

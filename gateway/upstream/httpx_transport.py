@@ -34,7 +34,10 @@ class HttpxTransport:
     def connection(self, address: Address, connect_s: float) -> HttpxConnection:
         """A connection to the server at *address*, which it makes when it is first used."""
         transport = httpx.AsyncHTTPTransport(**options(address, self._proxy, http2=self._http2), limits=_ONE)
-        return HttpxConnection(self._name, address.url, transport, connect_s)
+        connection = HttpxConnection(self._name, address.url, transport, connect_s)
+        # httpx has no way to name what its connections run over; httpcore, below it, has.
+        transport._pool._network_backend = connection.wire  # noqa: SLF001 -- see above
+        return connection
 
 
 def options(address: Address, proxy: httpx.Proxy | None, *, http2: bool) -> dict[str, Any]:

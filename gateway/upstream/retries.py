@@ -40,8 +40,8 @@ def pause_s(retry: int, retry_after_s: float | None, random: Random) -> float | 
     return max(backoff, retry_after_s)
 
 
-def parse_retry_after(headers: list[tuple[bytes, bytes]], now: float) -> float | None:
-    """Seconds from *now* (since the epoch) that `retry-after-ms` or `retry-after` asks for; None: nothing."""
+def parse_retry_after(headers: list[tuple[bytes, bytes]], unix_s: float) -> float | None:
+    """Seconds from now, which is *unix_s*, that `retry-after-ms` or `retry-after` asks for; None: nothing."""
     seconds = None
     for name, value in headers:
         if name == b"retry-after-ms":
@@ -49,8 +49,9 @@ def parse_retry_after(headers: list[tuple[bytes, bytes]], now: float) -> float |
             if milliseconds is not None:
                 return milliseconds / 1000
         elif name == b"retry-after":
-            number = _number(value)
-            seconds = _seconds_until(value, now) if number is None else number
+            seconds = _number(value)
+            if seconds is None:
+                seconds = _seconds_until(value, unix_s)
     return seconds
 
 
@@ -62,10 +63,10 @@ def _number(value: bytes) -> float | None:
     return number if 0 <= number < float("inf") else None
 
 
-def _seconds_until(date: bytes, now: float) -> float | None:
-    """From *now* until an HTTP date; 0 where it has passed, None where it is none."""
+def _seconds_until(date: bytes, unix_s: float) -> float | None:
+    """From *unix_s* until an HTTP date; 0 where it has passed, None where it is none."""
     try:
         at = parsedate_to_datetime(date.decode("latin-1"))
-        return max(0.0, (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() - now)
+        return max(0.0, (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() - unix_s)
     except (ValueError, OverflowError):
         return None

@@ -316,6 +316,7 @@ class ScriptedUpstream(ThreadedServer):
             await script(received, reply)
         finally:
             watching.cancel()
+            await asyncio.wait({watching})  # it lets go of the reader only then
         return reply.keep_alive and not gone.is_set()
 
 

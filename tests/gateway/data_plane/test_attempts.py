@@ -134,6 +134,27 @@ def test_the_pauses_before_retries_grow(gateway: RunningGateway, upstream: Scrip
     assert third.started_ms - second.ended_ms >= BACKOFF_BASE_S * 1000 - clock_ms
 
 
+def test_a_retry_after_that_is_a_date_is_honoured(gateway: RunningGateway, upstream: ScriptedUpstream):
+    upstream.default = answers_status(429, retry_after=formatdate(time.time() + 60, usegmt=True))
+
+    assert ask(gateway).status_code == 429
+    assert len(upstream.received) == 1, "a minute is more than a request waits"
+
+
+@pytest.mark.transports("native")  # no transport has a part in it
+def test_another_server_is_asked_without_the_pause_that_one_asks_for(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(429, retry_after="60")
+    with ScriptedUpstream() as other:
+        config = config_for([upstream.base_url, other.base_url], retries={"max": 1, "budget": 1.0})
+        with running_gateway(tmp_path, config) as gateway:
+            for _ in range(20):
+                assert ask(gateway).status_code == 200
+
+    assert len(upstream.received) == 1, "it asked to be left alone"
+
+
 @pytest.mark.transports("native")  # no transport has a part in it
 def test_retries_end_at_their_maximum(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = answers_status(500)
@@ -212,10 +233,11 @@ def test_what_is_not_http_is_known_by_its_first_bytes(gateway: RunningGateway, u
 
 def test_a_body_that_keeps_coming_is_not_idle(gateway: RunningGateway, upstream: ScriptedUpstream):
     async def script(received, reply) -> None:
-        await reply.head(200, ("content-length", "20"))
+        await reply.head(200, ("content-length", "22"))
         for _ in range(10):
             await reply.raw(b"  ")
             await reply.pause(0.15)
+        await reply.raw(b"{}")
 
     upstream.default = script
 

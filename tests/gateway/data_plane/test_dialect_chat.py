@@ -93,12 +93,12 @@ def test_an_answer_more_than_was_asked_for_is_waited_for_too():
     assert (watcher.is_complete, watcher.awaits) == (False, "text")
 
 
-def test_an_error_event_is_held_with_all_that_follows():
+def test_an_error_event_is_held_without_what_follows():
     before, error = event(delta("x")), event({"error": {"message": "overloaded"}})
     watcher = ChatWatcher()
 
     assert watcher.feed(before) + watcher.feed(error + DONE) == before
-    assert (watcher.held, watcher.ending) == (error + DONE, "error")
+    assert (watcher.held, watcher.ending) == (error, "error")
 
 
 def test_an_error_of_null_is_none():
@@ -127,6 +127,9 @@ def test_an_answer_after_the_end_mark_is_none():
     [
         (b'{"error": {"message": "x"}}', True),
         (b'{"object": "error", "error": "x"}', True),
+        (b'{"object": "error", "message": "x", "code": 400}', True),
+        (b"\n" * 1000 + b'{"id": "x", "error": {"message": "x"}}', True),
+        (b'{"object": "error", "choices": [1]}', False),
         (b'{"error": null, "choices": []}', False),
         (b'{"error": {"message": "x"}, "choices": [1]}', False),
         (b'{"error": {"message": "x"}, "data": [1]}', False),

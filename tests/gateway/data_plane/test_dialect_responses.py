@@ -118,12 +118,12 @@ def test_a_text_that_flows_is_told_from_thought_and_tools(flows: dict[str, Any],
 @pytest.mark.parametrize(
     "before", [[], opening(), [*opening(), text_delta("x")]], ids=["first", "opening", "text"]
 )
-def test_a_failure_is_held_with_all_that_follows(failure: bytes, before: list[dict[str, Any]]):
+def test_a_failure_is_held_without_what_follows(failure: bytes, before: list[dict[str, Any]]):
     watcher = ResponsesWatcher()
     passed = watcher.feed(b"".join(numbered(before)) + failure + DONE)
 
     assert passed == b"".join(numbered(before))
-    assert (watcher.held, watcher.ending, watcher.is_complete) == (failure + DONE, "error", False)
+    assert (watcher.held, watcher.ending, watcher.is_complete) == (failure, "error", False)
 
 
 @pytest.mark.parametrize("failing_tool", ["response.mcp_call.failed", "response.mcp_list_tools.failed"])
@@ -189,6 +189,7 @@ def test_our_error_goes_on_with_the_numbers(events: list[bytes], number: int):
     [
         (json.dumps(FAILED).encode(), True),
         (b'{"error": {"message": "x"}}', True),
+        (b'{"object": "error", "message": "x", "code": 400}', True),
         (json.dumps(response_object()).encode(), False),
         (json.dumps(response_object(status="incomplete")).encode(), False),
         (json.dumps(response_object(status="queued", background=True)).encode(), False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,13 +252,15 @@ def test_an_upload_goes_on_to_the_upstream_while_it_still_comes(tmp_path: Path):
 
 
 @contextlib.contextmanager
-def uploading(directory: Path) -> Iterator[tuple[RunningGateway, socket.socket, socket.socket]]:
+def uploading(
+    directory: Path, length: int = 1_000_000
+) -> Iterator[tuple[RunningGateway, socket.socket, socket.socket]]:
     """A gateway, and both ends of an upload that has begun: scripts see whole requests only."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = config(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", ALL)
+        made = config(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", ALL, max_upload_bytes=1_000_000_000)
         with running_gateway(directory, made, KEYS) as gateway, gateway.connect() as sender:
             head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
-            sender.sendall(f"{head}content-length: 1000000\r\n\r\n".encode() + b"x" * 1000)
+            sender.sendall(f"{head}content-length: {length}\r\n\r\n".encode() + b"x" * 1000)
             server, _ = listener.accept()
             with server:
                 server.settimeout(3)
@@ -273,16 +276,82 @@ def read_to_end(connection: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.transports("native")  # httpx looks for an answer when it has sent all
-def test_an_answer_that_comes_before_the_upload_is_whole_ends_it(tmp_path: Path):
-    with uploading(tmp_path) as (_, sender, server):
-        server.sendall(b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno")
-        answer = read_to_end(sender)
-        read_to_end(server)  # ours is closed: it cannot be used again
+EARLY = b"HTTP/1.1 413 No\r\ncontent-length: 2\r\n\r\nno"
 
-    assert answer.startswith(b"HTTP/1.1 403 ")
+
+@pytest.mark.transports("native", "httpx")
+@pytest.mark.parametrize(
+    "before", [b"", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\na: b\r\n\r\n"], ids=["", "1xx"]
+)
+@pytest.mark.parametrize("closes", [False, True])
+def test_an_answer_that_comes_before_the_upload_is_whole_ends_it(tmp_path: Path, before: bytes, closes: bool):
+    with uploading(tmp_path) as (gateway, sender, server):
+        for byte in before:
+            server.sendall(bytes([byte]))
+        sender.sendall(b"x" * 1000)
+        assert server.recv(65536)
+        server.sendall(EARLY)
+        if closes:
+            server.close()
+        started = time.monotonic()
+        answer = read_to_end(sender)
+        if not closes:
+            read_to_end(server)  # ours is closed: it cannot be used again
+        trace = gateway.trace()
+
+    assert time.monotonic() - started < 2
+    assert answer.startswith(b"HTTP/1.1 413 ")
     assert answer.endswith(b"no")
     assert b"connection: close" in answer
+    assert (trace.status, [attempt.error for attempt in trace.attempts]) == (413, [None])
+
+
+@pytest.mark.transports("native", "httpx")
+@pytest.mark.parametrize("closes", [False, True])
+def test_an_early_answer_is_heard_while_its_server_takes_nothing(tmp_path: Path, closes: bool):
+    """It answers and reads no more, while the client has more to send than fits on the way."""
+    with uploading(tmp_path, length=100_000_000) as (gateway, sender, server):
+        sending = threading.Thread(target=send_all, args=(sender, b"x" * 99_999_000), daemon=True)
+        sending.start()
+        time.sleep(0.5)  # until every buffer is full
+        server.sendall(EARLY)
+        if closes:
+            server.close()
+        answer = read_to_end(sender)
+        sending.join(5)
+
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert gateway.trace().status == 413
+
+
+@pytest.mark.transports("native", "httpx")
+def test_a_server_that_closes_before_the_upload_is_whole_ends_it(tmp_path: Path):
+    with uploading(tmp_path) as (gateway, sender, server):
+        server.close()
+        answer = read_to_end(sender)
+        trace = gateway.trace()
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert [attempt.error for attempt in trace.attempts] == ["disconnected"]
+
+
+@pytest.mark.transports("native", "httpx")
+def test_an_early_answer_survives_what_its_client_goes_on_sending(tmp_path: Path):
+    """A server that closes with something unread resets the connection as soon as more comes."""
+    with uploading(tmp_path) as (gateway, sender, server):
+        server.sendall(EARLY)
+        server.close()
+        send_all(sender, b"x" * 500_000)
+        answer = read_to_end(sender)
+        trace = gateway.trace()
+
+    assert answer.startswith(b"HTTP/1.1 413 ") or not answer, "our client may lose it the same way"
+    assert (trace.status, [attempt.error for attempt in trace.attempts]) == (413, [None])
+
+
+def send_all(sender: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        sender.sendall(data)
 
 
 @pytest.mark.transports("native", "httpx")
@@ -340,3 +409,32 @@ def test_an_upstream_that_says_nothing_is_a_504(upstream: ScriptedUpstream, tmp_
     with running_gateway(tmp_path, made, KEYS) as gateway:
         assert ask(gateway, "POST", "/moderations").status_code == 504
         assert gateway.trace().outcome == "timeout"
+
+
+def test_more_requests_than_the_process_may_have_are_refused_before_their_upload(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = hangs()
+    with (
+        running_gateway(tmp_path, config(upstream.base_url, ALL, concurrent=1), KEYS) as gateway,
+        gateway.connect() as first,
+        gateway.connect() as second,
+    ):
+        head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
+        first.sendall(f"{head}content-length: 0\r\n\r\n".encode())
+        upstream.wait_received()
+        second.sendall(f"{head}content-length: 9\r\nexpect: 100-continue\r\n\r\n".encode())
+
+        answer = second.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"listen.concurrent" in answer
+
+
+def test_an_upload_that_waits_to_be_asked_for_is(passing: RunningGateway, upstream: ScriptedUpstream):
+    with passing.connect() as sender:
+        head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
+        sender.sendall(f"{head}content-length: 9\r\nexpect: 100-continue\r\n\r\n".encode())
+        assert sender.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sender.sendall(b"the files")
+        assert sender.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert upstream.received[0].body == b"the files"

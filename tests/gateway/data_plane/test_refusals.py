@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import httpx
 import pytest
 
 from gateway.data_plane.refusals import is_too_long
-from tests.support.request_path import RunningGateway, chat, running_gateway
+from tests.support.request_path import UPSTREAM_DEFAULTS, RunningGateway, chat, running_gateway
 from tests.support.responses import (
+    asked,
+    ended,
+    numbered,
     opening,
     responds,
     response_object,
@@ -26,6 +30,7 @@ from tests.support.upstream import (
     ScriptedUpstream,
     answers,
     answers_status,
+    delta,
     event,
     streams,
     streams_events,
@@ -45,6 +50,9 @@ TOO_LONG: list[Any] = [
     {"error": {"code": 400, "message": "x", "type": "exceed_context_size_error", "n_ctx": 4096}},
     {"object": "error", "message": "Prompt contains 9 tokens: too many tokens", "type": "invalid_request"},
     {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}},
+    {"type": "error", "code": "context_length_exceeded", "message": "x"},
+    {"type": "response.failed", "response": {"error": {"code": "context_length_exceeded", "message": "x"}}},
+    {"instructions": "x" * 200_000, "error": {"code": "context_length_exceeded", "message": "x"}},
 ]
 OTHER: list[Any] = [
     {"error": {"message": "unknown field", "code": "invalid_value"}},
@@ -54,6 +62,8 @@ OTHER: list[Any] = [
     {"error": None},
     [],
     "context_length_exceeded",
+    {"error": {"code": ["context_length_exceeded"], "type": {}, "message": ["prompt is too long"]}},
+    {"response": ["context_length_exceeded"]},
 ]
 OTHER_BYTES = [
     *(json.dumps(body).encode() for body in OTHER),
@@ -62,6 +72,10 @@ OTHER_BYTES = [
     b"<html>",
     pytest.param(b'{"error":' + b"[" * 50_000, id="deep"),
 ]
+
+
+NAMES = ("short", "other", "long")
+DEEP = b'{"error":' + b"[" * 100_000
 
 
 @pytest.mark.parametrize("body", TOO_LONG)
@@ -80,19 +94,25 @@ def upstreams() -> Iterator[list[ScriptedUpstream]]:
         yield [short, other, long]
 
 
-def gateway_for(upstreams: list[ScriptedUpstream], directory: Path, *, larger: str = "long", **settings: Any):
-    names = ["short", "other", "long"]
+def gateway_for(upstreams: list[ScriptedUpstream], directory: Path, order: Sequence[str] = NAMES):
+    """A route that asks its upstreams in *order*; only "long" has a larger context."""
+    first, *others = order
     config = {
         "upstreams": [
-            {"name": name, "base_url": upstream.base_url, "retries": {"max": 2}, **settings}
-            for name, upstream in zip(names, upstreams, strict=True)
+            {
+                "name": name,
+                **UPSTREAM_DEFAULTS,
+                "base_url": upstream.base_url,
+                "retries": {"max": 2},
+            }
+            for name, upstream in zip(NAMES, upstreams, strict=True)
         ],
         "routes": [
             {
                 "model": "bot",
-                "variants": [{"name": "stable", "upstream": "short", "model": "m"}],
+                "variants": [{"name": "stable", "upstream": first, "model": "m"}],
                 "fallbacks": [
-                    {"upstream": name, "model": "m", "larger_context": name == larger} for name in names[1:]
+                    {"upstream": name, "model": "m", "larger_context": name == "long"} for name in others
                 ],
             }
         ],
@@ -100,8 +120,8 @@ def gateway_for(upstreams: list[ScriptedUpstream], directory: Path, *, larger: s
     return running_gateway(directory, config)
 
 
-def ask(gateway: RunningGateway) -> httpx.Response:
-    return httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), timeout=10)
+def ask(gateway: RunningGateway, path: str = "/chat/completions", body: Any = None) -> httpx.Response:
+    return httpx.post(f"{gateway.base_url}{path}", json=body or chat(), timeout=10)
 
 
 def counts(upstreams: list[ScriptedUpstream]) -> list[int]:
@@ -123,49 +143,6 @@ def test_what_is_too_long_goes_to_the_larger_context_alone(
     assert (trace.variant, trace.upstream, trace.outcome) == ("stable", "long", "ok")
 
 
-REFUSED = {"code": "context_length_exceeded", "message": "x"}
-REFUSED_RESPONSE = response_object(status="failed", error=REFUSED, instructions="long " * 50_000)
-IN_A_200: dict[str, tuple[str, bool, Script, Script]] = {
-    "chat": ("/chat/completions", False, answers_status(200, {"error": REFUSED}), answers()),
-    "chat, stream": (
-        "/chat/completions",
-        True,
-        streams_events([b": hello\n\n", event({"error": REFUSED}), DONE]),
-        streams(["a"]),
-    ),
-    "response": ("/responses", False, answers_status(200, REFUSED_RESPONSE), responds()),
-    "response, stream": (
-        "/responses",
-        True,
-        streams_response([*opening(), typed("response.failed", response=REFUSED_RESPONSE)]),
-        streams_response(whole_stream(["a"])),
-    ),
-    "response, error event": (
-        "/responses",
-        True,
-        streams_response([typed("error", param=None, **REFUSED)]),
-        streams_response(whole_stream(["a"])),
-    ),
-}
-
-
-@pytest.mark.parametrize("larger", ["long", "none"])
-@pytest.mark.parametrize("name", IN_A_200)
-def test_what_an_upstream_finds_too_long_after_its_200_is_dealt_with_alike(
-    upstreams: list[ScriptedUpstream], tmp_path: Path, name: str, larger: str
-):
-    path, stream, upstreams[0].default, upstreams[2].default = IN_A_200[name]
-    with gateway_for(upstreams, tmp_path, larger=larger) as gateway:
-        body = {"model": "bot", "messages": [], "input": "hi", "stream": stream}
-        answer = httpx.post(f"{gateway.base_url}{path}", json=body, timeout=10)
-        trace = gateway.trace()
-
-    assert answer.status_code == 200
-    assert (b"context_length_exceeded" in answer.content) is (larger == "none")
-    assert counts(upstreams) == [1, 0, int(larger == "long")]
-    assert trace.outcome == ("ok" if larger == "long" else "upstream_error")
-
-
 def test_any_other_400_stays_where_it_is(upstreams: list[ScriptedUpstream], tmp_path: Path):
     upstreams[0].default = answers_status(400, OTHER[0])
     with gateway_for(upstreams, tmp_path) as gateway:
@@ -181,33 +158,6 @@ def test_a_limit_of_tokens_a_minute_is_no_context(upstreams: list[ScriptedUpstre
         assert ask(gateway).status_code == 200
 
     assert counts(upstreams) == [1, 1, 0]
-
-
-def test_what_was_too_long_for_one_is_not_sent_to_its_like_after_the_larger_one_failed(
-    upstreams: list[ScriptedUpstream], tmp_path: Path
-):
-    short, like, larger = upstreams
-    short.default = answers_status(400, TOO_LONG[0])
-    larger.default = answers_status(503)
-    with gateway_for([short, larger, like], tmp_path, larger="other") as gateway:
-        assert ask(gateway).status_code == 503
-
-    assert counts([short, larger, like]) == [1, 3, 0]
-
-
-def test_the_larger_context_is_asked_though_it_is_ejected_where_no_other_can_answer(
-    upstreams: list[ScriptedUpstream], tmp_path: Path
-):
-    short, like, larger = upstreams
-    short.default = answers_status(400, TOO_LONG[0])
-    larger.default = answers_status(503)
-    ejection = {"consecutive": 1, "base_s": 30}
-    with gateway_for([short, larger, like], tmp_path, larger="other", ejection=ejection) as gateway:
-        assert ask(gateway).status_code == 503
-        larger.default = answers()
-        assert ask(gateway).status_code == 200
-
-    assert like.received == []
 
 
 def test_the_last_response_comes_back_where_the_larger_context_fails_too(
@@ -230,3 +180,139 @@ def test_a_larger_context_also_answers_what_failed_otherwise(
     with gateway_for(upstreams, tmp_path) as gateway:
         assert ask(gateway).status_code == 200
     assert counts(upstreams) == [1, 1, 1]
+
+
+def test_what_is_too_long_stays_so_where_the_larger_context_fails(
+    upstreams: list[ScriptedUpstream], tmp_path: Path
+):
+    upstreams[0].default = answers_status(400, TOO_LONG[0])
+    upstreams[2].default = answers_status(503)
+    with gateway_for(upstreams, tmp_path, ["short", "long", "other"]) as gateway:
+        assert ask(gateway).status_code == 503
+    assert counts(upstreams) == [1, 0, 3]
+
+
+def test_the_last_larger_context_is_asked_though_it_is_ejected(
+    upstreams: list[ScriptedUpstream], tmp_path: Path
+):
+    upstreams[0].default = answers_status(400, TOO_LONG[0])
+    upstreams[2].default = answers_status(503)
+    with gateway_for(upstreams, tmp_path, ["short", "long", "other"]) as gateway:
+        while not gateway.state.live.pools["long"].balancer.is_down(time.monotonic()):
+            ask(gateway)
+        upstreams[2].default = answers("long answer")
+        assert ask(gateway).status_code == 200
+    assert upstreams[1].received == []
+
+
+# --- inside a 200
+
+CODE = {"code": "context_length_exceeded", "message": "x"}
+FAILED = response_object(status="failed", error=CODE)
+FAILED_LONG = response_object(status="failed", error=CODE, instructions="x" * 200_000)
+CHAT_STREAM, RESPONSES_STREAM = chat(stream=True), asked(stream=True)
+ROLE = event(delta("", role="assistant"))
+IN_A_200: dict[str, tuple[str, Any, Script, Script]] = {
+    "chat": ("/chat/completions", chat(), answers_status(200, {"error": CODE}), answers("long")),
+    "chat, bare": ("/chat/completions", chat(), answers_status(200, TOO_LONG[1]), answers("long")),
+    "first event": (
+        "/chat/completions",
+        CHAT_STREAM,
+        streams_events([event({"error": CODE}), DONE]),
+        streams(["long"]),
+    ),
+    "first event, bare": (
+        "/chat/completions",
+        CHAT_STREAM,
+        streams_events([event(TOO_LONG[1]), DONE]),
+        streams(["long"]),
+    ),
+    "behind a role": (
+        "/chat/completions",
+        CHAT_STREAM,
+        streams_events([ROLE, event({"error": CODE})]),
+        streams(["long"]),
+    ),
+    "body of a stream": (
+        "/chat/completions",
+        CHAT_STREAM,
+        answers_status(200, {"error": CODE}),
+        streams(["long"]),
+    ),
+    "completions": (
+        "/completions",
+        {"model": "bot", "prompt": "x", "stream": True},
+        streams_events([event({"error": CODE})]),
+        streams(["long"]),
+    ),
+    "embeddings": (
+        "/embeddings",
+        {"model": "bot", "input": "x"},
+        answers_status(200, {"error": CODE}),
+        answers("long"),
+    ),
+    "responses": ("/responses", asked(), answers_status(200, FAILED), responds("long")),
+    "responses, long": ("/responses", asked(), answers_status(200, FAILED_LONG), responds("long")),
+    "response.failed": (
+        "/responses",
+        RESPONSES_STREAM,
+        streams_response([*opening(), typed("response.failed", response=FAILED)]),
+        streams_response(whole_stream(["long"])),
+    ),
+    "response.failed, long": (
+        "/responses",
+        RESPONSES_STREAM,
+        streams_response([*opening(), typed("response.failed", response=FAILED_LONG)]),
+        streams_response(whole_stream(["long"])),
+    ),
+    "error event": (
+        "/responses",
+        RESPONSES_STREAM,
+        streams_events(numbered([*opening(), typed("error", param=None, **CODE)])),
+        streams_response([*opening(), ended(text="long")]),
+    ),
+}
+
+
+@pytest.mark.transports("native", "httpx")
+@pytest.mark.parametrize("name", IN_A_200)
+def test_what_is_too_long_moves_where_a_200_says_so(
+    upstreams: list[ScriptedUpstream], tmp_path: Path, name: str
+):
+    path, body, upstreams[0].default, upstreams[2].default = IN_A_200[name]
+    with gateway_for(upstreams, tmp_path) as gateway:
+        answer = ask(gateway, path, body)
+        trace = gateway.trace()
+
+    assert b"long" in answer.content
+    assert b"context_length_exceeded" not in answer.content
+    assert counts(upstreams) == [1, 0, 1], "neither asked again nor of a fallback that is no larger"
+    assert (trace.outcome, [attempt.error for attempt in trace.attempts]) == ("ok", ["error_in_200", None])
+
+
+@pytest.mark.parametrize("name", IN_A_200)
+def test_without_a_larger_context_it_passes_as_the_upstream_said_it(
+    upstreams: list[ScriptedUpstream], tmp_path: Path, name: str
+):
+    path, body, upstreams[0].default, _ = IN_A_200[name]
+    with gateway_for(upstreams, tmp_path, ["short", "other"]) as gateway:
+        answer = ask(gateway, path, body)
+        trace, kept = gateway.trace(), gateway.records()[0].response
+
+    assert (
+        answer.content
+        == kept
+        == httpx.post(f"{upstreams[0].base_url}{path}", json=body).content.removesuffix(DONE)
+    )
+    assert counts(upstreams)[1:] == [0, 0]
+    assert (trace.outcome, trace.error) == ("upstream_error", "error_in_200")
+
+
+def test_after_its_first_content_nothing_moves(upstreams: list[ScriptedUpstream], tmp_path: Path):
+    events = [event(delta("half an")), event({"error": CODE})]
+    upstreams[0].default = streams_events(events, gap_s=0.05)
+    with gateway_for(upstreams, tmp_path) as gateway:
+        answer = ask(gateway, "/chat/completions", CHAT_STREAM)
+
+    assert answer.content == b"".join(events)
+    assert counts(upstreams) == [1, 0, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.request_path import (
+    UPSTREAM_DEFAULTS,
     RunningGateway,
     chat,
     config_for,
@@ -18,7 +20,19 @@ from tests.support.request_path import (
     running_gateway,
     wait_until,
 )
-from tests.support.upstream import DONE, ScriptedUpstream, answers, answers_status, hangs, streams
+from tests.support.upstream import (
+    DONE,
+    Received,
+    Reply,
+    Script,
+    ScriptedUpstream,
+    answers,
+    answers_status,
+    hangs,
+    sends,
+    streams,
+    streams_events,
+)
 
 EJECTION = {"base_s": 30, "consecutive": 3}
 
@@ -159,6 +173,68 @@ def test_a_stream_that_is_slow_to_begin_is_asked_of_another_server(
         assert [attempt.error for attempt in trace.attempts] == ["overtaken", None]
     cancelled = [received for received in upstream.received if received.disconnected.is_set()]
     assert len(cancelled) == len(hedged)
+
+
+def after(seconds: float, script: Script) -> Script:
+    async def late(received: Received, reply: Reply) -> None:
+        await reply.pause(seconds)
+        await script(received, reply)
+
+    return late
+
+
+ANSWERS, DIES, REFUSES = streams(["a", "b"]), sends(b"HTTP/1.1 200"), answers_status(400)
+FAILS, EMPTY = answers_status(503), streams_events([])
+USUAL = 200  # requests that make those of the test, which are slow, the exception
+# What the first and the second of two servers do, and those after them; the attempts that come of it.
+TWO: dict[str, tuple[list[Script], list[str | None]]] = {
+    "one refuses, one hangs": ([after(0.5, REFUSES), hangs()], ["status_4xx", "overtaken"]),
+    "the first dies": ([after(0.5, DIES), after(0.5, ANSWERS)], ["disconnected", None]),
+    "the first fails": ([after(0.5, FAILS), after(0.5, ANSWERS)], ["status_5xx", None]),
+    "the first ends empty": ([after(0.5, EMPTY), after(0.5, ANSWERS)], ["no_finish_reason", None]),
+    "the second dies": ([after(0.7, ANSWERS), DIES], ["disconnected", None]),
+    "the second fails": ([after(0.7, ANSWERS), FAILS], ["status_5xx", None]),
+    "both die": ([after(0.5, DIES), DIES, ANSWERS], ["disconnected", "disconnected", None]),
+    "one dies, one hangs": ([after(0.5, DIES), hangs(), ANSWERS], ["disconnected", "headers_timeout", None]),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.transports("native", "httpx")
+def test_of_two_that_are_asked_one_may_fail(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    turns: deque[Script] = deque()
+
+    async def in_turn(received: Received, reply: Reply) -> None:
+        await (turns.popleft() if turns else ANSWERS)(received, reply)
+
+    upstream.default = other.default = in_turn
+    servers = [upstream.base_url, other.base_url]
+    config = config_for(
+        servers,
+        hedge={"budget": 0.2, "min_delay_s": 0.2},
+        ejection={"consecutive": 100, "min_requests": 1000},
+        timeouts={"headers_s": 1.5, "first_token_s": 1.5},
+    )
+    config["upstreams"].append({"name": "last", **UPSTREAM_DEFAULTS, "base_url": other.base_url})
+    config["routes"][0]["fallbacks"] = [{"upstream": "last", "model": "m"}]
+    with running_gateway(tmp_path, config) as gateway:
+        for _ in range(USUAL):
+            assert ask(gateway, stream=True).status_code == 200
+        time.sleep(1.1)  # the quantile is looked at once a second
+        for count, (name, (scripts, attempts)) in enumerate(TWO.items(), USUAL + 1):
+            turns.extend(scripts)
+            started = time.monotonic()
+            answer = ask(gateway, stream=True)
+            trace = gateway.traces(count)[-1]
+            assert (answer.status_code, not turns) == (400 if "refuses" in name else 200, True), name
+            assert sorted(map(str, (attempt.error for attempt in trace.attempts))) == sorted(
+                map(str, attempts)
+            ), name
+            assert time.monotonic() - started < 5, name
+        pool = gateway.state.live.pools["up"]
+        wait_until(lambda: pool.in_flight == 0 and all(server.outstanding == 0 for server in pool.servers))
 
 
 def test_nobody_is_asked_twice_beyond_the_budget(

@@ -28,6 +28,7 @@ from tests.support.upstream import (
 pytestmark = pytest.mark.transports("native", "httpx")
 FIRST = event(delta("half an"))
 LAST = event(delta(finish="stop"))
+ERROR = event({"error": {"message": "overloaded", "code": "x"}})
 GAP_S = 0.05  # so that the first content is with the client before the stream ends
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
@@ -191,14 +192,14 @@ def test_an_opening_beyond_the_bound_passes_and_is_not_begun_again(
 
 
 @pytest.mark.transports("native")  # no transport has a part in it
-def test_an_error_event_of_the_upstream_is_the_clients_to_read(
-    gateway: RunningGateway, upstream: ScriptedUpstream
+@pytest.mark.parametrize("last", [[ERROR, DONE], [ERROR + DONE]], ids=["apart", "at once"])
+def test_an_error_event_of_the_upstream_is_the_clients_to_read_and_no_end_mark_follows(
+    gateway: RunningGateway, upstream: ScriptedUpstream, last: list[bytes]
 ):
-    error = event({"error": {"message": "overloaded", "code": "x"}})
-    upstream.default = streams_events([FIRST, error, DONE], gap_s=GAP_S)
+    upstream.default = streams_events([FIRST, *last], gap_s=GAP_S)
     answer = ask(gateway)
 
-    assert answer.content == FIRST + error
+    assert answer.content == FIRST + ERROR
     assert (gateway.trace().outcome, gateway.trace().error) == ("upstream_error", "error_in_200")
 
 
