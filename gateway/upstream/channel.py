@@ -13,6 +13,12 @@ from gateway.upstream.response_memo import KnownAnswer
 MAX_HEAD_BYTES = 64 * 1024  # status line and headers of one response
 HIGH_WATER_BYTES = 256 * 1024  # of body that nobody has taken yet: reading pauses
 NEVER = float("inf")
+_EVENTS = b"text/event-stream"
+
+
+def is_events(content_type: bytes) -> bool:
+    """Whether a `content-type` names a stream of server-sent events, in whatever letters."""
+    return content_type[: len(_EVENTS)].lower() == _EVENTS
 
 
 class Channel(ABC):
