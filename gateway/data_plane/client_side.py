@@ -76,10 +76,15 @@ class ClientSide:
         self.answer(200, _JSON, body)
 
     def refuse(self, error: ApiError, body: bytes, own: bytes = b"") -> None:
-        """An error of ours with its *body*; *own* are further lines of the head."""
+        """An error of ours with its *body*; *own* are further lines of the head.
+
+        A client that waits to be told to go on keeps its body, and what it sends next would be taken for it.
+        """
+        exchange = self._exchange
         headers = [header for header in error.headers if header != _CLOSE]
-        if len(headers) < len(error.headers):
-            self._exchange.keep_alive = False
+        waits = not exchange.body_whole and any(name == b"expect" for name, _ in exchange.headers)
+        if waits or len(headers) < len(error.headers):
+            exchange.keep_alive = False
         self.answer(error.status, _JSON + lines_of(headers) + own, body)
 
     def abort(self) -> None:

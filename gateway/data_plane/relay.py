@@ -15,6 +15,7 @@ from gateway.data_plane.call import Call, answer_lines
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.refusals import refused
 from gateway.data_plane.relay_stream import StreamRelay
+from gateway.data_plane.sse import BEGINNING_BYTES, begins_events
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
@@ -30,7 +31,7 @@ class Ready(Protocol):
 
 async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     """Read the response whose head *connection* has received, until the client could have its first byte."""
-    if connection.is_events and connection.status < 400:
+    if connection.status < 400 and await _is_stream(attempt, connection):
         if _encoding(connection.headers) is not None:
             raise ProtocolError(
                 f"upstream {attempt.pool.name!r} compressed a stream although accept-encoding says identity"
@@ -41,6 +42,18 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
         connection.arm("idle", attempt.target.timeouts.idle_s)
         await connection.body(BUFFERED_BYTES)
     return _judge_whole(attempt, connection) if connection.complete else _Pieces(attempt, connection)
+
+
+async def _is_stream(attempt: OpenAttempt, connection: Channel) -> bool:
+    """Whether events come, as the head says. Where they were asked for the body may say so too.
+
+    Some servers name no type for their streams, or another one, and clients read them all the same.
+    """
+    if connection.is_events or not attempt.call.view.stream or _encoding(connection.headers) is not None:
+        return connection.is_events
+    connection.arm("first_token", attempt.target.timeouts.first_token_s)
+    await connection.body(BEGINNING_BYTES)
+    return begins_events(connection.peek())
 
 
 def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:

@@ -22,7 +22,13 @@ from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.limits import reserve, reserve_unread
 from gateway.data_plane.models import list_models, show_model
-from gateway.data_plane.passthrough import admit_passthrough, family_of, label_of, pass_through
+from gateway.data_plane.passthrough import (
+    admit_passthrough,
+    check_length,
+    family_of,
+    label_of,
+    pass_through,
+)
 from gateway.state import State
 from gateway.traces.types import Outcome
 
@@ -108,6 +114,7 @@ class DataPlane:
             trace.finish("truncated" if client_side.started else "upstream_error", "shutdown")
         except Exception:
             log.exception("a request failed by a bug of ours")
+            trace.status = client_side.status or 500
             trace.finish("truncated" if client_side.started else "upstream_error", "internal")
             _apologise(client_side)
         finally:
@@ -181,6 +188,7 @@ class DataPlane:
         trace.client = identify(trace.live, own)
         path = f"/v1{endpoint.upstream_path}"
         upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, family)
+        check_length(trace.live, own.content_length)
         if own.expects_continue and not exchange.body_whole:
             exchange.protocol.go_on()
         trace.trace_id = self._mint(trace.started_ns)

@@ -7,7 +7,7 @@ from typing import cast
 
 import httptools
 
-from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, Channel, is_events
+from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, WITHOUT_BODY, Channel, is_events
 from gateway.upstream.errors import DisconnectedError
 from gateway.upstream.response_memo import KnownAnswer, ResponseHeads
 
@@ -159,6 +159,7 @@ class Connection(Channel, asyncio.Protocol):
         if self.status < 200:
             return  # 1xx: the answer is still to come
         self.headed = True
+        self.framed = self.status in WITHOUT_BODY
         for name, value in self.headers:
             if name == b"content-length":
                 self.framed = True

@@ -12,7 +12,14 @@ from typing import Any
 import httpcore
 import httpx
 
-from gateway.upstream.channel import HIGH_WATER_BYTES, MAX_HEAD_BYTES, NEVER, Channel, is_events
+from gateway.upstream.channel import (
+    HIGH_WATER_BYTES,
+    MAX_HEAD_BYTES,
+    NEVER,
+    WITHOUT_BODY,
+    Channel,
+    is_events,
+)
 from gateway.upstream.errors import Phase
 from gateway.upstream.httpx_errors import upstream_error
 from gateway.upstream.httpx_request import Outgoing, request_of
@@ -161,6 +168,7 @@ class HttpxConnection(Channel):
         self.is_events = is_events(fields.get(b"content-type", b""))
         self.framed = (
             response.extensions["http_version"] == b"HTTP/2"
+            or self.status in WITHOUT_BODY
             or b"content-length" in fields
             or encoding.endswith(b"chunked")
         )

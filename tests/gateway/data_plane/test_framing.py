@@ -122,6 +122,32 @@ def test_upgrades_sent_ahead_are_answered_in_order(gateway: RunningGateway, upst
     assert [received.json()["user"] for received in upstream.received] == ["0", "1", "2"]
 
 
+REFUSED = {
+    "415": ("/v1/chat/completions", b"text/plain", 10),
+    "413": ("/v1/chat/completions", b"application/json", 10**9),
+    "404": ("/v1/batches", b"application/json", 10),
+    "413 of an upload": ("/v1/audio/speech", b"audio/mpeg", 10**15),
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+def test_a_client_that_waits_for_leave_is_not_left_with_a_body_that_it_never_sends(
+    upstream: ScriptedUpstream, tmp_path: Path, status: str
+):
+    """What it sends next would be taken for the body."""
+    path, kind, length = REFUSED[status]
+    head = f"POST {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n"
+    config = config_for(upstream.base_url, default=True, passthrough=["audio"])
+    with running_gateway(tmp_path, config) as gateway, gateway.connect() as connection:
+        connection.sendall(head.encode() + b"content-type: " + kind + b"\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+
+    assert answer.startswith(f"HTTP/1.1 {status[:3]} ".encode())
+    assert b"connection: close" in answer
+
+
 def test_a_tunnel_is_refused(gateway: RunningGateway):
     with gateway.connect() as connection:
         connection.sendall(b"CONNECT a.example:443 HTTP/1.1\r\nhost: a.example:443\r\n\r\n")
@@ -175,6 +201,18 @@ def test_what_follows_a_whole_answer_does_not_delay_it(upstream: ScriptedUpstrea
         connection.sendall(post_bytes(BODY))  # and its connection is used no more
         assert read_answer(connection).status == 200
         wait_until(lambda: upstream.connections == 2)
+
+
+@pytest.mark.transports("native", "httpx")
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_is_whole(gateway: RunningGateway, upstream: ScriptedUpstream, status: int):
+    upstream.default = sends(b"HTTP/1.1 %d Nothing\r\nx-kept: 1\r\n\r\n" % status, then="hang")
+    with gateway.connect() as connection:
+        connection.sendall(post_bytes(BODY))
+        answer = read_answer(connection)
+
+    assert (answer.status, answer.getheader("x-kept")) == (status, "1")
+    assert len(upstream.received) == 1
 
 
 @pytest.mark.transports("native", "httpx")
