@@ -17,7 +17,7 @@ from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
-from gateway.data_plane.exchange import ClientGoneError, Exchange, KnownHead, ShutdownError
+from gateway.data_plane.exchange import SHUTDOWN, ClientGoneError, Exchange, KnownHead, ShutdownError
 from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.limits import reserve, reserve_unread
@@ -110,8 +110,10 @@ class DataPlane:
         except ClientGoneError:
             pass  # `finally` writes down that the client left
         except ShutdownError:
-            trace.status = client_side.status
-            trace.finish("truncated" if client_side.started else "upstream_error", "shutdown")
+            error = errors.overloaded(
+                "The gateway stops; listen.drain_s is how long it lets requests finish."
+            )
+            refuse(client_side, trace, error, "upstream_error", SHUTDOWN)
         except Exception:
             log.exception("a request failed by a bug of ours")
             trace.status = client_side.status or 500
