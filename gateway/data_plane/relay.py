@@ -51,8 +51,9 @@ async def _is_stream(attempt: OpenAttempt, connection: Channel) -> bool:
     """
     if connection.is_events or not attempt.call.view.stream or _encoding(connection.headers) is not None:
         return connection.is_events
-    connection.arm("first_token", attempt.target.timeouts.first_token_s)
-    await connection.body(BEGINNING_BYTES)
+    if not connection.complete:
+        connection.arm("first_token", attempt.target.timeouts.first_token_s)
+        await connection.body(BEGINNING_BYTES)
     return begins_events(connection.peek())
 
 

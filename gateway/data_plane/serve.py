@@ -110,10 +110,8 @@ class DataPlane:
         except ClientGoneError:
             pass  # `finally` writes down that the client left
         except ShutdownError:
-            error = errors.overloaded(
-                "The gateway stops; listen.drain_s is how long it lets requests finish."
-            )
-            refuse(client_side, trace, error, "upstream_error", SHUTDOWN)
+            stopped = errors.overloaded("The gateway stops; listen.drain_s is how long requests may finish.")
+            refuse(client_side, trace, stopped, "upstream_error", SHUTDOWN)
         except Exception:
             log.exception("a request failed by a bug of ours")
             trace.status = client_side.status or 500
