@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from random import Random
 
 BACKOFF_BASE_S = 0.1
@@ -39,13 +40,17 @@ def pause_s(retry: int, retry_after_s: float | None, random: Random) -> float | 
 
 
 def parse_retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
-    """Seconds that `retry-after-ms` or `retry-after` asks for; None: nothing, or a date."""
+    """Seconds that `retry-after-ms` or `retry-after` asks for, or None.
+
+    A date counts from the server's own `date`, whatever our clock says; without that it says nothing.
+    """
     seconds = None
     for name, value in headers:
         if name in {b"retry-after", b"retry-after-ms"}:
             try:
                 number = float(value)
             except ValueError:
+                seconds = _until(value, headers) if seconds is None else seconds
                 continue
             if not 0 <= number < float("inf"):
                 continue
@@ -53,3 +58,12 @@ def parse_retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
                 return number / 1000
             seconds = number
     return seconds
+
+
+def _until(date: bytes, headers: list[tuple[bytes, bytes]]) -> float | None:
+    now = next((value for name, value in headers if name == b"date"), b"")
+    try:
+        left = parsedate_to_datetime(date.decode("latin-1")) - parsedate_to_datetime(now.decode("latin-1"))
+    except (ValueError, TypeError, OverflowError):  # no dates, or one of them without its zone
+        return None
+    return max(0.0, left.total_seconds())

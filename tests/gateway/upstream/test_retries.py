@@ -17,6 +17,8 @@ from gateway.upstream.retries import (
     pause_s,
 )
 
+NOW = b"Fri, 31 Dec 1999 23:59:00 GMT"
+
 
 @given(st.integers(1, 50), st.integers())
 def test_backoff_is_jittered_and_bounded(retry: int, seed: int):
@@ -40,6 +42,12 @@ def test_a_retry_after_is_honoured_up_to_its_bound(retry: int, asked: float, see
         ([(b"retry-after", b"2")], 2.0),
         ([(b"retry-after", b"7"), (b"retry-after-ms", b"250")], 0.25),
         ([(b"retry-after", b"Fri, 31 Dec 1999 23:59:59 GMT")], None),
+        ([(b"date", NOW), (b"retry-after", b"Fri, 31 Dec 1999 23:59:59 GMT")], 59.0),
+        ([(b"retry-after", b"Fri, 31 Dec 1999 22:59:59 GMT"), (b"date", NOW)], 0.0),
+        ([(b"date", NOW), (b"retry-after", b"Fri, 31 Dec 99999 23:59:59 GMT")], None),
+        ([(b"date", NOW), (b"retry-after", b"31 Dec 1999 23:59:59")], None),
+        ([(b"date", b"now"), (b"retry-after", b"Fri, 31 Dec 1999 23:59:59 GMT")], None),
+        ([(b"date", NOW), (b"retry-after", b"soon \xff")], None),
         ([(b"retry-after", b"-1")], None),
         ([(b"retry-after", b"nan")], None),
         ([(b"retry-after", b"inf")], None),
