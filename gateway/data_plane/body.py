@@ -8,7 +8,8 @@ import msgspec
 
 from gateway.data_plane.errors import invalid_request
 from gateway.data_plane.headers import MAX_KEY_BYTES
-from gateway.data_plane.json_splice import insert_first, replace_value, top_level_values
+from gateway.data_plane.json_splice import insert_first, is_repeated, replace_value, top_level_values
+from gateway.data_plane.wide_json import clean, read_request
 
 
 class _StreamOptions(msgspec.Struct):
@@ -31,7 +32,7 @@ class _Fields(msgspec.Struct):
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a body decides its way. `choices`: how many answers a stream will hold, `n` for each prompt."""
+    """What of a body decides its way. `choices`: how many answers it asks for, `n` for each prompt."""
 
     model: str
     stream: bool
@@ -63,12 +64,9 @@ def read_body(body: bytes) -> RequestView:
     Other fields of an unexpected type are the upstream's to judge; they count as absent here.
     """
     try:
-        try:
-            fields = _decode(body)
-        except msgspec.ValidationError:
-            fields = _read_leniently(body)
+        fields = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_request(f"the request body is not valid JSON: {error}") from error
+        fields = _read_leniently(body, error)
     options = fields.stream_options
     subject = fields.safety_identifier or fields.user
     return RequestView(
@@ -78,13 +76,15 @@ def read_body(body: bytes) -> RequestView:
         has_stream_options=options is not None,
         session=_key(fields.metadata.session_id) if fields.metadata is not None else None,
         subject=_key(subject) if subject is not None else None,
-        choices=_choices(fields) if fields.stream is True else 1,
+        choices=_choices(fields),
     )
 
 
 def upstream_body(body: bytes, view: RequestView, model: str, *, count_usage: bool) -> bytes:
     """*body* as it goes upstream: under the name *model* there, and asked for usage where *count_usage*."""
-    if model != view.model:
+    if model != view.model or is_repeated(
+        body, "model"
+    ):  # of repeated keys another reader may take the first
         body = replace_value(body, "model", msgspec.json.encode(model))
     if not count_usage:
         return body
@@ -114,9 +114,12 @@ def _with_usage(body: bytes, options: dict[str, msgspec.Raw]) -> bytes:
     return insert_first(written, b'"include_usage":true')
 
 
-def _read_leniently(body: bytes) -> _Fields:
-    """The same fields where some have a type that we did not expect. Raises ApiError (400)."""
-    data = msgspec.json.decode(body)
+def _read_leniently(body: bytes, cause: Exception) -> _Fields:
+    """The same fields where some have a type or a spelling that we did not expect. Raises ApiError (400)."""
+    try:
+        data = read_request(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid_request(f"the request body is not valid JSON: {cause}") from error
     if not isinstance(data, dict):
         raise invalid_request("the request body must be a JSON object")
     model = data.get("model")
@@ -125,14 +128,14 @@ def _read_leniently(body: bytes) -> _Fields:
     options, metadata, n = data.get("stream_options"), data.get("metadata"), data.get("n")
     usage = options.get("include_usage") if isinstance(options, dict) else None
     return _Fields(
-        model=model,
+        model=clean(model),
         stream=data.get("stream") is True,
         stream_options=_StreamOptions(usage is True) if isinstance(options, dict) else None,
         metadata=_Metadata(_text(metadata.get("session_id"))) if isinstance(metadata, dict) else None,
         safety_identifier=_text(data.get("safety_identifier")),
         user=_text(data.get("user")),
         n=n if isinstance(n, int) else None,
-        prompt=msgspec.Raw(msgspec.json.encode(data["prompt"])) if "prompt" in data else msgspec.Raw(b""),
+        prompt=msgspec.Raw(_outline(data.get("prompt"))),
     )
 
 
@@ -146,10 +149,17 @@ def _choices(fields: _Fields) -> int:
     return asked if not prompts or bytes(prompts[0])[:1].isdigit() else asked * len(prompts)
 
 
+def _outline(prompt: Any) -> bytes:
+    """As many prompts as there are in *prompt*, of tokens or of text, as JSON without what they say."""
+    if not isinstance(prompt, list):
+        return b'""'
+    return b"[%b]" % b",".join(b"0" if isinstance(each, int) else b'""' for each in prompt)
+
+
 def _key(value: str | None) -> str | None:
     """Cut as a header is, so that one session is one wherever it was named."""
     return value.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace") if value else None
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return clean(value) if isinstance(value, str) else None

@@ -74,7 +74,14 @@ class Call:
 
 
 def refuse(client_side: ClientSide, trace: OpenTrace, error: ApiError, outcome: Outcome, reason: str) -> None:
-    """Answer with an error of our own, which becomes the response of the trace."""
+    """Answer with an error of our own, which becomes the response of the trace.
+
+    Where an answer is on its way already, all that can be done is to break it off.
+    """
+    if client_side.started:
+        trace.finish("truncated", reason)
+        client_side.abort()
+        return
     body = error.body()
     trace.status = error.status
     trace.settle(body)

@@ -8,10 +8,10 @@ from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import Exchange
 from gateway.data_plane.headers import lines_of
 from gateway.fiber import SUSPEND
+from gateway.upstream.channel import WITHOUT_BODY
 
 _JSON = b"content-type: application/json\r\n"
 _CLOSE = (b"connection", b"close")
-_WITHOUT_BODY = frozenset({204, 304})
 
 
 class ClientSide:
@@ -40,7 +40,7 @@ class ClientSide:
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """The whole answer. *lines* are those of its head but for its content-length."""
         head = self._head(status, lines)
-        if status in _WITHOUT_BODY:
+        if status in WITHOUT_BODY:
             answer = b"%b\r\n" % head
         elif self._exchange.method == b"HEAD":
             answer = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
@@ -51,7 +51,7 @@ class ClientSide:
 
     def start(self, status: int, lines: bytes, *, has_length: bool) -> None:
         """The head of an answer that comes in pieces: in chunks, unless *lines* have a content-length."""
-        if has_length or status in _WITHOUT_BODY or self._exchange.method == b"HEAD":
+        if has_length or status in WITHOUT_BODY or self._exchange.method == b"HEAD":
             self._chunked = False
         elif not self._chunked:
             self._exchange.keep_alive = False
@@ -76,10 +76,15 @@ class ClientSide:
         self.answer(200, _JSON, body)
 
     def refuse(self, error: ApiError, body: bytes, own: bytes = b"") -> None:
-        """An error of ours with its *body*; *own* are further lines of the head."""
+        """An error of ours with its *body*; *own* are further lines of the head.
+
+        A client that waits to be told to go on keeps its body, and what it sends next would be taken for it.
+        """
+        exchange = self._exchange
         headers = [header for header in error.headers if header != _CLOSE]
-        if len(headers) < len(error.headers):
-            self._exchange.keep_alive = False
+        waits = not exchange.body_whole and any(name == b"expect" for name, _ in exchange.headers)
+        if waits or len(headers) < len(error.headers):
+            exchange.keep_alive = False
         self.answer(error.status, _JSON + lines_of(headers) + own, body)
 
     def abort(self) -> None:

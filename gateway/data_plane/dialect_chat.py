@@ -15,6 +15,7 @@ from gateway.data_plane.body import RequestView
 from gateway.data_plane.dialect import Dialect, is_bare_error
 from gateway.data_plane.errors import error_body
 from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, payload_of
+from gateway.data_plane.wide_json import read_answer
 
 
 class _Choice(msgspec.Struct):
@@ -76,17 +77,17 @@ class ChatWatcher(StreamWatcher):
             return "pass"
         if payload == DONE:
             return self._hold("done")
+        chunk: _Chunk | _OpeningChunk | None
         try:
-            chunk: _Chunk | _OpeningChunk
-            try:
-                chunk = _decode(payload) if self.has_content else _decode_opening(payload)
-            except msgspec.ValidationError:
-                chunk = _read_unusual(payload)
-                self._begin()
+            chunk = _decode(payload) if self.has_content else _decode_opening(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._hold("broken")
+            chunk = _read_unusual(payload)
+            if chunk is None:
+                return self._hold("broken")
+            self._begin()
         choices = chunk.choices
-        if chunk.error is not None or (choices is None and is_bare_error(payload)):
+        # Some upstreams say null, "" or {} where there is none.
+        if chunk.error or (choices is None and is_bare_error(payload)):
             return self._hold_error(payload)
         if choices:
             self._note(choices)
@@ -101,7 +102,7 @@ class ChatWatcher(StreamWatcher):
                 self._seen.add(index)
                 if self.has_content:
                     self.awaits = "text"
-            if choice.finish_reason is not None:
+            if choice.finish_reason:  # some upstreams say "" until there is one
                 self._begin()
                 self._finished.add(index)
                 if self.is_complete and len(self._finished) >= self._expected:
@@ -118,14 +119,27 @@ class ChatWatcher(StreamWatcher):
         return b"data: " + error_body(message, "server_error", code) + b"\n\n"
 
 
-def _read_unusual(payload: bytes) -> _Chunk:
-    """JSON of a shape that we do not know: it counts as content, unless it reports an error.
+def _read_unusual(payload: bytes) -> _Chunk | None:
+    """JSON of a shape or a spelling that we do not know: it counts as content, unless it reports an error.
 
-    Raises what decoding raises: the first decoder gave up where the shape ended, perhaps before the JSON did.
+    None for what is no JSON.
     """
-    data = msgspec.json.decode(payload)
-    reports_error = isinstance(data, dict) and data.get("error") is not None
-    return _Chunk(error=reports_error or None)
+    try:
+        data = read_answer(payload)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return _Chunk()
+    choices, usage = data.get("choices"), data.get("usage")
+    read = None
+    if isinstance(choices, list):
+        read = [_read_unusual_choice(choice) for choice in choices if isinstance(choice, dict)]
+    return _Chunk(choices=read, usage=usage, error=data.get("error"))
+
+
+def _read_unusual_choice(choice: dict[str, Any]) -> _Choice:
+    index, reason = choice.get("index"), choice.get("finish_reason")
+    return _Choice(index=index if isinstance(index, int) else 0, finish_reason="unusual" if reason else None)
 
 
 def _says_something(choice: _Choice) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.dialect import Dialect, is_bare_error
 from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, name_of, payload_of
+from gateway.data_plane.wide_json import read_answer
 
 _OPENING = frozenset(
     {
@@ -78,14 +79,13 @@ class ResponsesWatcher(StreamWatcher):
             return "pass"
         if payload == DONE:
             return self._hold("done")
+        told: _Event | None
         try:
-            told: _Event
-            try:
-                told = _decode(payload) if self.has_content else _decode_opening(payload)
-            except msgspec.ValidationError:
-                told = _read_unusual(payload)
+            told = _decode(payload) if self.has_content else _decode_opening(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._hold("broken")
+            told = _read_unusual(payload)
+            if told is None:
+                return self._hold("broken")
         kind = told.type or name_of(event)
         if told.error is not None or kind in _FAILED or (kind[:9] != "response." and is_bare_error(payload)):
             return self._hold_error(payload)
@@ -118,9 +118,12 @@ class ResponsesWatcher(StreamWatcher):
         return b"event: error\ndata: " + msgspec.json.encode(data) + b"\n\n"
 
 
-def _read_unusual(payload: bytes) -> _Event:
-    """The same of JSON whose shape we do not know. Raises what decoding raises."""
-    data = msgspec.json.decode(payload)
+def _read_unusual(payload: bytes) -> _Event | None:
+    """The same of JSON whose shape or spelling we do not know. None for what is no JSON."""
+    try:
+        data = read_answer(payload)
+    except (ValueError, RecursionError):
+        return None
     fields = data if isinstance(data, dict) else {}
     kind, number = fields.get("type"), fields.get("sequence_number")
     return _Event(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PIECES_HIGH_BYTES = 256 * 1024  # of a streamed body that nobody has taken yet: reading pauses
 
 
+SHUTDOWN = "shutdown"  # the reason of what ended with the worker
+
+
 class ClientGoneError(Exception):
     """The client left: there is nobody to answer."""
 

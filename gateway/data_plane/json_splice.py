@@ -27,6 +27,14 @@ def replace_value(text: bytes, key: str, value: bytes) -> bytes:
     return text
 
 
+def is_repeated(text: bytes, key: str) -> bool:
+    """Whether top-level *key* is there more than once in *text*, a valid JSON object."""
+    quoted = f'"{key}"'.encode()
+    if text.find(quoted, text.find(quoted) + 1) < 0 and not _may_hide_letters(text):
+        return False
+    return len(top_level_values(text, key)) > 1
+
+
 def insert_first(text: bytes, member: bytes) -> bytes:
     """*text*, a valid JSON object that is not empty, with *member* (`"key":value`) put first."""
     brace = text.index(b"{") + 1
@@ -56,7 +64,7 @@ def top_level_values(text: bytes, key: str) -> list[tuple[int, int]]:
                 name = token.group()
         elif kind in b":":
             expects_key = False
-            start = token.end() if msgspec.json.decode(name, type=str) == key else -1
+            start = token.end() if _text_of(name) == key else -1
         else:
             if start >= 0:
                 spans.append(_trim(text, start, token.start()))
@@ -73,11 +81,22 @@ def _find_once(text: bytes, key: str) -> list[tuple[int, int]] | None:
     at = text.find(quoted)
     if at < 0 or text.find(quoted, at + 1) >= 0:
         return None
-    # One byte is looked for four times as fast as four.
-    if b"\\" in text and b"\\u00" in text and _ESCAPED_LETTER.search(text):
+    if _may_hide_letters(text):
         return None
     value = _STRING_VALUE.match(text, at + len(quoted))
     return [value.span(1)] if value is not None else None
+
+
+def _may_hide_letters(text: bytes) -> bool:
+    # One byte is looked for four times as fast as four.
+    return b"\\" in text and b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None
+
+
+def _text_of(name: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(name, type=str)
+    except msgspec.DecodeError:
+        return None  # a lone surrogate, say: not one of the keys that are looked for
 
 
 def _trim(text: bytes, start: int, end: int) -> tuple[int, int]:

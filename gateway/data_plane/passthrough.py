@@ -31,7 +31,7 @@ _ADMIN_ONLY = frozenset({"files", "batches", "fine_tuning"})  # they show and ch
 _FAMILIES: frozenset[str] = frozenset(get_args(PassthroughFamily))
 # Nothing that an upstream could take for another path than we do: no empty segment, no dots, no escapes of
 # slashes, no backslash, no parameters.
-_PLAIN_SEGMENT = re.compile(r"^(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,=-]+$")
+_PLAIN_SEGMENT = re.compile(r"^(?!\.{1,2}\Z)[A-Za-z0-9._~:@!$&'()*+,=-]+\Z")
 
 
 def family_of(path: str) -> str | None:
@@ -54,6 +54,13 @@ def admit_passthrough(live: Live, client: Client, method: str, path: str, family
     if not client.may_use(""):
         raise errors.not_permitted("This key may use its routes only.")
     return name
+
+
+def check_length(live: Live, length: int | None) -> None:
+    """Raise ApiError (413) for an upload that need not be read to be refused."""
+    most = live.config.listen.max_upload_bytes
+    if length is not None and length > most:
+        raise errors.too_large_upload(most)
 
 
 def label_of(path: str, family: str) -> str:
@@ -99,8 +106,6 @@ async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection
     own = call.trace.own
     most = call.trace.live.config.listen.max_upload_bytes
     length = own.content_length
-    if length is not None and length > most:
-        raise errors.too_large_upload(most)
     chunked = length is None and own.is_chunked
     head = _head(call, exchange, attempt, length, chunked=chunked)
     connection.begin(head, attempt.total_at, chunked=chunked)

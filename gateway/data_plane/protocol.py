@@ -6,6 +6,7 @@ on scope, task and messages is more than all that we do with it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -48,7 +49,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._target = b""
         self._head: Headers = []
         self._head_open = False
-        self._head_bytes = 0
+        self._head_bytes = 0  # that have come and are no body: of a head, of chunks' sizes, of trailers
+        self._head_too_large = False
+        self._asks_upgrade = False
         self._deaf = False  # what follows cannot be read
         self._receiving: Exchange | None = None  # the one whose body is arriving
         self._running: Exchange | None = None
@@ -149,18 +152,9 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
-        self._packet = data
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._refuse(400, "What was sent is no HTTP request.")
+        if not self._parse(data):
             return
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "An upgrade of the protocol is not supported.")
-            return
-        if self._head_open:
-            self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_too_large or self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
             return
         if self._running is not None:
@@ -196,14 +190,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self._target = b""
         self._head = []
         self._head_open = True
-        self._head_bytes = 0
         self.expires_at = time.monotonic() + self._listen.head_s
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head.append((name.lower(), value))
+        if self._head_open:
+            self._head.append((name.lower(), value))
+        # Else it is a trailer, and the head has been read without it: it names no key, no session, no length.
 
     def on_headers_complete(self) -> None:
         self._head_open = False
@@ -212,9 +207,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self._packet) > MAX_HEAD_BYTES:  # only then it can be too large and have come at once
             size = len(self._target) + sum(len(name) + len(value) for name, value in self._head)
             if size > MAX_HEAD_BYTES:
-                self._head_bytes = size
+                self._head_too_large = True
                 return
-        if self._deaf:
+        self._asks_upgrade = self.parser.should_upgrade()
+        if self._deaf or self._asks_upgrade:
             return
         if not _is_ours(self._target):
             self._hand_to_control()
@@ -232,12 +228,16 @@ class GatewayProtocol(HttpToolsProtocol):
         self._waiting.append(exchange)
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         if self._receiving is not None:
             self._receiving.feed(body)
         elif self.cycle is not None and not self._deaf:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        if self._asks_upgrade:
+            return  # it is about to be read again
         if self._receiving is not None:
             exchange, self._receiving = self._receiving, None
             exchange.body_whole = True
@@ -296,6 +296,41 @@ class GatewayProtocol(HttpToolsProtocol):
         self._remembered = exchange
         self._memo_armed = self._memo is not None
 
+    def _parse(self, data: bytes) -> bool:
+        """Have the parser read *data*; False where it is no HTTP, which has been answered."""
+        while True:
+            self._packet = data
+            self._head_bytes += len(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserError:
+                self._refuse(400, "What was sent is no HTTP request.")
+                return False
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse(400, "This is no proxy.")
+                    return False
+                data = self._without_upgrade(data[upgrade.args[0] :])
+            else:
+                return True
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """The request whose head has just been read, and the *rest*, without the upgrade that it asks for.
+
+        Nobody has to grant one (RFC 9110, 7.8), and some clients (Java's) ask for HTTP/2 with every request.
+        But the parser takes what follows such a head for the other protocol, the body too.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        self._make_parser()
+        lines = [b"%s %s HTTP/%s\r\n" % (method, self._target, version)]
+        lines += [b"%s: %s\r\n" % header for header in self._head if header[0] != b"upgrade"]
+        return b"".join((*lines, b"\r\n", rest))
+
+    def _make_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(AttributeError):  # as uvicorn makes it
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
     def _refuse(self, status: int, message: str) -> None:
         """What has come is no request that we can read: answer so, after what is still to be answered."""
         self._deaf = True
@@ -303,7 +338,9 @@ class GatewayProtocol(HttpToolsProtocol):
         receiving = self._receiving
         if receiving is not None and receiving in self._waiting:
             self._waiting.remove(receiving)
-        if receiving is not None and receiving is self._running:
+        if receiving is not None and receiving.finished:
+            self.transport.close()  # its answer has gone out, and another would be taken for the next one's
+        elif receiving is not None and receiving is self._running:
             receiving.fiber.throw(error)
         elif self._waiting or self._running is not None or self._is_control_busy:
             self._close_after_last()

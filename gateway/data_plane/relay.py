@@ -17,8 +17,9 @@ from gateway.data_plane.call import Call, answer_lines
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.refusals import refused, reported
 from gateway.data_plane.relay_stream import StreamRelay
+from gateway.data_plane.sse import BEGINNING_BYTES, begins_events
 from gateway.traces.types import Outcome
-from gateway.upstream.channel import Channel
+from gateway.upstream.channel import WITHOUT_BODY, Channel
 from gateway.upstream.errors import DisconnectedError, ProtocolError, UpstreamError
 
 BUFFERED_BYTES = 1024 * 1024  # of a response that is held until it is whole; a larger one passes in pieces
@@ -32,7 +33,7 @@ class Ready(Protocol):
 
 async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     """Read the response whose head *connection* has received, until the client could have its first byte."""
-    if connection.is_events and connection.status < 400:
+    if connection.status < 400 and await _is_stream(attempt, connection):
         if _encoding(connection.headers) is not None:
             what = "compressed a stream although accept-encoding says identity"
             return failure_of(ProtocolError(f"upstream {attempt.pool.name!r} {what}"))
@@ -42,6 +43,19 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
         connection.arm("idle", attempt.target.timeouts.idle_s)
         await connection.body(BUFFERED_BYTES)
     return _judge_whole(attempt, connection) if connection.complete else _Pieces(attempt, connection)
+
+
+async def _is_stream(attempt: OpenAttempt, connection: Channel) -> bool:
+    """Whether events come, as the head says. Where they were asked for the body may say so too.
+
+    Some servers name no type for their streams, or another one, and clients read them all the same.
+    """
+    if connection.is_events or not attempt.call.view.stream or _encoding(connection.headers) is not None:
+        return connection.is_events
+    if not connection.complete:
+        connection.arm("first_token", attempt.target.timeouts.first_token_s)
+        await connection.body(BEGINNING_BYTES)
+    return begins_events(connection.peek())
 
 
 def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
@@ -56,7 +70,8 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
-    if status < 300 and _encoding(headers) is None and not _is_answer(body, attempt.call.view):
+    has_body = status < 300 and status not in WITHOUT_BODY
+    if has_body and _encoding(headers) is None and not _is_answer(body, attempt.call.view):
         error = ProtocolError(f"upstream {attempt.pool.name!r} answered {status} with what is not JSON")
         return Failure(reason="not_json", may_retry=True, may_move=True, error=error)
     return _Whole(attempt, response)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.data_plane.attempt import Failure, OpenAttempt, Response, failure_of
 from gateway.data_plane.call import answer_lines
+from gateway.data_plane.exchange import SHUTDOWN, ShutdownError
 from gateway.data_plane.refusals import reported
 from gateway.traces.types import Outcome
 from gateway.upstream.channel import Channel
@@ -42,6 +43,7 @@ class StreamRelay:
         self._unsent = b""  # before the first content, and at the end, what goes with the last write
         self._over = False
         self._error: UpstreamError | None = None
+        self._stopped = False  # our own patience is over
 
     async def open(self) -> Failure | None:
         """Until the client may have what came, or the stream has ended without an answer to give."""
@@ -65,13 +67,16 @@ class StreamRelay:
             await self._pass_on()
         except UpstreamError as error:
             self._error = error
+        except ShutdownError:
+            self._stopped = True
         watcher = self._watcher
         if self._is_success:
             self._end("ok", watcher.held if watcher.ending == "done" else b"")
         elif watcher.ending == "error":
             self._end("upstream_error", watcher.held, self._reason)
         else:
-            message = f"The upstream's stream broke off ({self._reason}); the answer up to here is not whole."
+            who = "The gateway stopped" if self._stopped else "The upstream's stream broke off"
+            message = f"{who} ({self._reason}); the answer up to here is not whole."
             self._end("truncated", watcher.error_event(message, "stream_truncated"), self._reason)
 
     @property
@@ -80,6 +85,8 @@ class StreamRelay:
 
     @property
     def _reason(self) -> str:
+        if self._stopped:
+            return SHUTDOWN
         return self._error.reason if self._error is not None else _REASONS[self._watcher.ending]
 
     async def _pass_on(self) -> None:

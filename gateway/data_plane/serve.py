@@ -17,12 +17,18 @@ from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
-from gateway.data_plane.exchange import ClientGoneError, Exchange, KnownHead, ShutdownError
+from gateway.data_plane.exchange import SHUTDOWN, ClientGoneError, Exchange, KnownHead, ShutdownError
 from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.limits import reserve, reserve_unread
 from gateway.data_plane.models import list_models, show_model
-from gateway.data_plane.passthrough import admit_passthrough, family_of, label_of, pass_through
+from gateway.data_plane.passthrough import (
+    admit_passthrough,
+    check_length,
+    family_of,
+    label_of,
+    pass_through,
+)
 from gateway.state import State
 from gateway.traces.types import Outcome
 
@@ -104,10 +110,11 @@ class DataPlane:
         except ClientGoneError:
             pass  # `finally` writes down that the client left
         except ShutdownError:
-            trace.status = client_side.status
-            trace.finish("truncated" if client_side.started else "upstream_error", "shutdown")
+            stopped = errors.overloaded("The gateway stops; listen.drain_s is how long requests may finish.")
+            refuse(client_side, trace, stopped, "upstream_error", SHUTDOWN)
         except Exception:
             log.exception("a request failed by a bug of ours")
+            trace.status = client_side.status or 500
             trace.finish("truncated" if client_side.started else "upstream_error", "internal")
             _apologise(client_side)
         finally:
@@ -183,6 +190,7 @@ class DataPlane:
         passed = _read_head(trace, exchange)
         path = f"/v1{endpoint.upstream_path}"
         upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, family)
+        check_length(trace.live, trace.own.content_length)
         self._take_on(trace)
         _let_come(trace, exchange)
         trace.session = trace.own.session or trace.trace_id

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.data_plane.wide_json import read_request
 from gateway.traces.assemble import events
 from gateway.traces.content import is_event_stream
 from gateway.traces.cost import cost_usd
 from gateway.traces.types import PriceTerms
 from gateway.traces.usage import Usage, read_usage
 
+MAX_ASKED = 10**12  # answers, and tokens of each: a larger number is no other wish, and no float holds it
 MAX_READ_BYTES = 4 * 1024 * 1024  # of an answer; what a larger one used is not known here
 
 
@@ -47,11 +49,12 @@ def asked_for(request: bytes, choices: int) -> tuple[int | None, int]:
     try:
         bounds = _decode_bounds(request)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, choices
+        bounds = _read_bounds(request)
     named = (bounds.max_output_tokens, bounds.max_completion_tokens, bounds.max_tokens)
     most = next((bound for bound in named if isinstance(bound, int) and bound >= 0), None)
     written = bounds.best_of if isinstance(bounds.best_of, int) and bounds.best_of > 0 else 0
-    return most, max(choices, written)
+    answers = min(max(choices, written), MAX_ASKED)
+    return None if most is None else min(most, MAX_ASKED), answers
 
 
 def spent(
@@ -68,6 +71,13 @@ def spent(
     counts = (usage.tokens_in, usage.tokens_out)
     known = [count for count in counts if count is not None]
     return Spent(sum(known) if known else None, cost_usd(price, usage, machine_usd))
+
+
+def _read_bounds(request: bytes) -> _Bounds:
+    try:
+        return msgspec.convert(read_request(request), _Bounds)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+        return _Bounds()
 
 
 def _of_stream(body: bytes) -> Usage:

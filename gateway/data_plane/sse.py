@@ -17,6 +17,10 @@ _BOUNDARY = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLANK = b"\r\n \t"
 _BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+BEGINNING_BYTES = (
+    8  # that tell a stream of events from anything else; no stream that says something is shorter
+)
 _OVERLAP = 3  # a boundary is at most four bytes long
 
 # "open": goes on. "done": its end came. "error": the upstream reported one. "broken": not JSON. "too_large":
@@ -125,6 +129,11 @@ class StreamWatcher(ABC):
         self._rest_bytes += len(data)
         if self._rest_bytes > MAX_EVENT_BYTES:
             self.ending, self._rest = "too_large", []
+
+
+def begins_events(data: bytes) -> bool:
+    """Whether *data*, the beginning of a body, is that of a stream of events."""
+    return data[: len(_BOM) + BEGINNING_BYTES].removeprefix(_BOM).lstrip(_BLANK).startswith(_FIELDS)
 
 
 def payload_of(event: bytes) -> bytes | None:

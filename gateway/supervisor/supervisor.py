@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -156,11 +157,21 @@ class Supervisor:
             self._save()
 
     async def _stop_all(self) -> None:
-        for plan in reversed(self._plans):
-            child = self._children[plan.name]
-            await child.stop()
+        # The workers of one socket go together: each may take all of its time, and none accepts for another.
+        for listens, plans in groupby(reversed(self._plans), lambda plan: plan.listens):
+            if listens:
+                await self._stop_workers(list(plans))
+                continue
+            for plan in plans:
+                await self._children[plan.name].stop()
+        for child in self._children.values():
             child.close()
         (self._state / "processes.json").unlink(missing_ok=True)
+
+    async def _stop_workers(self, plans: list[ProcessPlan]) -> None:
+        if self._listener is not None:
+            self._listener.close()  # as long as one of us has it open, connections wait for nobody
+        await asyncio.gather(*(self._children[plan.name].stop() for plan in plans))
 
     @property
     def _fd(self) -> int | None:

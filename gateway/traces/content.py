@@ -51,6 +51,6 @@ def _inflate(data: bytes, window_bits: int) -> bytes | None:
 def is_event_stream(data: bytes, *, streamed: bool) -> bool:
     """Whether *data* is server-sent events; `streamed`: the caller asked for them (errors are still JSON)."""
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if start.startswith((b"data:", b"event:", b"id:", b"retry:")):
+    if start.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
         return True
     return streamed and not start.startswith((b"{", b"["))

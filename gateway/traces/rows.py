@@ -172,7 +172,11 @@ def _answer(captured: CapturedTrace, response: bytes) -> Any:
         return {MARKER: {"undecoded": captured.content_encoding, "bytes": len(response)}}
     if not data:
         return None
-    return assemble(data) if is_event_stream(data, streamed=captured.stream) else parse_json(data)
+    if is_event_stream(data, streamed=captured.stream):
+        assembled = assemble(data)
+        if assembled is not None or is_event_stream(data, streamed=False):
+            return assembled
+    return parse_json(data)  # a page of a proxy that was in the way, say, where a stream was asked for
 
 
 def _with_error(answer: Any, captured: CapturedTrace, record: Record) -> Any:

@@ -13,6 +13,13 @@ from gateway.upstream.response_memo import KnownAnswer
 MAX_HEAD_BYTES = 64 * 1024  # status line and headers of one response
 HIGH_WATER_BYTES = 256 * 1024  # of body that nobody has taken yet: reading pauses
 NEVER = float("inf")
+WITHOUT_BODY = frozenset({204, 304})  # such an answer is whole with its head
+_EVENTS = b"text/event-stream"
+
+
+def is_events(content_type: bytes) -> bool:
+    """Whether a `content-type` names a stream of server-sent events, in whatever letters."""
+    return content_type[: len(_EVENTS)].lower() == _EVENTS
 
 
 class Channel(ABC):
@@ -160,6 +167,10 @@ class Channel(ABC):
         finally:
             self._sink, self._is_held_up = None, bool  # both refer to whoever poured
             self._awaited = False
+
+    def peek(self) -> bytes:
+        """What has come in and is still to be taken."""
+        return b"".join(self._pieces)
 
     def take(self) -> bytes:
         """What came in since the last call; reading goes on if it had paused."""

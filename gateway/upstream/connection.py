@@ -7,7 +7,7 @@ from typing import cast
 
 import httptools
 
-from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, Channel
+from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, WITHOUT_BODY, Channel, is_events
 from gateway.upstream.errors import DisconnectedError
 from gateway.upstream.response_memo import KnownAnswer, ResponseHeads
 
@@ -24,7 +24,7 @@ class Connection(Channel, asyncio.Protocol):
         self._packet = b""  # the first of an answer, while it may be all of it
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set before it is used
         self._parser: httptools.HttpResponseParser | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # that have come and are no body: of heads, of chunks' sizes, of trailers
         self._chunked = False  # the request's pieces are sent as chunks
         self._is_large = False  # the request: more than is sent at once
         self._is_tls = False
@@ -120,18 +120,18 @@ class Connection(Channel, asyncio.Protocol):
                 self._take_known(*known)
                 return
             self._packet = data
-        if not self.headed:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
-            return
-        if self.headed:
-            self._offer()
-        elif self._head_bytes > MAX_HEAD_BYTES:
+                return
+            self.closed = True  # more than it had announced: the answer holds, the connection is used no more
+        if self._head_bytes > MAX_HEAD_BYTES and not self.complete:
             self._fail(self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)"))
+        elif self.headed:
+            self._offer()
 
     def _take_known(self, known: KnownAnswer, body: bytes) -> None:
         """A whole answer, whose head has been parsed before."""
@@ -155,7 +155,7 @@ class Connection(Channel, asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
             self.closed = True  # a second answer in the packet of the first: it is used no more
-        else:
+        elif not self.headed:  # else it is a trailer, which says nothing that a head may say
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -167,16 +167,18 @@ class Connection(Channel, asyncio.Protocol):
         if self.status < 200:
             return  # 1xx: the answer is still to come
         self.headed = True
+        self.framed = self.status in WITHOUT_BODY
         for name, value in self.headers:
             if name == b"content-length":
                 self.framed = True
             elif name == b"content-type":
-                self.is_events = value.lower().startswith(b"text/event-stream")
+                self.is_events = is_events(value)
             elif name == b"transfer-encoding" and value.strip().lower().endswith(b"chunked"):
                 self.framed = True
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:
+            self._head_bytes = 0
             self._pieces.append(body)
             self.buffered += len(body)
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import httpx
 
-from gateway.upstream.channel import HIGH_WATER_BYTES, MAX_HEAD_BYTES, NEVER, Channel
+from gateway.upstream.channel import (
+    HIGH_WATER_BYTES,
+    MAX_HEAD_BYTES,
+    NEVER,
+    WITHOUT_BODY,
+    Channel,
+    is_events,
+)
 from gateway.upstream.errors import Phase
 from gateway.upstream.httpx_errors import upstream_error
 from gateway.upstream.httpx_request import Outgoing, request_of
@@ -163,12 +170,15 @@ class HttpxConnection(Channel):
         if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
             raise self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")
         fields = dict(headers)
+        if b"transfer-encoding" in fields and b"content-length" in fields:
+            raise self._violation("framed its response twice, by a length and by chunks")
         encoding = fields.get(b"transfer-encoding", b"").strip().lower()
         self.status = response.status_code
         self.headers = headers
-        self.is_events = fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+        self.is_events = is_events(fields.get(b"content-type", b""))
         self.framed = (
             response.extensions["http_version"] == b"HTTP/2"
+            or self.status in WITHOUT_BODY
             or b"content-length" in fields
             or encoding.endswith(b"chunked")
         )

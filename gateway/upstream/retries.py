@@ -41,7 +41,10 @@ def pause_s(retry: int, retry_after_s: float | None, random: Random) -> float | 
 
 
 def parse_retry_after(headers: list[tuple[bytes, bytes]], unix_s: float) -> float | None:
-    """Seconds from now, which is *unix_s*, that `retry-after-ms` or `retry-after` asks for; None: nothing."""
+    """Seconds from now, which is *unix_s*, that `retry-after-ms` or `retry-after` asks for; None: nothing.
+
+    A date counts from the server's own `date` where it says one, whatever our clock says.
+    """
     seconds = None
     for name, value in headers:
         if name == b"retry-after-ms":
@@ -51,7 +54,7 @@ def parse_retry_after(headers: list[tuple[bytes, bytes]], unix_s: float) -> floa
         elif name == b"retry-after":
             seconds = _number(value)
             if seconds is None:
-                seconds = _seconds_until(value, unix_s)
+                seconds = _seconds_until(value, headers, unix_s)
     return seconds
 
 
@@ -63,10 +66,16 @@ def _number(value: bytes) -> float | None:
     return number if 0 <= number < float("inf") else None
 
 
-def _seconds_until(date: bytes, unix_s: float) -> float | None:
-    """From *unix_s* until an HTTP date; 0 where it has passed, None where it is none."""
+def _seconds_until(date: bytes, headers: list[tuple[bytes, bytes]], unix_s: float) -> float | None:
+    """Until an HTTP date; 0 where it has passed, None where it is none."""
+    at = _unix_s(date)
+    said = next((_unix_s(value) for name, value in headers if name == b"date"), None)
+    return None if at is None else max(0.0, at - (unix_s if said is None else said))
+
+
+def _unix_s(date: bytes) -> float | None:
     try:
         at = parsedate_to_datetime(date.decode("latin-1"))
-        return max(0.0, (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() - unix_s)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

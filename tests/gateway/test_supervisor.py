@@ -75,6 +75,39 @@ async def test_processes_start_in_order_and_nothing_is_left_behind(tmp_path: Pat
     assert not (tmp_path / "state" / "processes.json").exists()
 
 
+async def test_workers_of_one_socket_stop_together_and_take_no_more_connections(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, signal, time\n"
+        f"told = pathlib.Path({str(tmp_path)!r})\n"
+        "def stop(*_):\n"
+        "    (told / NAME).touch()\n"
+        "    while not all((told / name).exists() for name in ('worker-0', 'worker-1')):\n"
+        "        time.sleep(0.01)\n"
+        "    (told / 'order').open('a').write('-' + NAME + ' ')\n"
+        "    raise SystemExit\n"
+        "signal.signal(15, stop)\n"
+        "while True: time.sleep(600)"
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    plans = [
+        plan("recorder", FOREVER, tmp_path),
+        *(
+            plan(name, f"NAME = {name!r}\n{code}", tmp_path, listens=True)
+            for name in ("worker-0", "worker-1")
+        ),
+    ]
+    (tmp_path / "state").mkdir()
+    served = Supervisor(
+        plans, state=tmp_path / "state", logs=tmp_path / "logs", listener=listener, echo=False
+    )
+    await served.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    assert sorted((tmp_path / "order").read_text().split()[3:]) == ["-worker-0", "-worker-1"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
 async def test_a_killed_process_is_back_within_ten_seconds(tmp_path: Path) -> None:
     async with up(tmp_path, [plan("a", FOREVER, tmp_path)]):
         before = processes(tmp_path).processes[0].pid

@@ -110,15 +110,11 @@ def test_sigterm_lets_running_requests_finish_and_exits_cleanly(worker: Worker, 
     assert [trace.outcome for trace in worker.traces()] == ["ok"]
 
 
-def test_what_outlasts_the_drain_is_cut_off_and_recorded(worker: Worker, upstream: ScriptedUpstream):
+def test_what_outlasts_the_drain_is_told_so_and_recorded(worker: Worker, upstream: ScriptedUpstream):
     process = worker.start()
     upstream.default = streams_events([event(delta("x"))], then="hang")
-
-    def ask() -> None:
-        with pytest.raises(httpx.HTTPError):
-            worker.ask(stream=True)
-
-    asking = threading.Thread(target=ask)
+    told: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: told.append(worker.ask(stream=True)))
     asking.start()
     upstream.wait_received()
     time.sleep(0.2)
@@ -126,7 +122,28 @@ def test_what_outlasts_the_drain_is_cut_off_and_recorded(worker: Worker, upstrea
 
     assert process.wait(8) == 0
     asking.join()
+    assert told[0].content.startswith(event(delta("x")))
+    assert b"stream_truncated" in told[0].content
+    assert b"[DONE]" not in told[0].content
     assert [(trace.outcome, trace.error) for trace in worker.traces()] == [("truncated", "shutdown")]
+
+
+def test_what_the_drain_does_not_see_begin_may_be_asked_again(worker: Worker, upstream: ScriptedUpstream):
+    process = worker.start()
+    upstream.default = hangs()
+    told: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: told.append(worker.ask()))
+    asking.start()
+    upstream.wait_received()
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(8) == 0
+    asking.join()
+    assert (told[0].status_code, told[0].headers["retry-after"]) == (503, "1")
+    traces = worker.traces()
+    assert [(trace.outcome, trace.error, trace.status) for trace in traces] == [
+        ("upstream_error", "shutdown", 503)
+    ]
 
 
 def test_sigkill_loses_no_finished_trace_and_the_next_worker_serves_on(

@@ -80,6 +80,50 @@ def test_every_repetition_of_the_model_is_replaced():
     )
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"dear","messages":[],"model":"m"}',
+        b'{"mod\\u0065l":"dear","messages":["model"],"model":"m"}',
+        b'{"model":"dear","x":"\\ud83d","\\ud83d":1,"model":"m"}',
+    ],
+)
+def test_no_reader_finds_another_model_than_we_do(body: bytes):
+    sent = upstream_body(body, read_body(body), "m", count_usage=False)
+
+    assert [value for name, value in json.loads(sent, object_pairs_hook=list) if name == "model"] == [
+        "m",
+        "m",
+    ]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        r'"messages":[{"content":"cut \ud83d"}]',
+        r'"metadata":{"session_id":"\ud83d"}',
+        r'"user":"\ud83d"',
+        r'"prompt":["\ud83d"]',
+        r'"\ud83d":1',
+        '"x":1e999,"user":7',
+        '"max_tokens":' + "9" * 400,
+    ],
+)
+def test_what_other_parsers_read_passes_as_it_is(field: str):
+    body = f'{{{field},"model":"m","stream":true}}'.encode()
+    view = read_body(body)
+    sent = upstream_body(body, view, "other", count_usage=False)
+
+    assert (view.model, view.stream, view.choices) == ("m", True, 1)
+    assert sent == body.replace(b'"m"', b'"other"')
+    for key in (view.session, view.subject):
+        assert key is None or key.encode()
+
+
+def test_half_an_emoji_is_no_model_that_breaks_anything():
+    assert read_body(rb'{"model":"\ud83d"}').model.encode()
+
+
 def test_a_body_under_its_own_name_stays_as_it_is():
     body = b' {"model" : "m",  "unknown":[1.0e5, {}] }\n'
 
@@ -162,11 +206,15 @@ def test_what_decides_the_way_is_read():
         ('"prompt": []', 1),
         ('"prompt": null', 1),
         ('"prompt": ["a", "b"], "user": 7', 2),
+        (r'"prompt": ["a", "\ud83d"], "n": 2', 4),
+        (r'"prompt": [1, 2], "user": "\ud83d"', 1),
+        (r'"prompt": [[1, 2], [3]], "user": "\ud83d"', 2),
         ('"user": 7', 1),
     ],
 )
-def test_a_stream_holds_n_answers_for_each_prompt(fields: str, answers: int):
-    assert read_body(f'{{"model": "m", "stream": true, {fields}}}'.encode()).choices == answers
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_n_answers_are_asked_for_of_each_prompt(fields: str, answers: int, stream: str):
+    assert read_body(f'{{"model": "m", "stream": {stream}, {fields}}}'.encode()).choices == answers
 
 
 def test_a_long_session_is_cut_alike_in_header_and_body():
@@ -189,6 +237,9 @@ def test_a_long_session_is_cut_alike_in_header_and_body():
         (b'{"model":null}', "model"),
         (b"[" * 100_000, None),
         (b'{"model":"\xff"}', None),
+        (b'{"model":"m","x":NaN}', None),
+        (b'{"model":"m","x":"\x01"}', None),
+        ('{"model":"m"}'.encode("utf-16"), None),
     ],
 )
 def test_what_is_no_request_is_a_400(body: bytes, param: str | None):

@@ -101,11 +101,45 @@ def test_an_error_event_is_held_without_what_follows():
     assert (watcher.held, watcher.ending) == (error, "error")
 
 
-def test_an_error_of_null_is_none():
-    chunk = event({**delta("x"), "error": None})
+@pytest.mark.parametrize("nothing", [None, "", {}])
+def test_an_error_of_nothing_is_none(nothing: object):
+    chunk = event({**delta("x"), "error": nothing})
     watcher = ChatWatcher()
 
     assert (watcher.feed(chunk), watcher.ending) == (chunk, "open")
+
+
+def test_an_empty_finish_reason_is_none():
+    watcher = fed(event(delta("x", finish="")))
+    assert (watcher.is_complete, watcher.awaits) == (False, "text")
+
+    watcher.feed(event(delta(finish="stop")))
+    assert watcher.is_complete
+
+
+UNUSUAL = {
+    "half an emoji": rb'{"index":0,"delta":{"content":"\ud83d"},"finish_reason":%b}',
+    "minus infinity": b'{"index":0,"delta":{"content":"a"},"logprobs":-Infinity,"finish_reason":%b}',
+    "no number": b'{"index":0,"delta":{"content":"a"},"logprobs":NaN,"finish_reason":%b}',
+    "a number that no float holds": b'{"index":0,"delta":{"content":"a","x":1e999},"finish_reason":%b}',
+    "broken utf-8": b'{"index":0,"delta":{"content":"\xf0\x9f"},"finish_reason":%b}',
+    "an index of null": b'{"index":null,"delta":{"content":"a"},"finish_reason":%b}',
+    "a delta of text": b'{"index":0,"delta":"a","finish_reason":%b}',
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("before", [(), (event(delta("x")),)], ids=["first", "later"])
+def test_what_other_parsers_read_is_read(name: str, before: tuple[bytes, ...]):
+    def chunk(finish: bytes) -> bytes:
+        return event(b'{"choices":[' + UNUSUAL[name] % finish + b"]}")
+
+    watcher = fed(*before)
+    assert watcher.feed(chunk(b"null")) == chunk(b"null")
+    assert (watcher.ending, watcher.has_content, watcher.is_complete) == ("open", True, False)
+
+    assert watcher.feed(chunk(b'"stop"')) == chunk(b'"stop"')
+    assert watcher.is_complete
 
 
 def test_a_last_event_without_its_blank_line_counts():

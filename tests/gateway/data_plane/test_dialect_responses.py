@@ -68,6 +68,15 @@ def test_content_is_all_but_what_says_only_that_work_has_begun(happened: dict[st
     assert watcher.has_content is content
 
 
+@pytest.mark.parametrize("text", [rb'"\ud83d"', b"NaN", b'"\xf0\x9f"'])
+def test_what_other_parsers_read_is_read(text: bytes):
+    chunk = event(b'{"type":"response.output_text.delta","sequence_number":4,"delta":%b}' % text)
+    watcher = ResponsesWatcher()
+
+    assert watcher.feed(chunk) == chunk
+    assert (watcher.ending, watcher.has_content, watcher.awaits) == ("open", True, "text")
+
+
 def test_the_opening_is_held_until_the_first_content():
     watcher = fed(*opening())
     assert not watcher.is_committed

@@ -143,6 +143,19 @@ def test_requests_in_flight_hold_what_they_may_use(upstream: ScriptedUpstream, t
         assert ask(gateway, max_tokens=900).status_code == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "wish", [{"n": 50}, {"max_tokens": 10**400}, {"n": 10**400}], ids=["n", "huge", "huge n"]
+)
+def test_what_asks_for_more_than_the_limit_is_refused_at_once(
+    upstream: ScriptedUpstream, tmp_path: Path, wish: dict[str, int], stream: bool
+):
+    with limited(tmp_path, upstream, {"per": "day", "tokens": 400, "usd": 1}) as gateway:
+        assert ask(gateway, stream=stream, **wish).status_code == 429
+
+    assert upstream.received == []
+
+
 @pytest.mark.parametrize(
     ("script", "requests"),
     [(answers_status(500), 1), (answers_status(429), 1), (answers_status(400), 1)],

@@ -169,6 +169,8 @@ def test_only_what_is_listed_passes(upstream: ScriptedUpstream, tmp_path: Path):
         "/v1/audio/%5c..%5c",
         "/v1/audio/%252e%252e/load_lora_adapter",
         "/v1//load_lora_adapter",
+        "/v1/audio/speech%0A",
+        "/v1/audio/..%0A",
     ],
 )
 def test_no_way_of_writing_a_path_leaves_its_family(
@@ -253,14 +255,16 @@ def test_an_upload_goes_on_to_the_upstream_while_it_still_comes(tmp_path: Path):
 
 @contextlib.contextmanager
 def uploading(
-    directory: Path, length: int = 1_000_000
+    directory: Path, *, length: int = 1_000_000, begun: bytes | None = None
 ) -> Iterator[tuple[RunningGateway, socket.socket, socket.socket]]:
     """A gateway, and both ends of an upload that has begun: scripts see whole requests only."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made = config(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", ALL, max_upload_bytes=1_000_000_000)
         with running_gateway(directory, made, KEYS) as gateway, gateway.connect() as sender:
             head = "POST /v1/files HTTP/1.1\r\nhost: a\r\nauthorization: Bearer key-ops\r\n"
-            sender.sendall(f"{head}content-length: {length}\r\n\r\n".encode() + b"x" * 1000)
+            if begun is None:
+                begun = b"content-length: %d\r\n\r\n" % length + b"x" * 1000
+            sender.sendall(head.encode() + begun)
             server, _ = listener.accept()
             with server:
                 server.settimeout(3)
@@ -352,6 +356,22 @@ def test_an_early_answer_survives_what_its_client_goes_on_sending(tmp_path: Path
 def send_all(sender: socket.socket, data: bytes) -> None:
     with contextlib.suppress(ConnectionError, TimeoutError):
         sender.sendall(data)
+
+
+@pytest.mark.transports("native")
+def test_nothing_is_said_into_an_answer_that_is_on_its_way(tmp_path: Path):
+    chunked = b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    with uploading(tmp_path, begun=chunked) as (gateway, sender, server):
+        server.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n")
+        seen = b""
+        while b"begun" not in seen:
+            seen += sender.recv(65536)
+        sender.sendall(b"no chunk\r\n")
+        rest = read_to_end(sender)
+        trace = gateway.trace()
+
+    assert rest.strip() == b""
+    assert (trace.outcome, trace.status) == ("truncated", 200)
 
 
 @pytest.mark.transports("native", "httpx")

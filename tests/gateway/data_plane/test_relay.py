@@ -270,6 +270,36 @@ def test_each_event_passes_when_it_comes(gateway: RunningGateway, upstream: Scri
     assert b"200" in seen.split(b"\r\n")[0]
 
 
+TYPES = ["text/event-stream", "Text/Event-Stream; charset=utf-8", "text/plain", "application/json", None]
+
+
+@pytest.mark.transports("native", "httpx")
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("first", [b"", b": wait\n\n", b"\xef\xbb\xbf", b"event: x\nid: 1\n"])
+def test_a_stream_is_one_whatever_its_server_calls_it(
+    gateway: RunningGateway, upstream: ScriptedUpstream, kind: str | None, first: bytes
+):
+    begun = first + event(delta("first"))
+
+    async def script(received: Received, reply: Reply) -> None:
+        named = [("content-type", kind)] if kind is not None else []
+        await reply.head(200, *named, ("transfer-encoding", "chunked"))
+        await reply.chunk(begun[:3])
+        await reply.pause(0.05)
+        await reply.chunk(begun[3:])
+        await reply.pause(0.3)
+        await reply.end_chunks()
+
+    upstream.default = script
+    with gateway.connect() as connection:
+        connection.sendall(post_bytes(json.dumps(chat(stream=True)).encode()))
+        seen = read_until(connection, begun)
+        assert b"stream_truncated" not in seen  # it was not kept until its end
+        read_until(connection, b"stream_truncated")
+
+    assert gateway.trace().outcome == "truncated"
+
+
 def test_a_status_that_nobody_defined_passes(gateway: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = replies(b"{}", JSON, status=299)
     assert ask(gateway, json.dumps(chat()).encode()).status_code == 299

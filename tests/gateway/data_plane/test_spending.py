@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.data_plane.spending import MAX_READ_BYTES, UNKNOWN, Spent, asked_for, spent
+from gateway.data_plane.spending import MAX_ASKED, MAX_READ_BYTES, UNKNOWN, Spent, asked_for, spent
 from gateway.traces.types import PriceTerms
 from tests.support.upstream import DONE, completion, delta, event, stream_events
 
@@ -60,6 +60,9 @@ def test_what_says_nothing_is_unknown(body: bytes, stream: bool):
         ({"max_output_tokens": 9}, (9, 2)),
         ({"max_tokens": "5", "best_of": 4}, (None, 4)),
         ({"max_tokens": -1, "best_of": 0}, (None, 2)),
+        ({"max_tokens": 10**400}, (MAX_ASKED, 2)),
+        ({"best_of": 10**400}, (None, MAX_ASKED)),
+        ({"max_tokens": 5, "user": "\ud83d"}, (5, 2)),
     ],
 )
 def test_what_is_asked_for(fields: dict[str, Any], expected: tuple[int | None, int]):

@@ -57,6 +57,20 @@ def test_an_error_to_a_streaming_caller_is_read_as_the_json_it_is() -> None:
     assert (trace.tokens_in, trace.cost_usd, trace.finish_reason) == (None, None, None)
 
 
+def test_a_stream_nobody_asked_for_is_assembled_too() -> None:
+    trace = build(captured_trace(stream=False), REQUEST, b": wait\n\n" + stream_of(ANSWER))
+    assert json.loads(trace.response or "") == ANSWER
+    assert trace.tokens_out == 20
+
+
+def test_a_page_in_place_of_a_stream_is_kept_as_the_text_it_is() -> None:
+    page = b"<html>502 Bad Gateway</html>"
+    trace = build(
+        captured_trace(stream=True, status=502, outcome="upstream_error", error="status_5xx"), REQUEST, page
+    )
+    assert json.loads(trace.response or "") == page.decode()
+
+
 def deflate_raw(data: bytes) -> bytes:
     compressor = zlib.compressobj(wbits=-15)
     return compressor.compress(data) + compressor.flush()

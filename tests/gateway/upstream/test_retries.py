@@ -19,6 +19,7 @@ from gateway.upstream.retries import (
 )
 
 NEW_YEAR = 1_735_689_600.0  # 2025 in UTC, seconds since the epoch
+SERVERS_NOW = b"Fri, 31 Dec 1999 23:59:00 GMT"
 
 
 @given(st.integers(1, 50), st.integers())
@@ -58,6 +59,11 @@ def test_a_retry_after_is_honoured_up_to_its_bound(retry: int, asked: float, see
         ([(b"retry-after", b"soon")], None),
         ([(b"retry-after", b"\xff")], None),
         ([(b"retry-after-ms", b"soon"), (b"retry-after", b"1")], 1.0),
+        ([(b"date", SERVERS_NOW), (b"retry-after", b"Fri, 31 Dec 1999 23:59:59 GMT")], 59.0),
+        ([(b"retry-after", b"Fri, 31 Dec 1999 22:59:59 GMT"), (b"date", SERVERS_NOW)], 0.0),
+        ([(b"date", SERVERS_NOW), (b"retry-after", b"Fri, 31 Dec 99999 23:59:59 GMT")], None),
+        ([(b"date", b"now"), (b"retry-after", b"Wed, 01 Jan 2025 00:00:03 GMT")], 3.0),
+        ([(b"date", SERVERS_NOW), (b"retry-after", b"soon \xff")], None),
         ([(b"retry-after", b"-1")], None),
         ([(b"retry-after", b"nan")], None),
         ([(b"retry-after", b"inf")], None),
