@@ -8,7 +8,7 @@ from typing import cast
 import httptools
 
 from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, Channel
-from gateway.upstream.errors import DisconnectedError
+from gateway.upstream.errors import DisconnectedError, ProtocolError
 
 _JOINED_BYTES = 64 * 1024  # a larger body is not copied to be sent in one piece
 
@@ -20,7 +20,7 @@ class Connection(Channel, asyncio.Protocol):
         super().__init__(upstream, server)
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set before it is used
         self._parser: httptools.HttpResponseParser | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # of a head, or of trailers: what has come since the last of a body
         self._chunked = False  # the request's pieces are sent as chunks
 
     # --- the caller's side
@@ -100,26 +100,26 @@ class Connection(Channel, asyncio.Protocol):
             self.abort()  # nothing was asked
             return
         self.received = True
-        if not self.headed:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
             return
-        if self.headed:
+        if self.error is not None or (self._head_bytes > MAX_HEAD_BYTES and not self.complete):
+            self._fail(self._too_many_headers())
+        elif self.headed:
             self._offer()
-        elif self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)"))
 
     # --- httptools' side
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.complete:
-            self.closed = True  # a second answer in the packet of the first: it is used no more
-        else:
+        if not self.headed:
             self.headers.append((name.lower(), value))
+        elif self.complete:
+            self.closed = True  # a second answer in the packet of the first: it is used no more
+        # Else it is a trailer, which must not be taken for a header.
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -130,6 +130,8 @@ class Connection(Channel, asyncio.Protocol):
         if self.status < 200:
             return  # 1xx: the answer is still to come
         self.headed = True
+        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+            self.error = self._too_many_headers()  # it came at once, perhaps with the whole body behind it
         for name, value in self.headers:
             if name == b"content-length":
                 self.framed = True
@@ -142,6 +144,7 @@ class Connection(Channel, asyncio.Protocol):
         if not self.complete:
             self._pieces.append(body)
             self.buffered += len(body)
+            self._head_bytes = 0
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
@@ -155,3 +158,9 @@ class Connection(Channel, asyncio.Protocol):
         whole = not self._sending and self._transport.get_write_buffer_size() == 0
         self.reusable = whole and self._parser.should_keep_alive()
         self._finish()
+
+    def _head_size(self) -> int:
+        return sum(len(name) + len(value) for name, value in self.headers)
+
+    def _too_many_headers(self) -> ProtocolError:
+        return self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")

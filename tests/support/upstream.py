@@ -253,6 +253,10 @@ class ScriptedUpstream:
         scheme = "https" if self._tls else "http"
         return f"{scheme}://127.0.0.1:{self.port}/v1"
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._writers)
+
     def then(self, *scripts: Script) -> None:
         """Answer the next requests so, one script each."""
         self._scripts.extend(scripts)
@@ -330,6 +334,7 @@ class ScriptedUpstream:
             await script(received, reply)
         finally:
             watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)  # until then nobody else may read
         return reply.keep_alive and not gone.is_set()
 
 
