@@ -30,12 +30,18 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class GatewayProtocol(HttpToolsProtocol):
     """One client's connection. Requests that are sent ahead of an answer (pipelined) wait for their turn.
 
-    `begin` is called with each exchange to start its fiber. A Sweeper watches `expires_at`: the deadline of
-    a head, of a body that is awaited, or of an idle connection.
+    `begin` is called with each exchange to start its fiber, `unread` when what came is no request that one
+    could be made of. A Sweeper watches `expires_at`: the deadline of a head, of a body that is awaited, or of
+    an idle connection.
     """
 
     def __init__(
-        self, begin: Callable[[Exchange], None], sweeper: Sweeper, listen: Listen, **uvicorn: Any
+        self,
+        begin: Callable[[Exchange], None],
+        unread: Callable[[], None],
+        sweeper: Sweeper,
+        listen: Listen,
+        **uvicorn: Any,
     ) -> None:
         super().__init__(**uvicorn)
         self._listen = listen
@@ -43,6 +49,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.lost = False
         self.write_paused = False  # the client reads more slowly than we write
         self._begin = begin
+        self._note_unread = unread
         self._sweeper = sweeper
         self._target = b""
         self._head: Headers = []
@@ -149,6 +156,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         self._packet = data
+        receiving = self._receiving
+        length = receiving.length if receiving is not None else 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -157,7 +166,7 @@ class GatewayProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._refuse(400, "An upgrade of the protocol is not supported.")
             return
-        if self._head_open:
+        if self._head_open or (receiving is not None and self._brought_no_body(receiving, length)):
             self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
@@ -202,7 +211,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head.append((name.lower(), value))
+        if self._head_open:  # else it is a trailer, which must not be taken for a header
+            self._head.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._head_open = False
@@ -258,6 +268,14 @@ class GatewayProtocol(HttpToolsProtocol):
         # A request that was answered before its body had come leaves an idle connection only now.
         self.expires_at = time.monotonic() + self._listen.keep_alive_s if answered else _NEVER
 
+    def _brought_no_body(self, receiving: Exchange, length: int) -> bool:
+        """Whether a packet for *receiving*, which had *length* of its body, was trailers or a size."""
+        if receiving is not self._receiving or receiving.finished:
+            return False
+        if receiving.length > length:
+            self._head_bytes = 0
+        return receiving.length == length
+
     def _begin_again(self, data: bytes) -> bool:
         """Begin with the request in *data*, if it is a whole one whose head is known."""
         memo, former = self._memo, self._remembered
@@ -301,7 +319,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self._waiting.remove(receiving)
         if receiving is not None and receiving is self._running:
             receiving.fiber.throw(error)
-        elif self._waiting or self._running is not None or self._is_control_busy:
+            return
+        self._note_unread()
+        if self._waiting or self._running is not None or self._is_control_busy:
             self._close_after_last()
             if self._running is not None:
                 self._running.fiber.wake()  # the end of its body may have come before that

@@ -106,7 +106,8 @@ class Connection(Channel, asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
-            return
+                return
+            self.abort()  # it came behind the answer
         if self.error is not None or (self._head_bytes > MAX_HEAD_BYTES and not self.complete):
             self._fail(self._too_many_headers())
         elif self.headed:
@@ -114,17 +115,17 @@ class Connection(Channel, asyncio.Protocol):
 
     # --- httptools' side
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.abort()  # a second answer in the packet of the first: nothing was asked
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.headed:
+        if not self.headed:  # else it is a trailer, which must not be taken for a header
             self.headers.append((name.lower(), value))
-        elif self.complete:
-            self.closed = True  # a second answer in the packet of the first: it is used no more
-        # Else it is a trailer, which must not be taken for a header.
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         if self.complete:
-            self.closed = True
             return
         self.status = self._parser.get_status_code()
         if self.status < 200:

@@ -96,9 +96,11 @@ def test_a_kept_connection_that_dies_in_its_answer_is_a_failed_attempt(
     "unasked",
     [
         says(WHOLE + WHOLE.replace(b"1}", b"2}")),
+        says(WHOLE + b"H"),
+        says(WHOLE + b"\0 and more"),
         says(WHOLE, b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n", gap_s=0.1),
     ],
-    ids=["a second answer at once", "a farewell"],
+    ids=["a second answer at once", "its first byte", "garbage", "a farewell"],
 )
 def test_what_a_server_says_unasked_answers_no_request(
     gateway: RunningGateway, upstream: ScriptedUpstream, unasked: Script
