@@ -232,6 +232,7 @@ class UpstreamPool:
             self.discard(connection)
         elif not connection.complete:
             connection.on_complete = lambda done: self.release(server, done)
+            connection.on_lost = self.sweeper.forget
             connection.total_at = NEVER
             connection.arm("idle", TAIL_S)
         elif connection.reusable and len(server.idle) < MAX_IDLE_CONNECTIONS:
@@ -245,7 +246,7 @@ class UpstreamPool:
 
     def discard(self, connection: Channel) -> None:
         """Close a connection at once, whatever it is doing."""
-        connection.on_complete = connection.on_expired = connection.waker = None
+        connection.on_complete = connection.on_expired = connection.on_lost = connection.waker = None
         self.sweeper.forget(connection)
         connection.abort()
 

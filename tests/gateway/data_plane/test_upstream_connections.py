@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
 import threading
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from gateway.upstream import pool
-from gateway.upstream.channel import MAX_HEAD_BYTES
+from gateway.upstream.channel import MAX_HEAD_BYTES, Channel
 from tests.support.request_path import (
     RunningGateway,
     chat,
@@ -24,6 +25,7 @@ from tests.support.request_path import (
     wait_until,
 )
 from tests.support.upstream import (
+    DONE,
     Received,
     Reply,
     Script,
@@ -31,6 +33,8 @@ from tests.support.upstream import (
     answers,
     completion,
     sends,
+    stream_events,
+    streams_events,
 )
 
 pytestmark = pytest.mark.transports("native", "httpx")
@@ -216,3 +220,23 @@ def test_no_more_than_the_bound_of_idle_connections_is_kept(
 
     assert upstream.connections == 5
     wait_until(lambda: upstream.open_connections == 2)
+
+
+@pytest.mark.parametrize("then", ["end", "close", "reset", "hang"])
+def test_nothing_is_left_of_a_stream_however_it_goes_on_after_its_end_mark(
+    gateway: RunningGateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, then: str
+):
+    monkeypatch.setattr(pool, "TAIL_S", 0.1)
+    monkeypatch.setattr(pool, "MAX_IDLE_S", 0.1)
+    upstream.default = streams_events(stream_events(["a"]), then=then)
+    for _ in range(3):
+        assert ask(gateway, stream=True).content.endswith(DONE)
+
+    wait_until(lambda: upstream.open_connections == 0)
+    wait_until(lambda: channels() == 0)
+
+
+def channels() -> int:
+    gc.collect()
+    # By its type: isinstance asks each object for its class, and other libraries' objects warn at that.
+    return sum(issubclass(type(thing), Channel) for thing in gc.get_objects())
