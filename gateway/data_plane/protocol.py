@@ -23,6 +23,7 @@ from gateway.data_plane.head_memo import MAX_MISSES, HeadMemo, memo_of
 from gateway.upstream.deadlines import Sweeper
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
+STOP_GRACE_S = 1.0  # when the worker stops, for a head that may be on its way
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -55,6 +56,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head: Headers = []
         self._head_open = False
         self._head_bytes = 0
+        self._untouched = True  # nothing has come
+        self._stopping = False  # what comes is the last
         self._deaf = False  # what follows cannot be read
         self._receiving: Exchange | None = None  # the one whose body is arriving
         self._running: Exchange | None = None
@@ -189,13 +192,17 @@ class GatewayProtocol(HttpToolsProtocol):
             self._start_next()
 
     def shutdown(self) -> None:
-        """The worker stops: close when what runs has been answered."""
-        if self._running is None and not self._waiting:
-            super().shutdown()
-            return
+        """The worker stops: close when what runs, or has begun to come, has been answered."""
+        self._stopping = True
         for exchange in (self._running, *self._waiting):
             if exchange is not None:
                 exchange.keep_alive = False
+        if self._running is not None or self._waiting:
+            return
+        if self._head_open or self._untouched:
+            self.expires_at = min(self.expires_at, time.monotonic() + STOP_GRACE_S)
+        else:
+            super().shutdown()
 
     # --- httptools' side
 
@@ -205,7 +212,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head = []
         self._head_open = True
         self._head_bytes = 0
-        self.expires_at = time.monotonic() + self._listen.head_s
+        self._untouched = False
+        self.expires_at = time.monotonic() + (STOP_GRACE_S if self._stopping else self._listen.head_s)
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -234,7 +242,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.parser.get_method(),
             self._target,
             self._head,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=not self._stopping and version != "1.0" and self.parser.should_keep_alive(),
             chunked=version == "1.1",
         )
         self._receiving = exchange
@@ -354,6 +362,7 @@ class GatewayProtocol(HttpToolsProtocol):
         for name, value in self._head:
             super().on_header(name, value)
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self.expires_at = time.monotonic() + self._listen.body_s
 
     def _end_control_request(self) -> None:
