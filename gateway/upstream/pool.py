@@ -131,8 +131,8 @@ class UpstreamPool:
     # --- whose turn it is
 
     def try_enter(self) -> bool:
-        """Take one of the concurrent places if one is free and nobody waits for it."""
-        if self.in_flight >= self._concurrent or self._turns:
+        """Take one of the concurrent places if one is free. While somebody waits, none is."""
+        if self.in_flight >= self._concurrent:
             return False
         self.in_flight += 1
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,7 @@ REFUSED = {
     "half a body in chunks": (CHUNKED + b"2\r\n{}\r\n", 408),
     "a large body": (post_bytes(LARGE), 413),
     "a large body in chunks": (CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE), 413),
+    "a large body in chunks without an end": (CHUNKED + b"%x\r\n%b\r\n" % (len(LARGE), LARGE), 413),
     "a form": (WHOLE.replace(b"application/json", b"multipart/form-data; boundary=b"), 415),
     "no type": (WHOLE.replace(b"content-type: application/json\r\n", b""), 415),
     "a compressed body": (post_bytes(BODY, "/v1/chat/completions", "content-encoding: gzip"), 415),
@@ -126,15 +128,19 @@ def test_trailers_of_a_request_are_no_headers(strict: RunningGateway, upstream: 
     assert strict.trace().session == strict.trace().trace_id
 
 
-def test_a_body_in_many_packets_is_not_held_against_the_head(upstream: ScriptedUpstream, tmp_path: Path):
+def test_what_frames_a_body_that_comes_is_not_held_against_the_head(
+    upstream: ScriptedUpstream, tmp_path: Path
+):
     body = json.dumps(chat(x="y" * 300_000)).encode()
     with running_gateway(tmp_path, config_for(upstream.base_url)) as gateway, gateway.connect() as connection:
         connection.sendall(CHUNKED)
-        for at in range(0, len(body), 60_000):
-            piece = body[at : at + 60_000]
-            connection.sendall(b"%x" % len(piece))
-            connection.sendall(b"\r\n%b\r\n" % piece)
+        for at in range(0, len(body), 100_000):
+            piece = body[at : at + 100_000]
+            connection.sendall(b"%x;note=%b\r\n" % (len(piece), b"z" * 40_000))
+            time.sleep(0.1)  # a packet of its own
+            connection.sendall(b"%b\r\n" % piece)
+            time.sleep(0.1)
         connection.sendall(b"0\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
-    assert upstream.received[0].json()["x"] == "y" * 300_000
+    assert upstream.received[0].body == body.replace(b'"bot"', b'"served-model"')

@@ -114,6 +114,7 @@ def test_what_a_server_says_unasked_answers_no_request(
     time.sleep(0.3)  # it is all there when the connection could be used again
 
     assert ask(gateway).json() == completion()
+    assert upstream.connections == 2
     assert [len(trace.attempts) for trace in gateway.traces(2)] == [1, 1]
 
 
