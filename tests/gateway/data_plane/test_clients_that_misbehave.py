@@ -44,6 +44,7 @@ REFUSED = {
     "half a body": (WHOLE[:-5], 408),
     "half a body in chunks": (CHUNKED + b"2\r\n{}\r\n", 408),
     "a large body": (post_bytes(LARGE), 413),
+    "a large body that is still to come": (HEAD + b"content-length: 5000\r\n\r\n", 413),
     "a large body in chunks": (CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE), 413),
     "a large body in chunks without an end": (CHUNKED + b"%x\r\n%b\r\n" % (len(LARGE), LARGE), 413),
     "a form": (WHOLE.replace(b"application/json", b"multipart/form-data; boundary=b"), 415),

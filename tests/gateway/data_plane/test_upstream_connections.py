@@ -192,6 +192,28 @@ def test_an_answer_before_the_request_was_read_is_taken_and_ends_the_connection(
     assert answer.endswith(BODY)
 
 
+@pytest.mark.transports("native")  # httpx looks for an answer when it has sent all
+def test_an_answer_of_a_server_that_resets_what_it_has_not_read_is_taken(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = config_for(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", retries={"max": 0})
+        refusal = b"HTTP/1.1 413 No\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"
+
+        def refuse() -> None:
+            for _ in range(5):
+                server, _ = listener.accept()
+                with server:
+                    server.recv(1000)
+                    server.sendall(refusal)
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        with running_gateway(tmp_path, config) as gateway:
+            answered = [ask(gateway, x="y" * 20_000_000).status_code for _ in range(5)]
+        refusing.join()
+
+    assert answered == [413] * 5
+
+
 def test_idle_connections_are_closed_after_a_while(
     gateway: RunningGateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ):
