@@ -104,9 +104,10 @@ def create_state(
 def create_server(state: State) -> Server:
     """The server of one worker; `await serve(sockets=[…])` runs it."""
     listen = state.live.config.listen
+    plane = DataPlane(state)
     config = uvicorn.Config(
         create_control_app(state),
-        http=partial(GatewayProtocol, DataPlane(state).begin, state.sweeper, listen),  # type: ignore[arg-type]  # is called, only
+        http=partial(GatewayProtocol, plane.begin, plane.count_unread, state.sweeper, listen),  # type: ignore[arg-type]  # is called, only
         ws="none",
         interface="asgi3",
         lifespan="on",

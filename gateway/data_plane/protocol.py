@@ -25,6 +25,7 @@ from gateway.data_plane.headers import session_of
 from gateway.upstream.deadlines import Sweeper
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
+STOP_GRACE_S = 1.0  # when the worker stops, for a head that may be on its way
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -32,12 +33,18 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class GatewayProtocol(HttpToolsProtocol):
     """One client's connection. Requests that are sent ahead of an answer (pipelined) wait for their turn.
 
-    `begin` is called with each exchange to start its fiber. A Sweeper watches `expires_at`: the deadline of
-    a head, of a body that is awaited, or of an idle connection.
+    `begin` is called with each exchange to start its fiber, `unread` when what came is no request that one
+    could be made of. A Sweeper watches `expires_at`: the deadline of a head, of a body that is awaited, or of
+    an idle connection.
     """
 
     def __init__(
-        self, begin: Callable[[Exchange], None], sweeper: Sweeper, listen: Listen, **uvicorn: Any
+        self,
+        begin: Callable[[Exchange], None],
+        unread: Callable[[], None],
+        sweeper: Sweeper,
+        listen: Listen,
+        **uvicorn: Any,
     ) -> None:
         super().__init__(**uvicorn)
         self._listen = listen
@@ -45,6 +52,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.lost = False
         self.write_paused = False  # the client reads more slowly than we write
         self._begin = begin
+        self._note_unread = unread
         self._sweeper = sweeper
         self._target = b""
         self._head: Headers = []
@@ -52,6 +60,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # that have come and are no body: of a head, of chunks' sizes, of trailers
         self._head_too_large = False
         self._asks_upgrade = False
+        self._untouched = True  # nothing has come
+        self._stopping = False  # what comes is the last
         self._deaf = False  # what follows cannot be read
         self._receiving: Exchange | None = None  # the one whose body is arriving
         self._running: Exchange | None = None
@@ -175,13 +185,17 @@ class GatewayProtocol(HttpToolsProtocol):
             self._start_next()
 
     def shutdown(self) -> None:
-        """The worker stops: close when what runs has been answered."""
-        if self._running is None and not self._waiting:
-            super().shutdown()
-            return
+        """The worker stops: close when what runs, or has begun to come, has been answered."""
+        self._stopping = True
         for exchange in (self._running, *self._waiting):
             if exchange is not None:
                 exchange.keep_alive = False
+        if self._running is not None or self._waiting:
+            return
+        if self._head_open or self._untouched:
+            self.expires_at = min(self.expires_at, time.monotonic() + STOP_GRACE_S)
+        else:
+            super().shutdown()
 
     # --- httptools' side
 
@@ -190,7 +204,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._target = b""
         self._head = []
         self._head_open = True
-        self.expires_at = time.monotonic() + self._listen.head_s
+        self._untouched = False
+        self.expires_at = time.monotonic() + (STOP_GRACE_S if self._stopping else self._listen.head_s)
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -221,7 +236,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.parser.get_method(),
             self._target,
             self._head,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=not self._stopping and version != "1.0" and self.parser.should_keep_alive(),
             chunked=version == "1.1",
         )
         self._receiving = exchange
@@ -269,7 +284,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self._misses += 1
             return False
         exchange = Exchange(
-            self, former.method, former.url, former.headers, keep_alive=True, chunked=former.chunked
+            self,
+            former.method,
+            former.url,
+            former.headers,
+            keep_alive=not self._stopping,
+            chunked=former.chunked,
         )
         exchange.known = former.known
         body, session = known
@@ -342,7 +362,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()  # its answer has gone out, and another would be taken for the next one's
         elif receiving is not None and receiving is self._running:
             receiving.fiber.throw(error)
-        elif self._waiting or self._running is not None or self._is_control_busy:
+            return
+        self._note_unread()
+        if self._waiting or self._running is not None or self._is_control_busy:
             self._close_after_last()
             if self._running is not None:
                 self._running.fiber.wake()  # the end of its body may have come before that
@@ -375,6 +397,7 @@ class GatewayProtocol(HttpToolsProtocol):
         for name, value in self._head:
             super().on_header(name, value)
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self.expires_at = time.monotonic() + self._listen.body_s
 
     def _end_control_request(self) -> None:

@@ -63,6 +63,11 @@ class DataPlane:
         self._state = state
         self._mint = TraceIds().mint
 
+    def count_unread(self) -> None:
+        """A client has sent what is no request that could be read, and has been told so."""
+        self._state.metrics.request_started()
+        self._count("", "rejected")
+
     def begin(self, exchange: Exchange) -> None:
         """Answer *exchange*, in its fiber, whatever happens."""
         target = exchange.url
@@ -96,6 +101,7 @@ class DataPlane:
         state.metrics.request_started()
         state.in_flight += 1
         try:
+            _check_room(state)
             if family is None:
                 self._look_at_head(trace, exchange)
                 most = trace.live.config.listen.max_body_bytes
@@ -141,11 +147,6 @@ class DataPlane:
         state = self._state
         trace.trace_id = trace.session = self._mint(trace.started_ns)
         trace.admitted = True
-        if state.in_flight > state.most_in_flight:
-            raise errors.overloaded(
-                f"{state.most_in_flight} requests are being answered; listen.concurrent of the gateway "
-                "raises the bound."
-            )
         if state.writer.full():
             raise errors.overloaded(
                 "Captured traces fill their memory and capture.at_bound says refuse; "
@@ -227,9 +228,22 @@ class DataPlane:
             outcome = "rejected"
             client_side.refuse(error, error.body())
         finally:
-            state.metrics.request_finished(
-                "", "", "models", outcome, upstream_s=0.0, overhead_s=0.0, ttft_s=None
-            )
+            self._count("models", outcome)
+
+    def _count(self, operation: str, outcome: Outcome) -> None:
+        """A request without a trace is over."""
+        self._state.metrics.request_finished(
+            "", "", operation, outcome, upstream_s=0.0, overhead_s=0.0, ttft_s=None
+        )
+
+
+def _check_room(state: State) -> None:
+    """Raise ApiError (503) where the process has enough to do, before a body is waited for and kept."""
+    if state.in_flight > state.most_in_flight:
+        raise errors.overloaded(
+            f"{state.most_in_flight} requests are being answered; listen.concurrent of the gateway "
+            "raises the bound."
+        )
 
 
 def _read_head(trace: OpenTrace, exchange: Exchange) -> bytes:

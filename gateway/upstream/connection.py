@@ -8,7 +8,7 @@ from typing import cast
 import httptools
 
 from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, WITHOUT_BODY, Channel, is_events
-from gateway.upstream.errors import DisconnectedError
+from gateway.upstream.errors import DisconnectedError, ProtocolError
 from gateway.upstream.response_memo import KnownAnswer, ResponseHeads
 
 _OK = 200
@@ -127,9 +127,9 @@ class Connection(Channel, asyncio.Protocol):
             if not self.complete:
                 self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
                 return
-            self.closed = True  # more than it had announced: the answer holds, the connection is used no more
-        if self._head_bytes > MAX_HEAD_BYTES and not self.complete:
-            self._fail(self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)"))
+            self.abort()  # it came behind the answer
+        if self.error is not None or (self._head_bytes > MAX_HEAD_BYTES and not self.complete):
+            self._fail(self._too_many_headers())
         elif self.headed:
             self._offer()
 
@@ -152,21 +152,24 @@ class Connection(Channel, asyncio.Protocol):
 
     # --- httptools' side
 
-    def on_header(self, name: bytes, value: bytes) -> None:
+    def on_message_begin(self) -> None:
         if self.complete:
-            self.closed = True  # a second answer in the packet of the first: it is used no more
-        elif not self.headed:  # else it is a trailer, which says nothing that a head may say
+            self.abort()  # a second answer in the packet of the first: nothing was asked
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.headed:  # else it is a trailer, which says nothing that a head may say
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         if self.complete:
-            self.closed = True
             return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             return  # 1xx: the answer is still to come
         self.headed = True
+        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+            self.error = self._too_many_headers()  # it came at once, perhaps with the whole body behind it
         self.framed = self.status in WITHOUT_BODY
         for name, value in self.headers:
             if name == b"content-length":
@@ -193,7 +196,13 @@ class Connection(Channel, asyncio.Protocol):
         keeps_alive = self._parser.should_keep_alive()
         # What TLS has encrypted is in no count: the end of a large request that was refused may lie there.
         unsure = self._is_tls and self._is_large and self.status >= 400
-        self.reusable = keeps_alive and self._has_sent and not unsure
-        if self._packet and keeps_alive and self.status == _OK and not self.is_events:
+        self.reusable = keeps_alive and self._has_sent and not unsure and self.error is None
+        if self._packet and self.reusable and self.status == _OK and not self.is_events:
             self._heads.learn(self._packet, self.headers, self.buffered)
         self._finish()
+
+    def _head_size(self) -> int:
+        return sum(len(name) + len(value) for name, value in self.headers)
+
+    def _too_many_headers(self) -> ProtocolError:
+        return self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")

@@ -162,6 +162,7 @@ class HttpxConnection(Channel):
         finally:
             await response.aclose()
         if not self.closed:
+            self.reusable = self.reusable and not _holds_more(self._transport)
             self._finish_with(last)
 
     def _receive_head(self, response: httpx.Response) -> None:
@@ -240,3 +241,18 @@ class HttpxConnection(Channel):
             self._task = None  # it refers back to us
             if self.on_lost is not None:
                 self.on_lost(self)
+
+
+def _holds_more(transport: httpx.AsyncBaseTransport) -> bool:
+    """Whether more has come than the answer that was asked for. httpx would take it for the next answer.
+
+    httpx has no word for that, so this reads what httpcore keeps to itself; a test notices when it moves.
+    """
+    pool = getattr(transport, "_pool", None)
+    for connection in pool.connections if pool is not None else ():
+        inner: Any = connection
+        while inner is not None and not hasattr(inner, "_h11_state"):
+            inner = getattr(inner, "_connection", None)
+        if inner is not None and inner._h11_state.trailing_data[0]:  # noqa: SLF001 -- see above
+            return True
+    return False

@@ -135,8 +135,8 @@ class UpstreamPool:
     # --- whose turn it is
 
     def try_enter(self) -> bool:
-        """Take one of the concurrent places if one is free and nobody waits for it."""
-        if self.in_flight >= self._concurrent or self._turns:
+        """Take one of the concurrent places if one is free. While somebody waits, none is."""
+        if self.in_flight >= self._concurrent:
             return False
         self.in_flight += 1
         return True
@@ -236,6 +236,7 @@ class UpstreamPool:
             self.discard(connection)
         elif not connection.complete:
             connection.on_complete = lambda done: self.release(server, done)
+            connection.on_lost = self.sweeper.forget
             connection.total_at = NEVER
             connection.arm("idle", TAIL_S)
         elif connection.reusable and len(server.idle) < MAX_IDLE_CONNECTIONS:
@@ -249,7 +250,7 @@ class UpstreamPool:
 
     def discard(self, connection: Channel) -> None:
         """Close a connection at once, whatever it is doing."""
-        connection.on_complete = connection.on_expired = connection.waker = None
+        connection.on_complete = connection.on_expired = connection.on_lost = connection.waker = None
         self.sweeper.forget(connection)
         connection.abort()
 

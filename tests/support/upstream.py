@@ -263,6 +263,10 @@ class ScriptedUpstream(ThreadedServer):
     def base_url(self) -> str:
         return f"{self.url}/v1"
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._writers)
+
     def then(self, *scripts: Script) -> None:
         """Answer the next requests so, one script each."""
         self._scripts.extend(scripts)

@@ -211,6 +211,40 @@ def test_a_slow_reader_holds_back_its_own_upstream_and_nobody_elses(
         assert total > PIECES * len(PIECE)
 
 
+WHOLE_BYTES = 40_000_000
+
+
+async def floods_at_once(received: Received, reply: Reply) -> None:
+    """An answer that is no stream, as fast as it is taken. Notes how far it came."""
+    received.sent = 0  # type: ignore[attr-defined]
+    await reply.head(200, ("content-type", "audio/mpeg"), ("content-length", str(WHOLE_BYTES)))
+    for _ in range(WHOLE_BYTES // 50_000):
+        await reply.raw(b"x" * 50_000)
+        received.sent += 50_000  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/speech"])
+def test_a_slow_reader_of_a_large_answer_holds_back_its_own_upstream(
+    upstream: ScriptedUpstream, tmp_path: Path, path: str
+):
+    upstream.then(floods_at_once)
+    config = slow(upstream.base_url, default=True, passthrough=["audio"])
+    with running_gateway(tmp_path, config) as gateway, gateway.connect() as slow_reader:
+        slow_reader.sendall(post_bytes(json.dumps(chat()).encode(), path))
+        received = upstream.wait_received()
+        wait_until(lambda: getattr(received, "sent", 0) > 0)
+        time.sleep(1.0)
+        held_at = received.sent  # type: ignore[attr-defined]
+        time.sleep(0.5)
+
+        assert received.sent == held_at < WHOLE_BYTES * 0.9  # type: ignore[attr-defined]
+        total = 0
+        while total < WHOLE_BYTES:
+            piece = slow_reader.recv(1 << 20)
+            assert piece
+            total += len(piece)
+
+
 def test_a_reader_that_never_reads_runs_into_the_total_deadline(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.default = floods
     config = config_for(upstream.base_url, timeouts={"total_s": 1.5, "idle_s": 1})

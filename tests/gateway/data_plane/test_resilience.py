@@ -28,6 +28,8 @@ from tests.support.upstream import (
     ScriptedUpstream,
     answers,
     answers_status,
+    delta,
+    event,
     hangs,
     sends,
     streams,
@@ -58,6 +60,58 @@ def test_a_server_that_fails_is_asked_no_more_while_another_answers(
 
     assert len(upstream.received) == 3
     assert len(other.received) == 40
+
+
+FIRST_S = 0.4  # of a server that stalls
+STALLS = {
+    "before its head": hangs(),
+    "before the first token": streams_events([event(delta("", role="assistant"))], then="hang"),
+    "in its text": streams_events([event(delta("begun"))], then="hang"),
+}
+
+
+@pytest.mark.parametrize("stalls", STALLS)
+def test_a_server_that_stalls_is_asked_no_more_while_another_answers(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path, stalls: str
+):
+    upstream.default, other.default = STALLS[stalls], streams(["a"])
+    servers = [upstream.base_url, other.base_url]
+    timeouts = {"headers_s": FIRST_S, "first_token_s": FIRST_S, "idle_s": FIRST_S}
+    with running_gateway(tmp_path, config_for(servers, ejection=EJECTION, timeouts=timeouts)) as gateway:
+        health = gateway.state.live.pools["up"].servers[0].health
+        for _ in range(60):
+            ask(gateway, stream=True)
+            if not health.healthy:
+                break
+        assert [ask(gateway, stream=True).content.endswith(DONE) for _ in range(10)] == [True] * 10
+
+    assert len(upstream.received) == EJECTION["consecutive"]
+
+
+def test_a_server_that_asked_to_be_left_alone_is_while_another_answers(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path
+):
+    upstream.default = answers_status(429, retry_after="30")
+    with running_gateway(tmp_path, config_for([upstream.base_url, other.base_url])) as gateway:
+        answered = [ask(gateway).status_code for _ in range(30)]
+        assert gateway.state.live.pools["up"].servers[0].health.healthy
+
+    assert len(upstream.received) == 1
+    assert answered == [200] * 30
+
+
+def test_a_trial_has_passed_when_its_answer_begins(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.default = answers_status(500)
+    ejection = {"base_s": 0.2, "consecutive": 1, "passes": 1}
+    config = config_for(upstream.base_url, ejection=ejection, retries={"max": 0})
+    with running_gateway(tmp_path, config) as gateway, gateway.connect() as client:
+        assert ask(gateway).status_code == 500
+        health = gateway.state.live.pools["up"].servers[0].health
+        wait_until(lambda: health.state(time.monotonic()) == "probing")
+        upstream.default = streams_events([event(delta("begun"))], then="hang")
+        client.sendall(post_chat(stream=True))
+
+        wait_until(lambda: health.healthy)
 
 
 def test_a_server_is_probed_back_in(upstream: ScriptedUpstream, other: ScriptedUpstream, tmp_path: Path):
