@@ -22,6 +22,7 @@ class Connection(Channel, asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._head_bytes = 0
         self._chunked = False  # the request's pieces are sent as chunks
+        self._surplus = False  # something follows the answer in its packet
 
     # --- the caller's side
 
@@ -107,7 +108,10 @@ class Connection(Channel, asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 self._fail(self._violation(f"sent what is not HTTP/1.1: {error}"))
-            return
+                return
+            self._surplus = True
+        if self._surplus:
+            self.abort()  # the answer stands, but the connection is used no more
         if self.headed:
             self._offer()
         elif self._head_bytes > MAX_HEAD_BYTES:
@@ -115,16 +119,16 @@ class Connection(Channel, asyncio.Protocol):
 
     # --- httptools' side
 
+    def on_message_begin(self) -> None:
+        self._surplus = self.complete
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.complete:
-            self.closed = True  # a second answer in the packet of the first: it is used no more
-        else:
+        if not self.complete:
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         if self.complete:
-            self.closed = True
             return
         self.status = self._parser.get_status_code()
         if self.status < 200:

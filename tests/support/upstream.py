@@ -330,6 +330,7 @@ class ScriptedUpstream:
             await script(received, reply)
         finally:
             watching.cancel()
+            await asyncio.wait([watching])  # until then nobody else may read
         return reply.keep_alive and not gone.is_set()
 
 
