@@ -145,6 +145,7 @@ class HttpxConnection(Channel):
         finally:
             await response.aclose()
         if not self.closed:
+            self.reusable = self.reusable and not _has_surplus(self._transport)
             self._finish_with(last)
 
     def _receive_head(self, response: httpx.Response) -> None:
@@ -202,3 +203,21 @@ class HttpxConnection(Channel):
             self._task = None  # it refers back to us
             if self.on_lost is not None:
                 self.on_lost(self)
+
+
+def _has_surplus(transport: httpx.AsyncBaseTransport) -> bool:
+    """Whether *transport* has read more than the answers to its requests: it would take it for the next one.
+
+    httpx tells nobody, so this looks at its insides. Where they are not what they were, it says True, and no
+    connection is used twice.
+    """
+    pool = getattr(transport, "_pool", None)
+    for connection in getattr(pool, "connections", ()):
+        while hasattr(connection, "_connection"):  # of a proxy, of what chooses the protocol
+            connection = connection._connection  # noqa: PLW2901, SLF001 -- there is no public way in
+        if hasattr(connection, "_h2_state"):
+            continue  # whose streams have numbers
+        http11 = getattr(connection, "_h11_state", None)
+        if http11 is None or http11.trailing_data[0]:
+            return True
+    return pool is None

@@ -11,8 +11,7 @@ import pytest
 from tests.support.request_path import chat, config_for, running_gateway
 from tests.support.upstream import Received, Reply, ScriptedUpstream, completion, send_events, stream_events
 
-# httpx says nothing of what came in one packet with an answer's end, and takes it for the next answer.
-pytestmark = pytest.mark.transports("native")
+pytestmark = pytest.mark.transports("native", "httpx")
 GARBAGE = {"no HTTP": b"garbage", "half a head": b"HTTP/1.1 2", "an answer": b"HTTP/1.1 200 OK\r\n\r\n"}
 
 
