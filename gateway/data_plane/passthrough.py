@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 
 from gateway.data_plane import errors
-from gateway.data_plane.attempt import Failure, OpenAttempt
+from gateway.data_plane.attempt import OpenAttempt
 from gateway.data_plane.attempts import give_up, wait_turn
 from gateway.data_plane.call import Call
 from gateway.data_plane.exchange import Exchange
 from gateway.data_plane.families import Passed
 from gateway.data_plane.plan import Target
-from gateway.data_plane.relay import open_response, relay_pieces, send_response
+from gateway.data_plane.relay import relay_pieces
+from gateway.data_plane.relay_stream import StreamRelay
 from gateway.fiber import SUSPEND
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import UpstreamError
@@ -53,19 +54,15 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str, passed: Pa
 
 async def _watch(attempt: OpenAttempt, connection: Channel) -> None:
     """Relay a stream whose events we can read. Raises UpstreamError while the client has nothing of it."""
-    call = attempt.call
-    call.trace.stream = True
-    answer = await open_response(attempt, connection)
-    if not isinstance(answer, Failure):
+    attempt.call.trace.stream = True
+    stream = StreamRelay(attempt, connection)
+    failure = await stream.open()
+    if failure is None or failure.response is not None:  # no other attempt will do better: it passes as it is
         attempt.opened()
-        await answer.deliver()
+        await stream.deliver()
         return
-    attempt.fail(answer)
-    if answer.response is not None:
-        send_response(call, answer.response, "upstream_error", answer.reason)
-    else:
-        assert answer.error is not None, "a failure has a response or an error"
-        give_up(call, answer.error)
+    assert failure.error is not None, "a failure has a response or an error"
+    raise failure.error
 
 
 async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection: Channel) -> None:

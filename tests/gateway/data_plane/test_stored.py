@@ -321,7 +321,8 @@ def test_a_stream_of_one_that_has_only_failed_passes_as_it_is(
 
     assert (answer.status_code, answer.content) == (200, b"".join(events))
     assert answer.headers["content-type"] == "text/event-stream"
-    assert passing.trace().outcome == "upstream_error"
+    assert (passing.trace().outcome, passing.trace().capture) == ("upstream_error", "metadata")
+    assert passing.records()[0].response == b""
 
 
 def drips(piece: bytes, count: int) -> Script:
