@@ -46,7 +46,7 @@ test-vllm: setup model ## Run the serving tests against a real vLLM on CPU, in a
 	@$(BIN)/pytest -m vllm -q
 
 fuzz: setup ## Send the request path a hundred thousand random and mutated requests
-	@FUZZ_REQUESTS=100000 $(BIN)/pytest tests/gateway/data_plane/test_fuzz.py -q
+	@FUZZ_REQUESTS=100000 $(BIN)/pytest tests/gateway/data_plane/test_fuzz.py tests/gateway/data_plane/test_fuzz_answers.py -q
 
 check: setup ## Formatting, lint, types, the Dockerfile
 	@$(BIN)/ruff format --check .

@@ -22,7 +22,9 @@ Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Scope = Literal["infer", "feedback", "pin", "admin", "approve"]
-PassthroughFamily = Literal["audio", "images", "moderations", "files", "batches", "fine_tuning"]
+PassthroughFamily = Literal[
+    "audio", "images", "moderations", "files", "batches", "fine_tuning", "responses", "chat/completions"
+]
 Period = Literal["minute", "hour", "day", "month"]
 
 _WEIGHT_TOLERANCE = 1e-9

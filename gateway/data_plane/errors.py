@@ -93,6 +93,20 @@ def unknown_endpoint(method: str, path: str) -> ApiError:
     )
 
 
+def not_passed(method: str, path: str, family: str, default: str | None) -> ApiError:
+    """404 for a path that an upstream could have: names the setting that passes it to *default*."""
+    if default is None:
+        how = f"an upstream that is marked default and lists `passthrough: [{family}]` would get it"
+    else:
+        how = f"it goes to upstream {default!r} once that lists `passthrough: [{family}]`"
+    return ApiError(
+        404,
+        "invalid_request_error",
+        "unknown_url",
+        f"Unknown request URL: {method} {path[:200]}. The gateway does not route it; {how}.",
+    )
+
+
 def wrong_method(method: str, path: str, allowed: str) -> ApiError:
     """405."""
     return ApiError(

@@ -1,59 +1,26 @@
-"""Endpoints that are passed through to the default upstream, where it lists their family. No route, no retry.
+"""Passes a request through to the default upstream and its answer back. No route, no retry.
 
 Bodies go both ways as they come and are held nowhere: an upload may be larger than memory. Of such a request
-only the metadata is captured.
+only the metadata is captured. A stream that we can read is watched as a routed one is (law 5).
 """
 
 from __future__ import annotations
 
-import re
 import time
-from typing import get_args
-from urllib.parse import unquote
 
-from gateway.config.types import PassthroughFamily
 from gateway.data_plane import errors
 from gateway.data_plane.attempt import OpenAttempt
 from gateway.data_plane.attempts import give_up, wait_turn
-from gateway.data_plane.auth import Client
 from gateway.data_plane.call import Call
 from gateway.data_plane.exchange import Exchange
+from gateway.data_plane.families import Passed
 from gateway.data_plane.plan import Target
 from gateway.data_plane.relay import relay_pieces
+from gateway.data_plane.relay_stream import StreamRelay
 from gateway.fiber import SUSPEND
 from gateway.state import Live
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import UpstreamError
-
-_SHOWN = frozenset({"speech", "transcriptions", "translations", "generations", "edits", "variations", "jobs"})
-METHODS = ("GET", "POST", "DELETE")
-_ADMIN_ONLY = frozenset({"files", "batches", "fine_tuning"})  # they show and change what is everybody's
-_FAMILIES: frozenset[str] = frozenset(get_args(PassthroughFamily))
-# Nothing that an upstream could take for another path than we do: no empty segment, no dots, no escapes of
-# slashes, no backslash, no parameters.
-_PLAIN_SEGMENT = re.compile(r"^(?!\.{1,2}\Z)[A-Za-z0-9._~:@!$&'()*+,=-]+\Z")
-
-
-def family_of(path: str) -> str | None:
-    """The family that *path* (`/v1/audio/speech`) belongs to, None where it is of none or is not plain."""
-    segments = path.split("/")[2:]
-    if not segments or segments[0] not in _FAMILIES:
-        return None
-    return segments[0] if all(_PLAIN_SEGMENT.match(unquote(segment)) for segment in segments) else None
-
-
-def admit_passthrough(live: Live, client: Client, method: str, path: str, family: str) -> str:
-    """The upstream that takes the request. Raises ApiError: 403, 404 or 405."""
-    name = live.table.default_upstream
-    if name is None or family not in live.config.upstream(name).passthrough:
-        raise errors.unknown_endpoint(method, path)
-    if method not in METHODS:
-        raise errors.wrong_method(method, path, ", ".join(METHODS))
-    if family in _ADMIN_ONLY and not client.may("admin"):
-        raise errors.not_permitted(f"/v1/{family} needs a key with scope `admin`.")
-    if not client.may_use(""):
-        raise errors.not_permitted("This key may use its routes only.")
-    return name
 
 
 def check_length(live: Live, length: int | None) -> None:
@@ -63,13 +30,7 @@ def check_length(live: Live, length: int | None) -> None:
         raise errors.too_large_upload(most)
 
 
-def label_of(path: str, family: str) -> str:
-    """What traces call *path*: without what a client can invent."""
-    segment = path.split("/")[3:4]
-    return f"/v1/{family}/{segment[0]}" if segment and segment[0] in _SHOWN else f"/v1/{family}"
-
-
-async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
+async def pass_through(call: Call, exchange: Exchange, upstream: str, passed: Passed) -> None:
     """Answer *call* with what *upstream* says. Raises ApiError for what is wrong with the client's body."""
     pool = call.trace.live.pools[upstream]
     try:
@@ -87,7 +48,10 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
         connection.arm("headers", target.timeouts.headers_s)
         await attempt.head_of(connection)
         _leave_the_rest(exchange)
-        await relay_pieces(attempt, connection)
+        if passed.dialect is not None and connection.is_events and connection.status < 400:
+            await _watch(attempt, connection)
+        else:
+            await relay_pieces(attempt, connection)
     except UpstreamError as error:
         attempt.end(None, error.reason)
         _leave_the_rest(exchange)
@@ -99,6 +63,19 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str) -> None:
 def _leave_the_rest(exchange: Exchange) -> None:
     if not exchange.body_whole:
         exchange.keep_alive = False  # nobody will take what is still to come
+
+
+async def _watch(attempt: OpenAttempt, connection: Channel) -> None:
+    """Relay a stream whose events we can read. Raises UpstreamError while the client has nothing of it."""
+    attempt.call.trace.stream = True
+    stream = StreamRelay(attempt, connection)
+    failure = await stream.open()
+    if failure is None or failure.response is not None:  # no other attempt will do better: it passes as it is
+        attempt.opened()
+        await stream.deliver()
+        return
+    assert failure.error is not None, "a failure has a response or an error"
+    raise failure.error
 
 
 async def _send(call: Call, exchange: Exchange, attempt: OpenAttempt, connection: Channel) -> None:

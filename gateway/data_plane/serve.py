@@ -18,17 +18,12 @@ from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
 from gateway.data_plane.exchange import SHUTDOWN, ClientGoneError, Exchange, KnownHead, ShutdownError
+from gateway.data_plane.families import Passed, admit_passthrough, passed_of
 from gateway.data_plane.headers import read_own
 from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.limits import reserve, reserve_unread
 from gateway.data_plane.models import list_models, show_model
-from gateway.data_plane.passthrough import (
-    admit_passthrough,
-    check_length,
-    family_of,
-    label_of,
-    pass_through,
-)
+from gateway.data_plane.passthrough import check_length, pass_through
 from gateway.state import State
 from gateway.traces.types import Outcome
 
@@ -80,21 +75,16 @@ class DataPlane:
             exchange.fiber.run(self._serve(endpoint, exchange, query))
             return
         shown = path.decode("latin-1")
-        family = family_of(shown)
-        if family is not None:
-            unread = Endpoint(
-                path=label_of(shown, family),
-                upstream_path=shown.removeprefix("/v1"),
-                operation=family,
-            )
-            exchange.fiber.run(self._serve(unread, exchange, query, family))
+        passed = passed_of(shown)
+        if passed is not None:
+            exchange.fiber.run(self._serve(passed.endpoint(shown), exchange, query, passed))
         else:
             self._serve_rest(endpoint, unquote(shown), exchange)
 
     async def _serve(
-        self, endpoint: Endpoint, exchange: Exchange, query: bytes, family: str | None = None
+        self, endpoint: Endpoint, exchange: Exchange, query: bytes, passed: Passed | None = None
     ) -> None:
-        """Answer one request. *family*: it is passed through, and its endpoint is not one of ours."""
+        """Answer one request. *passed*: it is passed through, and its endpoint is not one of ours."""
         state = self._state
         trace = OpenTrace(state, state.live, endpoint, exchange.arrived)
         client_side = ClientSide(exchange)
@@ -102,7 +92,7 @@ class DataPlane:
         state.in_flight += 1
         try:
             _check_room(state)
-            if family is None:
+            if passed is None:
                 self._look_at_head(trace, exchange)
                 most = trace.live.config.listen.max_body_bytes
                 if not exchange.body_whole:
@@ -110,7 +100,7 @@ class DataPlane:
                 trace.request = exchange.body(most)
                 await answer(self._admit(trace, client_side, endpoint, exchange, query))
             else:
-                await self._pass(trace, client_side, endpoint, exchange, query, family)
+                await self._pass(trace, client_side, endpoint, exchange, query, passed)
         except ApiError as error:
             refuse(client_side, trace, error, "rejected", error.code or error.kind)
         except ClientGoneError:
@@ -185,12 +175,12 @@ class DataPlane:
         endpoint: Endpoint,
         exchange: Exchange,
         query: bytes,
-        family: str,
+        passed: Passed,
     ) -> None:
         """Pass a request through. Raises ApiError, ClientGoneError."""
-        passed = _read_head(trace, exchange)
+        lines = _read_head(trace, exchange)
         path = f"/v1{endpoint.upstream_path}"
-        upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, family)
+        upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, passed)
         check_length(trace.live, trace.own.content_length)
         self._take_on(trace)
         _let_come(trace, exchange)
@@ -199,8 +189,8 @@ class DataPlane:
         account = trace.live.accounts.get(trace.client.name)
         if account is not None:
             reserve_unread(trace, account)
-        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, passed, query)
-        await pass_through(call, exchange, upstream)
+        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, lines, query)
+        await pass_through(call, exchange, upstream, passed)
 
     def _serve_rest(self, endpoint: Endpoint | None, path: str, exchange: Exchange) -> None:
         """/v1 but for inference: the list of models, and what does not exist."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +36,58 @@ class Seen:
     @property
     def last(self) -> dict[str, Any]:
         return self.objects[-1][1]
+
+
+class Talk:
+    """A conversation through one client, sync or async alike. What it gives is noted in `objects`, in order."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.objects: list[tuple[str, dict[str, Any]]] = []
+
+    async def get(self, answer: Any) -> Any:
+        """One whole answer."""
+        return self._note(await answer if inspect.isawaitable(answer) else answer)
+
+    async def take(self, answer: Any) -> list[Any]:
+        """All of one stream."""
+        stream = await answer if inspect.isawaitable(answer) else answer
+        items = [item async for item in stream] if hasattr(stream, "__aiter__") else list(stream)
+        return [self._note(item) for item in items]
+
+    async def collect(self, helper: Any, final: str) -> Any:
+        """All events of the client's own helper for streams, and what its method *final* makes of them."""
+        if hasattr(helper, "__aenter__"):
+            async with helper as stream:
+                await self.take(stream)
+                return self._note(await getattr(stream, final)())
+        with helper as stream:
+            await self.take(stream)
+            return self._note(getattr(stream, final)())
+
+    def _note(self, item: Any) -> Any:
+        assert isinstance(item, BaseModel)
+        self.objects.append((type(item).__name__, item.model_dump(warnings=False)))
+        return item
+
+
+def converse(
+    kind: Kind, base_url: str, conversation: Callable[[Talk], Awaitable[None]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The objects that *conversation* is given at *base_url*."""
+
+    async def run() -> Talk:
+        if kind == "async":
+            async with openai.AsyncOpenAI(base_url=base_url, api_key="k", max_retries=0) as client:
+                talk = Talk(client)
+                await conversation(talk)
+                return talk
+        with openai.OpenAI(base_url=base_url, api_key="k", max_retries=0) as client:
+            talk = Talk(client)
+            await conversation(talk)
+            return talk
+
+    return asyncio.run(run()).objects
 
 
 def see(kind: Kind, base_url: str, call: Call) -> Seen:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.traces.rows import RowBuilder
@@ -112,23 +111,3 @@ def test_a_response_in_the_background_and_one_that_was_cut_by_its_limit_are_answ
 
     assert ask(gateway, background=True).json()["status"] == status
     assert gateway.trace().outcome == "ok"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/responses", 405),
-        ("GET", "/responses/resp_1", 404),
-        ("DELETE", "/responses/resp_1", 404),
-        ("POST", "/responses/resp_1/cancel", 404),
-        ("GET", "/responses/resp_1/input_items", 404),
-    ],
-)
-def test_stored_responses_are_not_served(
-    gateway: RunningGateway, upstream: ScriptedUpstream, method: str, path: str, status: int
-):
-    answer = httpx.request(method, f"{gateway.base_url}{path}", timeout=10)
-
-    assert answer.status_code == status
-    assert answer.json()["error"]["code"] in ("unknown_url", "method_not_supported")
-    assert upstream.received == []
