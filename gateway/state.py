@@ -61,6 +61,9 @@ class Metrics(Protocol):
 
     def attempt_failed(self, upstream: str, reason: str) -> None: ...
 
+    def cost_unknown(self, route: str, variant: str) -> None:
+        """A request was answered whose trace nobody keeps, so that nobody reads what it used."""
+
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """What is in force, swapped as a whole. `keys` None: no keys are asked for."""
