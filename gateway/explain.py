@@ -1,57 +1,23 @@
-"""Where a request would go, and why. Pure: the same answer from a running gateway and from saved files."""
+"""Where a request would go, and why. Pure: the same answer from a running gateway and from saved files.
+
+What only a running gateway knows, `Explanation.now`, is added by `gateway.control.explain_api`.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from gateway.config.types import Config, Fallback, Timeouts, Upstream
+from gateway.config.types import ClientKey, Config, Upstream
 from gateway.errors import OperationError
+from gateway.explanation import Bounds, Explanation, Range, Terms, UpstreamBounds
 from gateway.routing import bucket, choose_variant, scale, unit_of
 from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.cost import rates
 from gateway.upstream.pricing import PriceList
 
 
-class Range(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of [0, 1) that a variant takes."""
-
-    variant: str
-    start: float
-    end: float
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """USD per million tokens, or per hour of the machine alone."""
-
-    input: float | None = None
-    cached_input: float | None = None
-    cache_write: float | None = None
-    audio_input: float | None = None
-    output: float | None = None
-    reasoning: float | None = None
-    audio_output: float | None = None
-    per_hour: float | None = None
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one request would go. `variant` is None where it depends on something that was not given."""
-
-    model: str
-    route: str
-    why: str
-    table_hash: str
-    variant: str | None = None
-    propensity: float | None = None
-    bucket: float | None = None
-    scale: list[Range] = []
-    rollout: str | None = None
-    snapshot: str | None = None
-    upstream: str | None = None
-    upstream_model: str | None = None
-    servers: list[str] = []
-    deadlines: Timeouts | None = None
-    fallbacks: list[Fallback] = []
-    price: Terms | None = None
+class UnknownKeyError(OperationError):
+    """No key has the name that was given."""
 
 
 def explain(
@@ -63,11 +29,62 @@ def explain(
     session: str | None,
     subject: str | None,
     client: str,
+    caller: str = "",
 ) -> Explanation:
-    """Explain a request for *model*. Raises OperationError where nothing serves it.
+    """Explain a request for *model* with the key named *client*.
 
-    *salt* is None where no gateway has run yet, and then no session has a place.
+    *salt* is None where no gateway has run yet, and then no session has a place. Where no *client* is named,
+    the limits are those of *caller*, who asks. Raises OperationError where nothing serves it, and
+    UnknownKeyError.
     """
+    named = _key(config, client) if client else None
+    found = _explain(config, table, salt, model=model, session=session, subject=subject, client=client)
+    own = named or next((key for key in _keys(config) if key.name == caller), None)
+    return msgspec.structs.replace(
+        found,
+        refused=None if named is None else _refused(named, found, table),
+        bounds=msgspec.structs.replace(
+            found.bounds,
+            key=None if own is None else own.name,
+            key_limits=[] if own is None else own.limits,
+        ),
+    )
+
+
+def _keys(config: Config) -> list[ClientKey]:
+    return config.auth.keys if config.auth is not None else []
+
+
+def _key(config: Config, name: str) -> ClientKey:
+    keys = _keys(config)
+    found = next((key for key in keys if key.name == name), None)
+    if found is None:
+        known = ", ".join(key.name for key in keys) or "none"
+        raise UnknownKeyError(f"no key is named {name!r}; keys (auth.keys): {known}")
+    return found
+
+
+def _refused(key: ClientKey, found: Explanation, table: Table) -> str | None:
+    if "infer" not in key.scopes:
+        return f"key {key.name!r} lacks scope 'infer' (auth.keys[].scopes)"
+    if key.routes is not None and found.route not in key.routes:
+        what = f"route {found.route!r}" if found.route else "models that no route serves"
+        return f"key {key.name!r} may not use {what} (auth.keys[].routes)"
+    if found.route and found.model not in table.routes and "pin" not in key.scopes:
+        return f"key {key.name!r} lacks scope 'pin' for a variant of its own choice (auth.keys[].scopes)"
+    return None
+
+
+def _explain(
+    config: Config,
+    table: Table,
+    salt: bytes | None,
+    *,
+    model: str,
+    session: str | None,
+    subject: str | None,
+    client: str,
+) -> Explanation:
     name, _, pinned = model.partition("@")
     route = table.routes.get(model) or table.routes.get(name)
     if route is None:
@@ -126,6 +143,7 @@ def _answer(
         rollout=route.rollout.rollout if route.rollout is not None else None,
         fallbacks=route.fallbacks,
         table_hash=table.hash,
+        bounds=_bounds(config, _upstreams(route, variant)),
     )
     if variant is None:
         return open_ended
@@ -157,6 +175,24 @@ def _unrouted(config: Config, table: Table, model: str) -> Explanation:
         deadlines=upstream.timeouts,
         price=_terms(upstream, model),
         table_hash=table.hash,
+        bounds=_bounds(config, [upstream.name]),
+    )
+
+
+def _upstreams(route: TableRoute, variant: TableVariant | None) -> list[str]:
+    """Where a request may go, in that order: what takes it, or may, then the fallbacks."""
+    may = [variant] if variant is not None else [arm for arm in route.variants if arm.weight > 0]
+    fallbacks = [fallback.upstream for fallback in route.fallbacks]
+    return list(dict.fromkeys([*(arm.upstream for arm in may), *fallbacks]))
+
+
+def _bounds(config: Config, upstreams: list[str]) -> Bounds:
+    limits = [(name, config.upstream(name).limits) for name in upstreams]
+    return Bounds(
+        concurrent=config.listen.concurrent,
+        upstreams=[
+            UpstreamBounds(name=name, concurrent=each.concurrent, queue=each.queue) for name, each in limits
+        ],
     )
 
 

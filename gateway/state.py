@@ -101,6 +101,7 @@ class State:
         self.sweeper = Sweeper()
         self.started_at = time.time()
         self.in_flight = 0
+        self.concurrent = config.listen.concurrent  # of all workers, as it was when this one started
         self.most_in_flight = -(-config.listen.concurrent // config.listen.workers)
         quota_files = QuotaFiles.of(self.paths)
         self.ledger = Ledger(quota_files)

@@ -13,7 +13,7 @@ from gateway.data_plane.plan import Target
 from gateway.traces.types import Attempt
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import ConnectError, DeadlineError, DisconnectedError, UpstreamError
-from gateway.upstream.health import verdict
+from gateway.upstream.health import told, verdict
 from gateway.upstream.pool import Server, UpstreamPool
 
 OVERTAKEN = "overtaken"  # the reason of an attempt that lost its race
@@ -91,7 +91,9 @@ class OpenAttempt:
             else:
                 self.pool.discard(connection)
         self.server.outstanding -= 1
-        self.server.health.leave(self._ticket, now, ok=verdict(status, error))
+        ok = verdict(status, error)
+        why = told(status, error) if ok is False else None
+        self.server.health.leave(self._ticket, now, ok=ok, why=why)
         self.pool.leave()
         if error != OVERTAKEN:  # the time of the one that won is the same time
             trace.upstream_s += now - self.started
