@@ -8,8 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from gateway.config.types import ClientKey, Config, Upstream
+from gateway.data_plane.plan import Target, targets_of
 from gateway.errors import OperationError
-from gateway.explanation import Bounds, Explanation, Range, Terms, UpstreamBounds
+from gateway.explanation import Bounds, Explanation, Range, Step, Terms, UpstreamBounds
 from gateway.routing import bucket, choose_variant, scale, unit_of
 from gateway.table import Table, TableRoute, TableVariant
 from gateway.traces.cost import rates
@@ -42,7 +43,7 @@ def explain(
     own = named or next((key for key in _keys(config) if key.name == caller), None)
     return msgspec.structs.replace(
         found,
-        refused=None if named is None else _refused(named, found, table),
+        refused=None if named is None else _refused(named, found),
         bounds=msgspec.structs.replace(
             found.bounds,
             key=None if own is None else own.name,
@@ -64,13 +65,13 @@ def _key(config: Config, name: str) -> ClientKey:
     return found
 
 
-def _refused(key: ClientKey, found: Explanation, table: Table) -> str | None:
+def _refused(key: ClientKey, found: Explanation) -> str | None:
     if "infer" not in key.scopes:
         return f"key {key.name!r} lacks scope 'infer' (auth.keys[].scopes)"
     if key.routes is not None and found.route not in key.routes:
         what = f"route {found.route!r}" if found.route else "models that no route serves"
         return f"key {key.name!r} may not use {what} (auth.keys[].routes)"
-    if found.route and found.model not in table.routes and "pin" not in key.scopes:
+    if found.route and found.model != found.route and "pin" not in key.scopes:
         return f"key {key.name!r} lacks scope 'pin' for a variant of its own choice (auth.keys[].scopes)"
     return None
 
@@ -85,11 +86,11 @@ def _explain(
     subject: str | None,
     client: str,
 ) -> Explanation:
-    name, _, pinned = model.partition("@")
-    route = table.routes.get(model) or table.routes.get(name)
+    name, at, pinned = model.rpartition("@")
+    route = table.routes.get(name if at else model)
     if route is None:
         return _unrouted(config, table, model)
-    if pinned and model not in table.routes:
+    if at:
         variant = _pinned(route, pinned)
         return _answer(config, table, route, variant, None, None, model, "the variant is pinned by its name")
     certain = next((variant for variant in route.variants if variant.weight >= 1), None)
@@ -97,8 +98,10 @@ def _explain(
         why = f"{certain.name} has all of the traffic"
         return _answer(config, table, route, certain, certain.weight, None, model, why)
     by_subject = route.sticky_by == "subject" and subject is not None
-    if salt is None or route.sticky_by == "request" or (session is None and not by_subject):
-        return _answer(config, table, route, None, None, None, model, _undecided(route, salt))
+    nobody = config.auth is not None and not client
+    if salt is None or route.sticky_by == "request" or nobody or (session is None and not by_subject):
+        why = _undecided(route, salt, nobody=nobody)
+        return _answer(config, table, route, None, None, None, model, why)
     unit = unit_of(route.sticky_by, client=client, session=session or "", subject=subject, trace_id="")
     chosen = choose_variant(route, unit, salt)
     position = bucket(salt, route.model, chosen.rollout, unit)
@@ -115,11 +118,13 @@ def _pinned(route: TableRoute, name: str) -> TableVariant:
     return variant
 
 
-def _undecided(route: TableRoute, salt: bytes | None) -> str:
+def _undecided(route: TableRoute, salt: bytes | None, *, nobody: bool) -> str:
     if route.sticky_by == "request":
         return "sticky_by is request: each request is drawn anew"
     if salt is None:
         return "no gateway has run here yet, so no session has a place"
+    if nobody:
+        return "no key was named, and a session's place depends on whose it is"
     return f"no {route.sticky_by} was given: each request without one is drawn anew"
 
 
@@ -133,6 +138,8 @@ def _answer(
     model: str,
     why: str,
 ) -> Explanation:
+    targets = targets_of(route, variant, config)
+    steps = [_step(config, target) for target in (targets if variant is None else targets[1:])]
     open_ended = Explanation(
         model=model,
         route=route.model,
@@ -141,9 +148,11 @@ def _answer(
         bucket=position,
         scale=_ranges(route),
         rollout=route.rollout.rollout if route.rollout is not None else None,
-        fallbacks=route.fallbacks,
+        fallbacks=steps,
         table_hash=table.hash,
-        bounds=_bounds(config, _upstreams(route, variant)),
+        bounds=_bounds(
+            config, [*(arm.upstream for arm in _arms(route, variant)), *(step.upstream for step in steps)]
+        ),
     )
     if variant is None:
         return open_ended
@@ -155,7 +164,7 @@ def _answer(
         upstream=upstream.name,
         upstream_model=variant.model,
         servers=upstream.servers,
-        deadlines=route.timeouts.over(upstream.timeouts),
+        deadlines=targets[0].timeouts,
         price=_terms(upstream, variant.model),
     )
 
@@ -179,15 +188,23 @@ def _unrouted(config: Config, table: Table, model: str) -> Explanation:
     )
 
 
-def _upstreams(route: TableRoute, variant: TableVariant | None) -> list[str]:
-    """Where a request may go, in that order: what takes it, or may, then the fallbacks."""
-    may = [variant] if variant is not None else [arm for arm in route.variants if arm.weight > 0]
-    fallbacks = [fallback.upstream for fallback in route.fallbacks]
-    return list(dict.fromkeys([*(arm.upstream for arm in may), *fallbacks]))
+def _arms(route: TableRoute, variant: TableVariant | None) -> list[TableVariant]:
+    """What takes a request, or may."""
+    return [variant] if variant is not None else [arm for arm in route.variants if arm.weight > 0]
+
+
+def _step(config: Config, target: Target) -> Step:
+    return Step(
+        upstream=target.upstream,
+        model=target.model,
+        larger_context=target.larger_context,
+        deadlines=target.timeouts,
+        price=_terms(config.upstream(target.upstream), target.model),
+    )
 
 
 def _bounds(config: Config, upstreams: list[str]) -> Bounds:
-    limits = [(name, config.upstream(name).limits) for name in upstreams]
+    limits = [(name, config.upstream(name).limits) for name in dict.fromkeys(upstreams)]
     return Bounds(
         concurrent=config.listen.concurrent,
         upstreams=[

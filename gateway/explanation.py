@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.config.types import Fallback, KeyLimit, Timeouts
+from gateway.config.types import KeyLimit, Timeouts
 from gateway.quotas import KeyReport
 from gateway.sightings import UpstreamView
 
@@ -28,6 +28,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: float | None = None
     audio_output: float | None = None
     per_hour: float | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A fallback: where a request goes next, with the deadlines and the price there."""
+
+    upstream: str
+    model: str  # as the upstream knows it; of a snapshot, its id
+    larger_context: bool
+    deadlines: Timeouts
+    price: Terms | None
 
 
 class UpstreamBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +93,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     upstream_model: str | None = None
     servers: list[str] = []
     deadlines: Timeouts | None = None
-    fallbacks: list[Fallback] = []
+    fallbacks: list[Step] = []
     price: Terms | None = None
     refused: str | None = None
     bounds: Bounds

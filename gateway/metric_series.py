@@ -51,7 +51,7 @@ class Series:
         _fold_former(directory, gauges)
         self._writer = SlotWriter(directory, name)
         self.slots = self._writer.slots
-        self._starts: dict[SeriesKey, int] = {}
+        self._starts: dict[tuple[str, tuple[str, ...]], int] = {}
         self._full = False
         # Where a series without room counts: a place that nobody reads.
         waste = self._writer.allocate(SeriesKey("", ()), 1 + MAX_BUCKETS + 1)
@@ -71,10 +71,10 @@ class Series:
         self._writer.close()
 
     def _start(self, metric: Metric, labels: tuple[str, ...], width: int) -> int:
-        key = SeriesKey(metric.name, labels)
-        start = self._starts.get(key)
+        start = self._starts.get((metric.name, labels))
         if start is None:
-            start = self._starts[key] = self._allocate(key, width)
+            start = self._allocate(SeriesKey(metric.name, labels), width)
+            self._starts[metric.name, labels] = start
         return start
 
     def _allocate(self, key: SeriesKey, width: int) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gateway.config.types import KeyLimit
-from gateway.explanation import Explanation, Now
+from gateway.config.types import KeyLimit, Timeouts
+from gateway.explanation import Explanation, Now, Step, Terms
 from gateway.quotas import KeyReport, WindowReport
 from gateway.sightings import ServerView, UpstreamView
 
@@ -32,9 +32,9 @@ def lines(source: str, found: Explanation) -> list[tuple[str, str]]:
         *_block("health", _health(found.now)),
         *_block("limits", _limits(found)),
         *_block("key", _key(found)),
-        ("deadlines", _deadlines(found)),
-        ("fallbacks", ", ".join(f"{to.upstream}/{to.model or to.snapshot}" for to in found.fallbacks)),
-        ("price", _price(found)),
+        ("deadlines", _deadlines(found.deadlines)),
+        ("price", _price(found.price) if found.upstream else None),
+        *_block("fallbacks", (_step(step) for step in found.fallbacks)),
         ("table", found.table_hash),
     ]
     return [(name, value) for name, value in said if value]
@@ -114,17 +114,21 @@ def _window(window: WindowReport) -> str:
     return f"{', '.join(said)} until {window.ends_at:%Y-%m-%d %H:%M} UTC"
 
 
-def _deadlines(found: Explanation) -> str:
-    if found.deadlines is None:
+def _deadlines(deadlines: Timeouts | None) -> str:
+    if deadlines is None:
         return ""
-    seconds = msgspec.structs.asdict(found.deadlines)
+    seconds = msgspec.structs.asdict(deadlines)
     return ", ".join(f"{name.removesuffix('_s')} {value:g} s" for name, value in seconds.items())
 
 
-def _price(found: Explanation) -> str:
-    price = found.price
+def _step(step: Step) -> str:
+    larger = ", also for what is too long" if step.larger_context else ""
+    return f"{step.upstream}/{step.model}{larger}: {_deadlines(step.deadlines)}; price {_price(step.price)}"
+
+
+def _price(price: Terms | None) -> str:
     if price is None:
-        return "unknown" if found.upstream else ""
+        return "unknown"
     if price.per_hour is not None:
         return f"{price.per_hour:g} USD per machine-hour"
     # What costs as much as text does need not be said.
