@@ -28,7 +28,7 @@ from gateway.usage_metrics import operation_of
 from tests.support.capture import ANSWER, captured_feedback, captured_trace
 from tests.support.request_path import chat, config_for, running_gateway
 from tests.support.store import store_config
-from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream import ScriptedUpstream, answers_status
 
 NO_TABLE = Table(routes={}, default_upstream=None, hash="")
 ARM = 'route="support-bot",variant="stable"'
@@ -231,6 +231,8 @@ def test_where_nothing_is_captured_the_cost_is_unknown_and_not_zero(
         for _ in range(2):
             assert httpx.post(f"{gateway.base_url}/chat/completions", json=chat()).status_code == 200
         assert httpx.post(f"{gateway.base_url}/chat/completions", json={"model": "bot@no"}).status_code == 404
+        upstream.default = answers_status(500)
+        assert httpx.post(f"{gateway.base_url}/chat/completions", json=chat()).status_code == 500
         assert counted(gateway.state.paths) == {
             'tracetune_cost_unknown_total{route="bot",variant="stable"}': 2
         }

@@ -55,6 +55,12 @@ def explained(url: str, key: str = ADMIN_KEY, **asked: str) -> dict[str, Any]:
     return found
 
 
+def listen_there(directory: Path, port: int) -> None:
+    """Write *port* into the configuration, where the command looks for the gateway."""
+    path = directory / "tracetune.yaml"
+    path.write_text(path.read_text().replace("concurrent: 99", f"concurrent: 99\n  port: {port}"))
+
+
 def test_servers_that_are_ejected_are_told_with_why_and_until_when(
     upstream: ScriptedUpstream, tmp_path: Path
 ):
@@ -71,6 +77,29 @@ def test_servers_that_are_ejected_are_told_with_why_and_until_when(
     assert (before["state"], before["why"], before["ejected_for_s"]) == ("healthy", None, None)
     assert (after["state"], after["why"], after["url"]) == ("ejected", "status_503", upstream.base_url)
     assert 40 < after["ejected_for_s"] <= 60
+
+
+@pytest.mark.parametrize("sticky_by", ["session", "subject"])
+def test_a_request_is_answered_by_the_variant_that_was_told(
+    upstream: ScriptedUpstream, tmp_path: Path, sticky_by: str
+):
+    config = keyed(upstream.base_url)
+    arms = [{"name": name, "upstream": "up", "model": "served-model", "weight": 0.5} for name in "ab"]
+    config["routes"] = [{"model": "bot", "variants": arms, "sticky_by": sticky_by}]
+    answered = []
+    with running_gateway(tmp_path, config, KEYS) as gateway:
+        for number in range(8):
+            asked = {"session": f"s-{number}", "subject": f"u-{number}"}
+            headers = {"authorization": "Bearer key-ops", "x-tracetune-session": asked["session"]}
+            headers["x-tracetune-user"] = asked["subject"]
+            answer = httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), headers=headers)
+            answered.append(answer.headers["x-tracetune-variant"])
+            assert explained(gateway.url, client="ops", **asked)["variant"] == answered[-1]
+        listen_there(tmp_path, gateway.port)
+    for number, variant in enumerate(answered):
+        ask = ("--session", f"s-{number}", "--subject", f"u-{number}", "--client", "ops", "--json")
+        at_rest = tracetune(tmp_path, "explain", "--model", "bot", *ask, **KEYS)
+        assert json.loads(at_rest.stdout)["variant"] == variant
 
 
 def test_how_full_upstream_and_process_are_is_told(upstream: ScriptedUpstream, tmp_path: Path):
@@ -121,9 +150,7 @@ def test_counters_that_cannot_be_read_hide_nothing_else(upstream: ScriptedUpstre
     with running_gateway(tmp_path, keyed(upstream.base_url), KEYS) as gateway:
         held = BoundedLock(gateway.state.paths.quotas / "lock")
         assert held.acquire()
-        path = tmp_path / "tracetune.yaml"
-        text = path.read_text().replace("concurrent: 99", f"concurrent: 99\n  port: {gateway.port}")
-        path.write_text(text)
+        listen_there(tmp_path, gateway.port)
         shown = tracetune(tmp_path, "explain", "--model", "bot", "--client", "web", **KEYS).stdout
         held.close()
     assert "healthy, 0 outstanding" in shown
@@ -182,9 +209,7 @@ def test_the_upstreams_of_fallbacks_and_of_every_variant_in_question_are_told(tm
 def test_all_workers_are_together_in_what_is_told_of_servers(tmp_path: Path):
     for gateway in running(tmp_path, EJECTING, workers=2):
         assert eventually(partial(_is_ejected_by_both, gateway), 20)
-        views = [explained(gateway.url)["now"] for _ in range(8)]
-        assert {now["workers"] for now in views} == {2}
-        assert {now["upstreams"][0]["servers"][0]["ejected_by"] for now in views} == {2}
+        assert {explained(gateway.url)["now"]["workers"] for _ in range(8)} == {2}
         shown = tracetune(tmp_path, "explain", "--model", "bot").stdout
         assert "ejected by 2 of 2 workers, tried again in " in shown
         assert ", for connect, 0 outstanding" in shown
@@ -192,18 +217,18 @@ def test_all_workers_are_together_in_what_is_told_of_servers(tmp_path: Path):
 
 
 def _is_ejected_by_both(gateway: Gateway) -> bool:
+    """Whichever worker is asked, and by both ways of asking."""
     gateway.infer("s")
-    listed = web.get(f"{gateway.url}/api/upstreams").json()
-    openai = next(each for each in listed if each["name"] == "openai")
-    return bool(openai["servers"][0]["ejected_by"] == 2)
+    listed = [web.get(f"{gateway.url}/api/upstreams").json()[0] for _ in range(4)]
+    told = [*listed, *(explained(gateway.url)["now"]["upstreams"][0] for _ in range(4))]
+    assert {each["name"] for each in told} == {"openai"}
+    return {each["servers"][0]["ejected_by"] for each in told} == {2}
 
 
 def test_the_command_shows_health_limits_and_the_key(upstream: ScriptedUpstream, tmp_path: Path):
     config = keyed(upstream.base_url)
     with running_gateway(tmp_path, config, KEYS) as gateway:
-        path = tmp_path / "tracetune.yaml"
-        text = path.read_text().replace("concurrent: 99", f"concurrent: 99\n  port: {gateway.port}")
-        path.write_text(text)
+        listen_there(tmp_path, gateway.port)
         ask = ("explain", "--model", "bot", "--client", "web")
         shown = tracetune(tmp_path, *ask, **KEYS).stdout
     lines = [" ".join(line.split()) for line in shown.splitlines()]
