@@ -1,8 +1,8 @@
-"""Numbers that many processes count and any of them can add up: one file of doubles per worker, on tmpfs.
+"""Numbers that many processes count and any of them can add up: one file of doubles per process, on tmpfs.
 
-A worker adds to a slot of its own mapped file, some 60 ns and no lock. What it counted is there for every
-reader at once and outlives SIGKILL. A reader folds the files of dead workers into `retired.json`, so that
-totals never fall; gauges die with their worker.
+A worker (the recorder is one here too) adds to a slot of its own mapped file, some 60 ns and no lock. What it
+counted is there for every reader at once and outlives SIGKILL. A reader folds the files of dead workers into
+`retired.json`, so that totals never fall; gauges die with their worker.
 
 Each worker has `NAME.values` (the doubles; its lock says that the worker lives) and `NAME.keys` (one JSON
 line per series: name, labels, first slot, width).

@@ -1,42 +1,25 @@
-"""What one gateway worker counts. Some two microseconds a request, no lock, nothing a client can name.
+"""What the processes of the gateway count, and what a worker does of it: no lock, nothing a client can name.
 
-`gateway.control.metrics_page` adds up all workers and renders them. Label values come from the configuration,
-from the routing table and from fixed sets; where the slots run out, further variants are not counted, and a
-line in the log says so.
+`gateway.control.metrics_page` adds up all processes and renders them. Label values come from the
+configuration, from the routing table and from fixed sets. A request costs its worker some two microseconds
+here; tokens and USD cost it nothing, as the recorder counts them (`gateway.usage_metrics`).
 """
 
 from __future__ import annotations
 
-import logging
-from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-import msgspec
-
-from gateway.errors import OperationError
-from gateway.metric_slots import SeriesKey, SlotReader, SlotWriter
+from gateway.metric_series import Metric, Series
 from gateway.paths import Paths
 from gateway.traces.types import Outcome
-
-log = logging.getLogger(__name__)
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 MAX_REASONS = 64  # failure and drop reasons are fixed sets; more of them is a bug that must not eat the slots
 
 _ANSWER_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 600.0)
 _OWN_S = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0)
-
-
-class Metric(msgspec.Struct, frozen=True):
-    """One metric of a worker: its labels, and bucket bounds in seconds where it is a histogram."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
 
 
 REQUESTS = Metric(
@@ -77,6 +60,7 @@ TTFT_S = Metric(
     _ANSWER_S,
 )
 IN_FLIGHT = Metric("tracetune_in_flight", "gauge", "Requests being answered now.")
+WORKERS = Metric("tracetune_workers", "gauge", "Gateway workers that are alive.")
 ATTEMPTS_FAILED = Metric(
     "tracetune_attempts_failed_total",
     "counter",
@@ -95,7 +79,59 @@ RELOADS = Metric(
     "Configuration files that were swapped in, or refused as invalid.",
     ("result",),
 )
+# The conventions' `cache_read`, `cache_write` and `reasoning` are parts of `input` and `output`. A modality
+# is `audio` where the upstream says so, else `unknown`: it may be text and images.
+_TOKEN_LABELS = (*_GEN_AI_LABELS, "gen_ai_token_modality")
+TOKENS_IN = Metric(
+    "gen_ai_client_inference_usage_input_tokens_total",
+    "counter",
+    "Tokens that upstreams read, cached ones included.",
+    _TOKEN_LABELS,
+)
+TOKENS_CACHED = Metric(
+    "gen_ai_client_inference_usage_cache_read_input_tokens_total",
+    "counter",
+    "Of the input tokens, those that the upstream had in its cache.",
+    _TOKEN_LABELS,
+)
+TOKENS_CACHE_WRITE = Metric(
+    "gen_ai_client_inference_usage_cache_write_input_tokens_total",
+    "counter",
+    "Of the input tokens, those that the upstream wrote to its cache.",
+    _TOKEN_LABELS,
+)
+TOKENS_OUT = Metric(
+    "gen_ai_client_inference_usage_output_tokens_total",
+    "counter",
+    "Tokens that upstreams wrote, reasoning included.",
+    _TOKEN_LABELS,
+)
+TOKENS_REASONING = Metric(
+    "gen_ai_client_inference_usage_reasoning_output_tokens_total",
+    "counter",
+    "Of the output tokens, those that were thought.",
+    _TOKEN_LABELS,
+)
+TOKENS_UNKNOWN = Metric(
+    "tracetune_tokens_unknown_total",
+    "counter",
+    "Answers whose tokens read or written are not known; they are not in the sums.",
+    ("route", "variant"),
+)
+COST_USD = Metric(
+    "tracetune_cost_usd_total",
+    "counter",
+    "What requests cost, as far as it is known.",
+    ("route", "variant"),
+)
+COST_UNKNOWN = Metric(
+    "tracetune_cost_unknown_total",
+    "counter",
+    "Requests that an upstream worked on for a cost that is not known; they are not in the sum.",
+    ("route", "variant"),
+)
 METRICS = (
+    WORKERS,
     REQUESTS,
     REQUEST_S,
     UPSTREAM_S,
@@ -105,6 +141,14 @@ METRICS = (
     ATTEMPTS_FAILED,
     DROPPED,
     RELOADS,
+    TOKENS_IN,
+    TOKENS_CACHED,
+    TOKENS_CACHE_WRITE,
+    TOKENS_OUT,
+    TOKENS_REASONING,
+    TOKENS_UNKNOWN,
+    COST_USD,
+    COST_UNKNOWN,
 )
 GAUGES = frozenset(metric.name for metric in METRICS if metric.kind == "gauge")
 
@@ -114,39 +158,18 @@ def metrics_directory(paths: Paths) -> Path:
     return paths.segments / "metrics"
 
 
-def _fold_former_workers(directory: Path) -> None:
-    # At each start, so that a worker that keeps dying fills no memory where nobody reads /metrics.
-    try:
-        SlotReader(directory, GAUGES).totals()
-    except OperationError as error:
-        log.warning("%s", error)
-
-
-class _Histogram:
-    """Slots of one histogram: the sum, then one per bucket, not cumulated."""
-
-    __slots__ = ("bounds", "slots", "start")
-
-    def __init__(self, slots: memoryview[float], start: int, bounds: tuple[float, ...]) -> None:
-        self.slots, self.start, self.bounds = slots, start, bounds
-
-    def observe(self, seconds: float) -> None:
-        self.slots[self.start] += seconds
-        self.slots[self.start + 1 + bisect_left(self.bounds, seconds)] += 1.0
-
-
 class _Arm:
     """The pre-bound series of one operation (chat, embeddings, …) on one variant."""
 
     __slots__ = ("outcomes", "overhead", "request", "ttft", "upstream")
 
-    def __init__(self, metrics: WorkerMetrics, route: str, variant: str, operation: str) -> None:
+    def __init__(self, series: Series, route: str, variant: str, operation: str) -> None:
         labels = (route, variant)
-        self.outcomes = {outcome: metrics.slot(REQUESTS, (*labels, outcome)) for outcome in OUTCOMES}
-        self.request = metrics.histogram(REQUEST_S, (operation, *labels))
-        self.upstream = metrics.histogram(UPSTREAM_S, labels)
-        self.overhead = metrics.histogram(OVERHEAD_S, labels)
-        self.ttft = metrics.histogram(TTFT_S, (operation, *labels))
+        self.outcomes = {outcome: series.slot(REQUESTS, (*labels, outcome)) for outcome in OUTCOMES}
+        self.request = series.histogram(REQUEST_S, (operation, *labels))
+        self.upstream = series.histogram(UPSTREAM_S, labels)
+        self.overhead = series.histogram(OVERHEAD_S, labels)
+        self.ttft = series.histogram(TTFT_S, (operation, *labels))
 
 
 class WorkerMetrics:
@@ -156,17 +179,11 @@ class WorkerMetrics:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        _fold_former_workers(directory)
-        self._writer = SlotWriter(directory, name)
-        self._slots = self._writer.slots
+        self._series = Series(directory, name, GAUGES)
+        self._slots = self._series.slots
         self._arms: dict[tuple[str, str, str], _Arm] = {}
-        self._starts: dict[SeriesKey, int] = {}
-        self._full = False
-        # Where a series without room counts: a place that nobody reads.
-        waste = self._writer.allocate(SeriesKey("", ()), 1 + max(len(_ANSWER_S), len(_OWN_S)) + 1)
-        assert waste is not None, "the first series fits"
-        self._waste = waste
-        self._in_flight = self.slot(IN_FLIGHT, ())
+        self._in_flight = self._series.slot(IN_FLIGHT, ())
+        self._slots[self._series.slot(WORKERS, ())] = 1.0
 
     def request_started(self) -> None:
         self._slots[self._in_flight] += 1.0
@@ -185,7 +202,7 @@ class WorkerMetrics:
         """Count a request that was started; times in seconds."""
         arm = self._arms.get((route, variant, operation))
         if arm is None:
-            arm = self._arms[route, variant, operation] = _Arm(self, route, variant, operation)
+            arm = self._arms[route, variant, operation] = _Arm(self._series, route, variant, operation)
         self._slots[self._in_flight] -= 1.0
         self._slots[arm.outcomes[outcome]] += 1.0
         arm.request.observe(upstream_s + overhead_s)
@@ -195,44 +212,18 @@ class WorkerMetrics:
             arm.ttft.observe(ttft_s)
 
     def attempt_failed(self, upstream: str, reason: str) -> None:
-        self._slots[self.slot(ATTEMPTS_FAILED, (upstream, reason))] += 1.0
+        self._slots[self._series.slot(ATTEMPTS_FAILED, (upstream, reason))] += 1.0
+
+    def cost_unknown(self, route: str, variant: str) -> None:
+        self._slots[self._series.slot(COST_UNKNOWN, (route, variant))] += 1.0
 
     def config_reloaded(self, result: Literal["ok", "invalid"]) -> None:
-        self._slots[self.slot(RELOADS, (result,))] += 1.0
+        self._slots[self._series.slot(RELOADS, (result,))] += 1.0
 
     def capture_dropped(self, dropped: Mapping[str, int]) -> None:
         """Publish what the worker's segment writer has dropped so far, by reason."""
         for reason, count in list(dropped.items())[:MAX_REASONS]:
-            self._slots[self.slot(DROPPED, ("worker", reason))] = float(count)
+            self._slots[self._series.slot(DROPPED, ("worker", reason))] = float(count)
 
     def close(self) -> None:
-        self._writer.close()
-
-    def slot(self, metric: Metric, labels: tuple[str, ...]) -> int:
-        """The slot of a counter or gauge."""
-        return self._start(metric, labels, 1)
-
-    def histogram(self, metric: Metric, labels: tuple[str, ...]) -> _Histogram:
-        """The slots of a histogram."""
-        return _Histogram(self._slots, self._start(metric, labels, 2 + len(metric.buckets)), metric.buckets)
-
-    def _start(self, metric: Metric, labels: tuple[str, ...], width: int) -> int:
-        key = SeriesKey(metric.name, labels)
-        start = self._starts.get(key)
-        if start is None:
-            start = self._starts[key] = self._allocate(key, width)
-        return start
-
-    def _allocate(self, key: SeriesKey, width: int) -> int:
-        start = self._writer.allocate(key, width)
-        if start is not None:
-            return start
-        if not self._full:
-            self._full = True
-            log.warning(
-                "no more room for metrics (MAX_SLOTS in gateway/metric_slots.py): %s %s and what comes after "
-                "it is not counted until a restart",
-                key.name,
-                key.labels,
-            )
-        return self._waste
+        self._series.close()

@@ -59,6 +59,11 @@ class Paths(msgspec.Struct, frozen=True):
         """The counters of keys with limits, which the workers share; saved to `state` as they change."""
         return self.segments / "quotas"
 
+    @property
+    def sightings(self) -> Path:
+        """What each worker last said of its upstreams; small, and said anew twice a second."""
+        return self.segments / "sightings"
+
 
 def paths_of(config: Config) -> Paths:
     """The paths of a loaded configuration."""

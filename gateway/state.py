@@ -61,6 +61,9 @@ class Metrics(Protocol):
 
     def attempt_failed(self, upstream: str, reason: str) -> None: ...
 
+    def cost_unknown(self, route: str, variant: str) -> None:
+        """A request was answered whose trace nobody keeps, so that nobody reads what it used."""
+
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """What is in force, swapped as a whole. `keys` None: no keys are asked for."""
@@ -98,6 +101,7 @@ class State:
         self.sweeper = Sweeper()
         self.started_at = time.time()
         self.in_flight = 0
+        self.concurrent = config.listen.concurrent  # of all workers, as it was when this one started
         self.most_in_flight = -(-config.listen.concurrent // config.listen.workers)
         self.ledger = Ledger(QuotaFiles.of(self.paths))
         self.draining = False  # SIGTERM came: requests in flight finish, new ones are refused

@@ -12,6 +12,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # What a package may import of ours. A longer prefix wins over a shorter one.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "gateway.traces": ("gateway.traces", "gateway.config", "gateway.paths", "gateway.errors"),
+    # One process of its own that no other package imports; it counts where the workers do.
+    "gateway.traces.recorder": (
+        "gateway.traces",
+        "gateway.config",
+        "gateway.paths",
+        "gateway.errors",
+        "gateway.metrics",
+        "gateway.usage_metrics",
+    ),
     "gateway": ("gateway",),
     "judges": (
         "judges",

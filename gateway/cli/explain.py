@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.table import Table as TextTable
 
+from gateway.cli.explanation import lines
 from gateway.cli.root import config_option, json_option
 from gateway.cli.terminal import plain_line
 from gateway.config.load import load_config
 from gateway.config.types import Config
 from gateway.control.client import ControlClient, UnreachableError
 from gateway.errors import OperationError
-from gateway.explain import Explanation
 from gateway.explain import explain as explain_request
+from gateway.explanation import Explanation
 from gateway.overlay import unknown_upstream
 from gateway.paths import paths_of
 from gateway.salt import load_salt
@@ -51,7 +51,7 @@ def explain(
         click.echo(msgspec.json.encode(fields).decode())
         return
     table = TextTable(box=None, pad_edge=False, show_header=False)
-    for name, value in _lines(answer):
+    for name, value in lines(answer.source, answer.explanation):
         table.add_row(name, plain_line(value))
     Console(markup=False).print(table)
 
@@ -97,55 +97,3 @@ def _table_at_rest(config: Config) -> tuple[Table, str]:
 
 def _upstreams(config: Config) -> set[str]:
     return {upstream.name for upstream in config.upstreams}
-
-
-def _lines(answer: Answer) -> list[tuple[str, str]]:
-    found = answer.explanation
-    ranges = ", ".join(f"{part.variant} [{part.start:.4g}, {part.end:.4g})" for part in found.scale)
-    lines: list[tuple[str, Any]] = [
-        ("from", answer.source),
-        ("route", found.route or "none"),
-        ("variant", found.variant or "depends"),
-        ("why", found.why),
-        ("shares", ranges),
-        ("rollout", found.rollout),
-        ("snapshot", found.snapshot),
-        ("upstream", found.upstream),
-        ("model", found.upstream_model),
-        ("servers", ", ".join(found.servers)),
-        ("deadlines", _deadlines(found)),
-        ("fallbacks", ", ".join(f"{to.upstream}/{to.model or to.snapshot}" for to in found.fallbacks)),
-        ("price", _price(found)),
-        ("table", found.table_hash),
-    ]
-    return [(name, str(value)) for name, value in lines if value]
-
-
-def _deadlines(found: Explanation) -> str:
-    if found.deadlines is None:
-        return ""
-    seconds = msgspec.structs.asdict(found.deadlines)
-    return ", ".join(f"{name.removesuffix('_s')} {value:g} s" for name, value in seconds.items())
-
-
-def _price(found: Explanation) -> str:
-    price = found.price
-    if price is None:
-        return "unknown" if found.upstream else ""
-    if price.per_hour is not None:
-        return f"{price.per_hour:g} USD per machine-hour"
-    # What costs as much as text does need not be said.
-    parts = [
-        f"{name} {value:g}"
-        for name, value, text in (
-            ("input", price.input, None),
-            ("cached", price.cached_input, price.input),
-            ("cache write", price.cache_write, price.input),
-            ("audio in", price.audio_input, price.input),
-            ("output", price.output, None),
-            ("reasoning", price.reasoning, price.output),
-            ("audio out", price.audio_output, price.output),
-        )
-        if value is not None and value != text
-    ]
-    return f"{', '.join(parts)} USD per million tokens"

@@ -19,12 +19,13 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler
 
 from gateway import __version__
-from gateway.control import feedback_api, rollout_api, status_api, upstream_api
+from gateway.control import explain_api, feedback_api, rollout_api, status_api, upstream_api
 from gateway.control.admin_server import serve_admin
 from gateway.control.docs_page import PlainRenderPlugin
 from gateway.control.failures import HANDLERS, MAX_BODY_BYTES
 from gateway.control.plane import ControlPlane
 from gateway.quotas import keep
+from gateway.sightings import Teller
 from gateway.state import State
 from gateway.watch import Watch
 
@@ -39,7 +40,7 @@ _ADMIN: list[ControllerRouterHandler] = [
     rollout_api.start_rollout,
     rollout_api.act_on_rollout,
     rollout_api.roll_back,
-    status_api.explain_request,
+    explain_api.explain_request,
     status_api.metrics,
     upstream_api.list_upstreams,
     status_api.limits,
@@ -57,6 +58,8 @@ def create_control_app(state: State) -> Litestar:
         # Before the first request: what was decided while this worker was down is in force from the start.
         await plane.watch.begin()
         tasks = [asyncio.create_task(plane.watch.run()), asyncio.create_task(keep(state.ledger))]
+        if state.live.config.listen.workers > 1:
+            tasks.append(asyncio.create_task(Teller(state).run()))
         if separate is not None and state.index == 0:
             tasks.append(asyncio.create_task(serve_admin(create_admin_app(plane), separate)))
         try:

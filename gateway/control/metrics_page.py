@@ -14,16 +14,17 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from gateway.control.stages import StageReport
+from gateway.metric_series import Metric
 from gateway.metric_slots import SeriesKey, SlotReader
-from gateway.metrics import DROPPED, GAUGES, METRICS, Metric
+from gateway.metrics import DROPPED, GAUGES, METRICS
 from gateway.table import Table
 
 
 def render(directory: Path, stages: dict[str, StageReport], table: Table, accept: str) -> tuple[bytes, str]:
     """The page and its content type, in the format that *accept* asks for. Blocks for file reads."""
-    totals, workers = SlotReader(directory, GAUGES).totals()
+    totals, _ = SlotReader(directory, GAUGES).totals()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(totals, workers, stages, table))
+    registry.register(_Page(totals, stages, table))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
@@ -32,14 +33,12 @@ class _Page(Collector):
     def __init__(
         self,
         totals: dict[SeriesKey, list[float]],
-        workers: int,
         stages: dict[str, StageReport],
         table: Table,
     ) -> None:
         self._series: dict[str, list[tuple[SeriesKey, list[float]]]] = defaultdict(list)
         for key, values in sorted(totals.items(), key=lambda item: (item[0].name, item[0].labels)):
             self._series[key.name].append((key, values))
-        self._workers = workers
         self._stages = stages
         self._table = table
 
@@ -89,7 +88,6 @@ class _Page(Collector):
         return [*counters, backlog, age, up]
 
     def _in_force(self) -> Iterable[Family]:
-        yield GaugeMetricFamily("tracetune_workers", "Gateway workers that are alive.", self._workers)
         weights = GaugeMetricFamily(
             "tracetune_variant_weight", "Share of the units in force.", labels=["route", "variant"]
         )

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics` and `/api/explain`: how this gateway is doing, and what it would do."""
+"""`/healthz`, `/readyz`, `/metrics` and `/api/limits`: how this gateway is doing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from gateway.control.metrics_page import render
 from gateway.control.plane import ControlPlane
 from gateway.control.rollout_api import ApiRequest
 from gateway.control.stages import StageReport, read_stages
-from gateway.data_plane.errors import ApiError
-from gateway.errors import OperationError
-from gateway.explain import Explanation, explain
 from gateway.metrics import metrics_directory
 from gateway.quotas import KeyReport, report_limits
 
@@ -65,30 +62,6 @@ async def metrics(plane: ControlPlane, request: ApiRequest) -> Response[bytes]:
     )
     # Litestar adds a charset to a media type of text, and Prometheus refuses one that is named twice.
     return Response(page, headers={"content-type": content_type})
-
-
-@get("/api/explain", guards=[requires("admin")], summary="Where a request would go, and why", tags=["routes"])
-async def explain_request(
-    plane: ControlPlane,
-    model: str,
-    session: str | None = None,
-    subject: str | None = None,
-    client: str = "",
-) -> Explanation:
-    """The variant that takes a request of *client*'s session or subject, and everything that follows."""
-    live = plane.state.live
-    try:
-        return explain(
-            live.config,
-            live.table,
-            plane.state.salt,
-            model=model,
-            session=session,
-            subject=subject,
-            client=client,
-        )
-    except OperationError as error:
-        raise ApiError(404, "invalid_request_error", "model_not_found", str(error), param="model") from error
 
 
 @get(

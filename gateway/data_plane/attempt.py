@@ -19,7 +19,7 @@ from gateway.upstream.errors import (
     ProtocolError,
     UpstreamError,
 )
-from gateway.upstream.health import verdict
+from gateway.upstream.health import told, verdict
 from gateway.upstream.pool import Server, UpstreamPool
 from gateway.upstream.response_memo import KnownAnswer
 
@@ -104,7 +104,9 @@ class OpenAttempt:
             else:
                 self.pool.discard(connection)
         self.server.outstanding -= 1
-        self.server.health.leave(self._ticket, now, ok=verdict(status, error))
+        ok = verdict(status, error)
+        why = told(status, error) if ok is False else None
+        self.server.health.leave(self._ticket, now, ok=ok, why=why)
         self.pool.leave()
         if error != OVERTAKEN:  # the time of the one that won is the same time
             trace.upstream_s += now - self.started

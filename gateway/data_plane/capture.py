@@ -11,6 +11,7 @@ from gateway.data_plane.plan import NO_PLAN
 from gateway.data_plane.spending import UNKNOWN, spent
 from gateway.quotas import Reservation
 from gateway.state import Live, State
+from gateway.traces.cost import may_cost
 from gateway.traces.types import Attempt, CapturedTrace, Outcome, PriceTerms
 
 MAX_KEPT_BYTES = 32 * 1024 * 1024  # of one response; of a larger one only the metadata is captured
@@ -100,6 +101,8 @@ class OpenTrace:
             is_whole = response.is_whole
             captured = self._captured(outcome, error, latency_s, response.content_encoding, is_whole)
             self.state.writer.append(captured, self.request, response.pieces if is_whole else ())
+        elif may_cost(self.attempts, outcome):
+            self.state.metrics.cost_unknown(plan.route, plan.variant)
         self.state.metrics.request_finished(
             plan.route,
             plan.variant,

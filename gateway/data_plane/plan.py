@@ -53,6 +53,24 @@ NO_PLAN = Plan(
 )
 
 
+def targets_of(route: TableRoute, variant: TableVariant | None, config: Config) -> list[Target]:
+    """Where a request of *route* goes, in that order: *variant*, then the fallbacks. None is asked twice."""
+    asked = [(variant.upstream, variant.model, False)] if variant is not None else []
+    for fallback in route.fallbacks:
+        model = fallback.model or fallback.snapshot or ""
+        if not any(known[:2] == (fallback.upstream, model) for known in asked):
+            asked.append((fallback.upstream, model, fallback.larger_context))
+    return [
+        Target(
+            upstream=upstream,
+            model=model,
+            timeouts=route.timeouts.over(config.upstream(upstream).timeouts),
+            larger_context=larger_context,
+        )
+        for upstream, model, larger_context in asked
+    ]
+
+
 class _RoutePlans:
     """The plans of one route, made once: one for each variant, assigned or pinned."""
 
@@ -67,11 +85,6 @@ class _RoutePlans:
         self.pinned = {variant.name: self._make(variant, pinned=True) for variant in route.variants}
 
     def _make(self, variant: TableVariant, *, pinned: bool) -> Plan:
-        targets = [self._target(variant.upstream, variant.model)]
-        for fallback in self.route.fallbacks:
-            model = fallback.model or fallback.snapshot or ""
-            if not any((target.upstream, target.model) == (fallback.upstream, model) for target in targets):
-                targets.append(self._target(fallback.upstream, model, fallback.larger_context))
         return Plan(
             route=self.route.model,
             variant=variant.name,
@@ -79,7 +92,7 @@ class _RoutePlans:
             rollout=None if pinned else self.rollout,
             propensity=None if pinned else variant.weight,
             capture=self.route.capture,
-            targets=targets,
+            targets=targets_of(self.route, variant, self._config),
             lines=lines_of(
                 [
                     (b"x-tracetune-route", header_value(self.route.model)),
@@ -87,10 +100,6 @@ class _RoutePlans:
                 ]
             ),
         )
-
-    def _target(self, upstream: str, model: str, larger_context: bool = False) -> Target:
-        timeouts = self.route.timeouts.over(self._config.upstream(upstream).timeouts)
-        return Target(upstream=upstream, model=model, timeouts=timeouts, larger_context=larger_context)
 
 
 class Planner:

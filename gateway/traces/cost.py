@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.traces.token_parts import InputTokens, OutputTokens
-from gateway.traces.types import PriceTerms
+from gateway.traces.types import Attempt, Outcome, PriceTerms
 from gateway.traces.usage import Usage
 
 _PER_MILLION = 1_000_000
+_ANSWERED = range(200, 300)
 
 
 class Rates(NamedTuple):
@@ -46,6 +48,15 @@ def cost_usd(price: PriceTerms | None, usage: Usage, machine_cost_usd: float | N
     """
     tokens = usage.reported_cost_usd if price is None else _tokens_usd(rates(price), usage)
     return None if tokens is None else tokens + (machine_cost_usd or 0.0)
+
+
+def may_cost(attempts: Sequence[Attempt], outcome: Outcome) -> bool:
+    """Whether an upstream has worked on a request, or may have when its client left.
+
+    Attempts that failed cost nothing at token prices; those at a machine have a cost that is known.
+    """
+    answered = any(attempt.status in _ANSWERED for attempt in attempts)
+    return answered or (outcome == "client_cancelled" and bool(attempts))
 
 
 def _tokens_usd(rate: Rates, usage: Usage) -> float | None:

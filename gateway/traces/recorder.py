@@ -8,6 +8,7 @@ So every record gets to the spool once, whatever dies; what cannot be kept is co
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -17,13 +18,16 @@ import msgspec
 
 from gateway.config import Config, load_config
 from gateway.errors import OperationError
+from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
-from gateway.traces.rows import RowBuilder, without_bodies
+from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segments import Batch, Record, SegmentReader
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
 from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
+from gateway.traces.types import CapturedTrace, Trace
+from gateway.usage_metrics import Answer, UsageMetrics, answer_of
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,21 @@ POLL_S = 0.1
 RETRY_S = 1.0  # after the disk or the bound refused
 GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small spool makes smaller ones
 HOUSEKEEPING_S = 1.0
+
+
+class _Group:
+    """Rows that are written together, and what they say that was used."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.answers: list[Answer] = []
+        self.size = 0
+
+    def add(self, payload: bytes, answer: Answer | None) -> None:
+        self.payloads.append(payload)
+        self.size += len(payload)
+        if answer is not None:
+            self.answers.append(answer)
 
 
 class Recorder:
@@ -46,6 +65,7 @@ class Recorder:
         self._progress_path = paths.spool / "recorder.json"
         self._progress = Progress()
         self._reporter = Reporter(paths.state / "recorder.json")
+        self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
         self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
         self._error: str | None = None
@@ -73,6 +93,7 @@ class Recorder:
         if self.step() and self._spool.holds_rows:
             self._seal()
         self._report(force=True)
+        self._usage.close()
 
     def _recover(self) -> None:
         try:
@@ -92,24 +113,20 @@ class Recorder:
         batch = self._reader.read(path, end)
         if batch is None:
             return
-        group: list[bytes] = []
-        size = 0
+        group = _Group()
         for record in batch.records:
             end, count = record.end, count + 1
-            payload = self._payload(path.name, record, count)
-            if payload is not None:
-                group.append(payload)
-                size += len(payload)
-            if size >= self._group_bytes:
+            self._build(group, path.name, record, count)
+            if group.size >= self._group_bytes:
                 self._write(path.name, group, end, count)
-                group, size = [], 0
+                group = _Group()
         if batch.records:
             self._write(path.name, group, end, count)
         if batch.finished:
             self._free(path, batch)
 
-    def _payload(self, segment: str, record: Record, count: int) -> bytes | None:
-        """The spool's form of *record*; None, counted, for one that cannot be kept at all."""
+    def _build(self, group: _Group, segment: str, record: Record, count: int) -> None:
+        """Add the spool's form of *record* to *group*; one that cannot be kept at all is counted."""
         if record.captured is not None:
             # Whatever one body does to us, its row is kept, and the rest of the segment in any case.
             for attempt in (record, without_bodies(record)):
@@ -120,22 +137,23 @@ class Recorder:
                     log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
                     continue
                 if len(payload) <= self._record_bytes:
-                    return payload
+                    group.add(payload, _answer_of(record, row))
+                    return
         self._progress.quarantined += 1
         log.warning("a record of %d bytes in %s cannot be kept", len(record.meta), segment)
-        return None
 
-    def _write(self, segment: str, group: list[bytes], end: int, count: int) -> None:
-        if group:
+    def _write(self, segment: str, group: _Group, end: int, count: int) -> None:
+        if group.payloads:
             try:
-                self._spool.append(group)
+                self._spool.append(group.payloads)
             except SpoolBoundError:
                 if not self._drop_oldest:
                     raise
-                self._make_room(sum(map(len, group)))
-                self._spool.append(group)
+                self._make_room(group.size)
+                self._spool.append(group.payloads)
         self._progress.positions[segment] = (end, count)
-        self._progress.written += len(group)
+        self._progress.written += len(group.payloads)
+        self._usage.count(group.answers)
         if self._spool.due():
             self._seal()
         self._report(force=False)
@@ -206,6 +224,13 @@ class Recorder:
                 errors=self._error,
             )
         )
+
+
+def _answer_of(record: Record, row: Row) -> Answer | None:
+    captured, values = record.captured, row.values
+    if not isinstance(captured, CapturedTrace) or not isinstance(values, Trace) or row.usage is None:
+        return None
+    return answer_of(captured, row.usage, values.cost_usd)
 
 
 def _place(error: BaseException) -> str:

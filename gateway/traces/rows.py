@@ -22,7 +22,7 @@ from gateway.traces.types import (
     RolloutEvent,
     Trace,
 )
-from gateway.traces.usage import finish_reason, read_usage
+from gateway.traces.usage import Usage, finish_reason, read_usage
 
 MAX_RECENT_TRACES = 50_000  # whose session is remembered, so that feedback gets the same placeholders
 
@@ -33,10 +33,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Row(NamedTuple):
-    """One row and the table it belongs to."""
+    """One row and the table it belongs to; of a trace also what its answer used."""
 
     table: str
     values: Trace | Feedback | RolloutEvent
+    usage: Usage | None = None
 
 
 class RowBuilder:
@@ -50,17 +51,17 @@ class RowBuilder:
         """The row of *record*, whose meta must be readable."""
         captured = record.captured
         if isinstance(captured, CapturedTrace):
-            return Row("traces", self._trace(captured, record))
+            answer = _answer(captured, record.response)
+            usage = read_usage(answer)
+            return Row("traces", self._trace(captured, record, answer, usage), usage)
         if isinstance(captured, CapturedFeedback):
             return Row("feedback", self._feedback(captured))
         assert isinstance(captured, CapturedRolloutEvent)
         return Row("rollouts", self._rollout_event(captured))
 
-    def _trace(self, captured: CapturedTrace, record: Record) -> Trace:
+    def _trace(self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage) -> Trace:
         scope = self._remember(captured)
         full = captured.capture == "full"
-        answer = _answer(captured, record.response)
-        usage = read_usage(answer)
         return Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),

@@ -53,10 +53,16 @@ def verdict(status: int | None, reason: str | None) -> bool | None:
     return False if reason in _ILL else None
 
 
+def told(status: int | None, reason: str | None) -> str | None:
+    """What people are told of an attempt that failed: the status, where its server answered with an error."""
+    return f"status_{status}" if status is not None and status >= 500 else reason
+
+
 class ServerHealth:
     """The health of one server as one worker sees it, under *settings*. *random* shortens its pauses.
 
-    `pause_s` is the length of its last pause, before jitter took from it; 0 when it has had none.
+    `pause_s` is the length of its last pause, before jitter took from it; 0 when it has had none. `why`: the
+    failure that it was last ejected for.
     """
 
     __slots__ = (
@@ -66,12 +72,13 @@ class ServerHealth:
         "_passed",
         "_random",
         "_recent",
-        "_rests_until",
         "_settings",
         "_trials",
         "ejected_until",
         "healthy",
         "pause_s",
+        "rests_until",
+        "why",
     )
 
     def __init__(self, settings: Ejection, random: Random) -> None:
@@ -79,8 +86,9 @@ class ServerHealth:
         self._random = random
         self.healthy = True
         self.pause_s = 0.0
+        self.why: str | None = None
         self.ejected_until = float("-inf")
-        self._rests_until = float("-inf")
+        self.rests_until = float("-inf")
         self._healthy_since = float("-inf")
         self._epoch = 0  # of the state that requests begin in
         self._trials = 0  # running
@@ -91,8 +99,8 @@ class ServerHealth:
     def available(self, now: float) -> bool:
         """Whether it may be asked: it is healthy, or due for a trial; and not at rest."""
         if self.healthy:
-            return now >= self._rests_until
-        return now >= self.ejected_until and self._trials < self._settings.probes and now >= self._rests_until
+            return now >= self.rests_until
+        return now >= self.ejected_until and self._trials < self._settings.probes and now >= self.rests_until
 
     def state(self, now: float) -> Literal["healthy", "ejected", "probing"]:
         """What people are told."""
@@ -102,7 +110,7 @@ class ServerHealth:
 
     def rest(self, seconds: float, now: float) -> None:
         """It asked (`retry-after`) to be left alone for *seconds*: others are preferred, at most `cap_s`."""
-        self._rests_until = max(self._rests_until, now + min(seconds, self._settings.cap_s))
+        self.rests_until = max(self.rests_until, now + min(seconds, self._settings.cap_s))
 
     def enter(self, now: float) -> int:
         """A request begins; returns its ticket. After a pause it is a trial, while there are too few."""
@@ -123,12 +131,15 @@ class ServerHealth:
         self._judge(ticket, now, ok=True)
         return _SETTLED
 
-    def leave(self, ticket: int, now: float, *, ok: bool | None) -> None:
-        """A request has ended with the verdict *ok*. To be called once for each `enter`, whatever happens."""
+    def leave(self, ticket: int, now: float, *, ok: bool | None, why: str | None = None) -> None:
+        """A request has ended with the verdict *ok*; *why* is what people are told where it failed.
+
+        To be called once for each `enter`, whatever happens.
+        """
         if ticket >> 1 != self._epoch:
             return
         if not self.healthy:
-            self._judge(ticket, now, ok=ok)
+            self._judge(ticket, now, ok=ok, why=why)
         elif ok:
             self._in_a_row = 0
             self._recent.add(_ANSWERED, now)
@@ -136,7 +147,7 @@ class ServerHealth:
             self._in_a_row += 1
             self._recent.add(_FAILED, now)
             if self._fails(now):
-                self._eject(now)
+                self._eject(now, why)
 
     def _fails(self, now: float) -> bool:
         settings = self._settings
@@ -146,7 +157,7 @@ class ServerHealth:
         count = answered + failed
         return count >= settings.min_requests and failed >= settings.share * count
 
-    def _judge(self, ticket: int, now: float, *, ok: bool | None) -> None:
+    def _judge(self, ticket: int, now: float, *, ok: bool | None, why: str | None = None) -> None:
         """A request that began while it was not healthy has shown what it can."""
         is_trial = bool(ticket & 1)
         self._trials -= is_trial
@@ -157,10 +168,11 @@ class ServerHealth:
         elif ok is False:
             self._passed = 0
             if is_trial:  # the pauses do not grow by what was asked of it in spite of them
-                self._eject(now)
+                self._eject(now, why)
 
-    def _eject(self, now: float) -> None:
+    def _eject(self, now: float, why: str | None) -> None:
         settings = self._settings
+        self.why = why
         # One that fails again before it served for as long as it paused goes on where it stopped.
         if self.healthy and now - self._healthy_since >= max(self.pause_s, settings.window_s):
             self.pause_s = 0.0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -94,7 +95,7 @@ def test_the_openai_client_gets_the_same_objects_with_and_without_the_gateway(tm
             assert buffered[0].to_dict() == buffered[1].to_dict()
             assert streamed[0] == streamed[1]
             rows = system.wait_rows(
-                "SELECT stream, outcome, finish_reason FROM traces ORDER BY started_at",
+                "SELECT stream, outcome, finish_reason, tokens_in FROM traces ORDER BY started_at",
                 lambda rows: len(rows) == 2,
                 10,
             )
@@ -102,3 +103,7 @@ def test_the_openai_client_gets_the_same_objects_with_and_without_the_gateway(tm
                 (False, "ok", "stop"),
                 (True, "ok", "stop"),
             ]
+            page = httpx.get(system.base_url.removesuffix("/v1") + "/metrics").text
+            name = "gen_ai_client_inference_usage_input_tokens_total{"
+            counted = [float(line.split()[-1]) for line in page.splitlines() if line.startswith(name)]
+            assert counted == [sum(row["tokens_in"] or 0 for row in rows)]

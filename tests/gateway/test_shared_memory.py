@@ -57,6 +57,15 @@ def test_what_dead_workers_counted_goes_with_the_last_of_them(paths: Paths) -> N
     release(paths)  # a second time is nothing
 
 
+def test_what_a_killed_worker_said_last_keeps_nothing_there(paths: Paths) -> None:
+    paths.sightings.mkdir(parents=True)
+    (paths.sightings / "w0.seen").write_bytes(b"")
+
+    release(paths)
+
+    assert not paths.segments.exists()
+
+
 def test_the_account_of_a_machine_keeps_nothing_there(paths: Paths) -> None:
     machine_of("local", 1.2, paths.machines, worker=0, workers=2)
     release(paths)

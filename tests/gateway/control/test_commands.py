@@ -209,12 +209,15 @@ def test_explain_asks_the_gateway_then_its_last_table_then_the_configuration(tmp
         running_answer = json.loads(tracetune(tmp_path, *ask).stdout)
         assert running_answer["source"] == f"the running gateway at {gateway.url}"
         assert running_answer["variant"] == "stable"
+        assert running_answer.pop("now") is not None
     saved = json.loads(tracetune(tmp_path, *ask).stdout)
     assert saved["source"].startswith("the last saved table, of 20")
+    assert saved.pop("now") is None
     assert {**saved, "source": ""} == {**running_answer, "source": ""}
     (tmp_path / "data/state/table.json").unlink()
     configured = json.loads(tracetune(tmp_path, *ask).stdout)
     assert configured["source"].startswith("the configuration")
+    assert configured.pop("now") is None
     assert {**configured, "source": ""} == {**running_answer, "source": ""}
     shown = tracetune(tmp_path, *ask[:-1]).stdout
     assert "stable has all of the traffic" in shown

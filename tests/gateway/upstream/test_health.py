@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Ejection
-from gateway.upstream.health import ServerHealth, verdict
+from gateway.upstream.health import ServerHealth, told, verdict
 
 DEFAULTS = Ejection()
 SETTINGS = st.builds(
@@ -123,6 +123,31 @@ def test_each_trial_that_was_answered_lets_the_next_one_in():
         health.leave(ticket, now, ok=True)
 
     assert health.state(now) == "healthy"
+
+
+def test_why_is_the_failure_that_it_was_last_ejected_for():
+    health = ServerHealth(Ejection(consecutive=2), Random(1))
+    assert health.why is None
+    for why in ("connect", "status_503"):
+        health.leave(health.enter(0.0), 0.0, ok=False, why=why)
+    assert health.why == "status_503"
+    now = health.ejected_until
+    health.leave(health.enter(now), now, ok=False, why="idle_timeout")
+    assert health.why == "idle_timeout"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "says"),
+    [
+        (503, "status_5xx", "status_503"),
+        (200, "no_finish_reason", "no_finish_reason"),
+        (None, "connect", "connect"),
+    ],
+)
+def test_people_are_told_the_status_of_an_answer_that_was_an_error(
+    status: int | None, reason: str, says: str
+):
+    assert told(status, reason) == says
 
 
 def test_a_trial_has_passed_when_its_answer_begins():
