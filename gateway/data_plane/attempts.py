@@ -69,8 +69,10 @@ async def _try_target(call: Call, pool: UpstreamPool, target: Target) -> Failure
         pause = pause_s(retry, None if others else failure.retry_after_s, pool.random)
         if pause is None or now + pause >= total_at or not pool.retry_budget.withdraw(now):
             return failure
-        call.trace.paused_s += pause
-        await call.fiber.sleep(pause)
+        try:
+            await call.fiber.sleep(pause)
+        finally:
+            call.trace.paused_s += time.monotonic() - now  # a timer may ring a little early, or late
         avoid = server
 
 
