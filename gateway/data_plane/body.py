@@ -28,7 +28,7 @@ class _Fields(msgspec.Struct):
     safety_identifier: str | None = None
     user: str | None = None
     n: int | None = None
-    prompt: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw | None = None
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +141,8 @@ def _read_leniently(body: bytes, cause: Exception) -> _Fields:
 
 def _choices(fields: _Fields) -> int:
     asked = fields.n if fields.n is not None and fields.n > 0 else 1
+    if fields.prompt is None:
+        return asked
     prompt = bytes(fields.prompt)
     if prompt[:1] != b"[":
         return asked

@@ -33,7 +33,9 @@ class Ready(Protocol):
 
 async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     """Read the response whose head *connection* has received, until the client could have its first byte."""
-    if connection.status < 400 and await _is_stream(attempt, connection):
+    if connection.status < 400 and (
+        connection.is_events or (attempt.call.view.stream and await _begins_events(attempt, connection))
+    ):
         if _encoding(connection.headers) is not None:
             what = "compressed a stream although accept-encoding says identity"
             return failure_of(ProtocolError(f"upstream {attempt.pool.name!r} {what}"))
@@ -45,13 +47,13 @@ async def open_response(attempt: OpenAttempt, connection: Channel) -> Ready | Fa
     return _judge_whole(attempt, connection) if connection.complete else _Pieces(attempt, connection)
 
 
-async def _is_stream(attempt: OpenAttempt, connection: Channel) -> bool:
-    """Whether events come, as the head says. Where they were asked for the body may say so too.
+async def _begins_events(attempt: OpenAttempt, connection: Channel) -> bool:
+    """Whether the body begins as events do, which its head does not call them.
 
     Some servers name no type for their streams, or another one, and clients read them all the same.
     """
-    if connection.is_events or not attempt.call.view.stream or _encoding(connection.headers) is not None:
-        return connection.is_events
+    if _encoding(connection.headers) is not None:
+        return False
     if not connection.complete:
         connection.arm("first_token", attempt.target.timeouts.first_token_s)
         await connection.body(BEGINNING_BYTES)
@@ -70,8 +72,8 @@ def _judge_whole(attempt: OpenAttempt, connection: Channel) -> Ready | Failure:
     if not connection.framed and not _is_json(body):
         # Only the connection's end says where this body ends, and that looks the same when it broke off.
         raise DisconnectedError(f"upstream {attempt.pool.name!r} closed before its response was whole")
-    has_body = status < 300 and status not in WITHOUT_BODY
-    if has_body and _encoding(headers) is None and not _is_answer(body, attempt.call.view):
+    is_plain = response.known is not None or _encoding(headers) is None
+    if status < 300 and status not in WITHOUT_BODY and is_plain and not _is_answer(body, attempt.call.view):
         error = ProtocolError(f"upstream {attempt.pool.name!r} answered {status} with what is not JSON")
         return Failure(reason="not_json", may_retry=True, may_move=True, error=error)
     return _Whole(attempt, response)
