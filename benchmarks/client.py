@@ -76,7 +76,7 @@ def run_client(module: str, asked: Asked, core: int, between: Callable[[], None]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=prepared(core),  # noqa: PLW1509 -- no thread runs while this forks
+        preexec_fn=prepared(core, is_load=True),  # noqa: PLW1509 -- no thread runs while this forks
     )
     too_late = threading.Timer(within_s, process.kill)
     too_late.start()

@@ -106,7 +106,7 @@ class ClosedLoop:
                 errors="replace",
                 timeout=duration_s + MARGIN_S,
                 check=False,
-                preexec_fn=prepared(self._core),
+                preexec_fn=prepared(self._core, is_load=True),
             )
         except subprocess.TimeoutExpired as error:
             raise BenchmarkError(f"wrk did not end within {error.timeout:.0f} s") from error

@@ -59,7 +59,7 @@ def proxy_configuration(folder: Path, port: int, upstream: int) -> str:
 
 @contextlib.contextmanager
 def started_nginx(
-    configuration: str, folder: Path, port: int, core: int
+    configuration: str, folder: Path, port: int, core: int, *, is_load: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """An nginx that answers on *port* while the block lasts. Raises BenchmarkError."""
     nginx = executable("nginx")
@@ -69,6 +69,6 @@ def started_nginx(
     path, log = folder / "nginx.conf", folder / "log"
     path.write_text(configuration)
     command = [str(nginx), "-c", str(path), "-p", str(folder), "-e", "stderr"]
-    with started(command, core=core, log=log) as process:
+    with started(command, core=core, log=log, is_load=is_load) as process:
         wait_answering(process, port, {}, log, READY_WITHIN_S)
         yield process

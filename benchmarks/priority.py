@@ -37,6 +37,24 @@ def set_nice(pid: int, nice: int) -> None:
         raise BenchmarkError(f"nice {nice} takes root") from error
 
 
+def run_first() -> bool:
+    """Let this process and its children run before whatever else their cores have to do. False: it may not.
+
+    Niceness does not do: a process that wakes waits until the slice of the one that runs is over, some
+    milliseconds here, however nice that one is. Takes root.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    except PermissionError:
+        return False
+    return True
+
+
+def may_run_first() -> bool:
+    """Whether the load of a run has its core first, and latencies leave out what works beside the gateway."""
+    return os.geteuid() == 0
+
+
 def set_session_nice(pid: str, nice: int) -> None:
     """Of the session of *pid* (`self` for this one), where the kernel shares cores out among sessions first.
 

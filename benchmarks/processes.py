@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from benchmarks.priority import own_nice, set_session_nice
+from benchmarks.priority import own_nice, run_first, set_session_nice
 from benchmarks.types import BenchmarkError
 from benchmarks.wire import PATH, body, headers
 
@@ -63,8 +63,11 @@ def interruptible(within_s: float) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def prepared(core: int) -> Callable[[], None]:
-    """What a child does before it becomes its program: it goes to *core*, and ends when this process does."""
+def prepared(core: int, *, is_load: bool = False) -> Callable[[], None]:
+    """What a child does before it becomes its program: it goes to *core*, and ends when this process does.
+
+    What *is_load* runs there before all else, if it may.
+    """
     parent = os.getpid()
 
     def prepare() -> None:
@@ -74,6 +77,8 @@ def prepared(core: int) -> Callable[[], None]:
         os.sched_setaffinity(0, {core})
         if (nice := own_nice()) != 0:
             set_session_nice("self", nice)
+        if is_load:
+            run_first()
 
     return prepare
 
@@ -84,12 +89,15 @@ def started(
     *,
     core: int,
     log: Path,
+    is_load: bool = False,
     env: Mapping[str, str] = {},
     cwd: Path | None = None,
     pass_fds: tuple[int, ...] = (),
     stop_within_s: float = STOP_WITHIN_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process on *core* in a session of its own; it and what it started end with the block.
+
+    What *is_load* runs before all else, if it may.
 
     Raises BenchmarkError where it cannot be started.
     """
@@ -104,7 +112,7 @@ def started(
                 cwd=cwd,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=prepared(core),  # noqa: PLW1509 -- no thread runs while this forks
+                preexec_fn=prepared(core, is_load=is_load),  # noqa: PLW1509 -- no thread runs while this forks
             )
     except OSError as error:
         raise BenchmarkError(f"{argv[0]} could not be started: {error.strerror}") from error

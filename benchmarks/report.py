@@ -27,6 +27,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cores: Cores
     versions: dict[str, str]
     parameters: Parameters
+    load_first: bool  # on its core, before whatever else runs there
     open_rate: float | None  # requests per second of the open loop
     turns: list[Turn]
     memory: Memory | None

@@ -21,7 +21,7 @@ from benchmarks.contenders import STARTS
 from benchmarks.figures import of_round
 from benchmarks.machine import commit, this_machine, versions
 from benchmarks.memory import measure_memory
-from benchmarks.priority import set_nice, set_session_nice
+from benchmarks.priority import may_run_first, set_nice, set_session_nice
 from benchmarks.processes import interruptible, raise_open_files
 from benchmarks.quantiles import median
 from benchmarks.report import Result, table, write
@@ -124,6 +124,7 @@ def run(parameters: Parameters, parts: list[str], name: str) -> Result:
         cores=cores,
         versions=versions(),
         parameters=parameters,
+        load_first=may_run_first(),
         open_rate=rate,
         turns=bench.turns,
         memory=memory,

@@ -20,7 +20,7 @@ BACKLOG = 4096
 def buffered_upstream(folder: Path, core: int) -> Iterator[int]:
     """The port of an nginx that answers a fixed 1 KB. Raises BenchmarkError."""
     port = free_port()
-    with started_nginx(fixed_configuration(folder, port), folder, port, core):
+    with started_nginx(fixed_configuration(folder, port), folder, port, core, is_load=True):
         yield port
 
 
@@ -34,6 +34,6 @@ def streaming_upstream(folder: Path, core: int, gap_ms: float) -> Iterator[int]:
         command = [sys.executable, "-m", "benchmarks.upstream_server"]
         command += ["--fd", str(listener.fileno()), "--gap-ms", str(gap_ms)]
         fds = (listener.fileno(),)
-        with started(command, core=core, log=log, cwd=REPOSITORY, pass_fds=fds) as process:
+        with started(command, core=core, log=log, is_load=True, cwd=REPOSITORY, pass_fds=fds) as process:
             wait_answering(process, port, {}, log, READY_WITHIN_S)
             yield port

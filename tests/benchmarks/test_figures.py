@@ -69,6 +69,7 @@ def result(turns: list[Turn], memory: Memory | None, missing: list[Missing]) -> 
         cores=Cores(workers=[0], load=1, beside=[1]),
         versions={"nginx": "1.22"},
         parameters=Parameters(),
+        load_first=True,
         open_rate=100.0,
         turns=turns,
         memory=memory,
