@@ -48,6 +48,7 @@ MAX_RECORD_BYTES = 64 << 20  # bodies of a larger record are left out; the row i
 RESCAN_S = 0.05  # while at the bound, look this often whether the recorder freed memory
 REFUSE_HEADROOM = 8  # `full()` answers at 7/8 of the bound: what is in flight still fits
 
+_FRAME_BYTES = HEADER.size + len(MARK)
 _MAX_BUFFERS = 1000  # below IOV_MAX (1024 on Linux), with room for header, meta, request and mark
 
 AtBound = Literal["drop_oldest", "drop_newest", "refuse"]
@@ -108,12 +109,12 @@ class SegmentWriter:
             meta = self._encode(captured)
         except UnicodeEncodeError:  # half of a character in a header or an id
             return self._drop("invalid_text")
-        answer = sum(map(len, response))
+        answer = len(response[0]) if len(response) == 1 else sum(map(len, response))
         flags = 0
-        size = HEADER.size + len(meta) + len(request) + answer + len(MARK)
+        size = _FRAME_BYTES + len(meta) + len(request) + answer
         if size > self._record_bytes:
             flags, request, response, answer = BODIES_LEFT_OUT, b"", (), 0
-            size = HEADER.size + len(meta) + len(MARK)
+            size = _FRAME_BYTES + len(meta)
         if len(response) > _MAX_BUFFERS:
             response = (b"".join(response),)
         header = HEADER.pack(MAGIC, flags, len(meta), len(request), answer)

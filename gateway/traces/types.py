@@ -44,10 +44,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None  # "connect", "headers_timeout", "first_token_timeout", "idle_timeout", …
 
 
-class CapturedTrace(msgspec.Struct, frozen=True, kw_only=True, tag="trace", array_like=True):
+class CapturedTrace(msgspec.Struct, frozen=True, tag="trace", array_like=True):
     """What a worker knows when it appends a trace. The bodies travel beside it, as received.
 
     Written as an array, without the fields' names, which halves its cost: new fields go last, with a default.
+    For the same reason the worker makes it by position, in this order.
     """
 
     trace_id: str  # UUIDv7, minted at the gateway

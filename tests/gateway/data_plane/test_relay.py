@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -339,3 +340,33 @@ def test_one_client_connection_serves_many_requests(gateway: RunningGateway, ups
 
     assert {answer.content for answer in answers} == {b"".join(stream_events(["a"]))}
     assert len({trace.trace_id for trace in gateway.traces(5)}) == 5
+
+
+def test_every_field_of_a_trace_has_what_it_is_named_for(upstream: ScriptedUpstream, tmp_path: Path):
+    config = config_for(upstream.base_url, prices=[{"model": "served-model", "input": 1, "output": 2}])
+    config["auth"] = {"keys": [{"name": "web", "key": {"env": "WEB"}}]}
+    headers = {
+        "authorization": "Bearer key-web",
+        "x-tracetune-session": "a session",
+        "x-tracetune-user": "a subject",
+        "x-tracetune-tag-one": "a tag",
+        "traceparent": "a parent",
+    }
+    with running_gateway(tmp_path, config, {"WEB": "key-web"}) as gateway:
+        answer = httpx.post(f"{gateway.base_url}/chat/completions", json=chat(stream=False), headers=headers)
+        trace = gateway.trace()
+        table = gateway.state.live.table
+
+    assert trace.trace_id == answer.headers["x-tracetune-trace-id"]
+    assert (trace.route, trace.variant, trace.snapshot, trace.rollout) == ("bot", "stable", None, None)
+    assert (trace.client, trace.session, trace.subject) == ("web", "a session", "a subject")
+    assert (trace.upstream, trace.model, trace.endpoint) == ("up", "served-model", "/v1/chat/completions")
+    assert (trace.propensity, trace.stream, trace.status, trace.outcome) == (1.0, False, 200, "ok")
+    assert (trace.tags, trace.traceparent) == ({"one": "a tag"}, "a parent")
+    assert (trace.table_hash, trace.capture) == (table.hash, "full")
+    assert trace.price is not None
+    assert (trace.machine_cost_usd, trace.content_encoding, trace.error) == (None, None, None)
+    assert abs(trace.started_at_us / 1e6 - time.time()) < 60
+    assert 0 < trace.latency_ms < 10_000
+    assert trace.ttft_ms is None
+    assert [attempt.upstream for attempt in trace.attempts] == ["up"]
