@@ -146,7 +146,7 @@ class _Look(NamedTuple):
 
 
 def _look(running: Running, cores: Cores) -> _Look:
-    used = cores.workers[: max(1, len(running.workers))]
+    used = [core for core in cores.workers[: max(1, len(running.workers))] if core != cores.load]
     return _Look(time.monotonic(), cpu_s(process_tree(running.workers)), busy_s(used), len(used))
 
 

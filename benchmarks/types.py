@@ -104,7 +104,11 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cores(msgspec.Struct, frozen=True, kw_only=True):
-    """Which core runs what. `beside`: recorder, shipper, store; with two cores they share the load's."""
+    """Which core runs what. `beside`: recorder, shipper, store.
+
+    With two cores these share the load's, and so does the second worker: on the first one's core each would
+    find its caches full of the other's, and that is what would be measured.
+    """
 
     workers: list[int]
     load: int
@@ -121,5 +125,5 @@ def share_cores(available: list[int]) -> Cores:
         raise BenchmarkError("two cores are needed: gateway and load on one core measure each other")
     first, load, *others = sorted(available)
     if len(others) < 2:
-        return Cores(workers=[first], load=load, beside=others or [load])
+        return Cores(workers=[first, *(others or [load])], load=load, beside=[load])
     return Cores(workers=[first, others[0]], load=load, beside=others[1:])
