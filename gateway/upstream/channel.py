@@ -226,5 +226,11 @@ class Channel(ABC):
         if self.on_complete is not None:
             self.on_complete(self)
 
+    def _has_large_head(self) -> bool:
+        return sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
+
+    def _too_many_headers(self) -> ProtocolError:
+        return self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")
+
     def _violation(self, what: str) -> ProtocolError:
         return ProtocolError(f"upstream {self.upstream!r} at {self.server} {what}")

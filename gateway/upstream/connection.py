@@ -8,7 +8,7 @@ from typing import cast
 import httptools
 
 from gateway.upstream.channel import MAX_HEAD_BYTES, NEVER, WITHOUT_BODY, Channel, is_events
-from gateway.upstream.errors import DisconnectedError, ProtocolError
+from gateway.upstream.errors import DisconnectedError
 from gateway.upstream.response_memo import KnownAnswer, ResponseHeads
 
 _OK = 200
@@ -168,7 +168,7 @@ class Connection(Channel, asyncio.Protocol):
         if self.status < 200:
             return  # 1xx: the answer is still to come
         self.headed = True
-        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES and self._has_large_head():
             self.error = self._too_many_headers()  # it came at once, perhaps with the whole body behind it
         self.framed = self.status in WITHOUT_BODY
         for name, value in self.headers:
@@ -200,9 +200,3 @@ class Connection(Channel, asyncio.Protocol):
         if self._packet and self.reusable and self.status == _OK and not self.is_events:
             self._heads.learn(self._packet, self.headers, self.buffered)
         self._finish()
-
-    def _head_size(self) -> int:
-        return sum(len(name) + len(value) for name, value in self.headers)
-
-    def _too_many_headers(self) -> ProtocolError:
-        return self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")

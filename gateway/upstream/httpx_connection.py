@@ -13,7 +13,6 @@ import httpx
 
 from gateway.upstream.channel import (
     HIGH_WATER_BYTES,
-    MAX_HEAD_BYTES,
     NEVER,
     WITHOUT_BODY,
     Channel,
@@ -167,15 +166,14 @@ class HttpxConnection(Channel):
 
     def _receive_head(self, response: httpx.Response) -> None:
         self.received = True
-        headers = [(name.lower(), value) for name, value in response.headers.raw]
-        if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
-            raise self._violation(f"sent more than {MAX_HEAD_BYTES} bytes of headers (MAX_HEAD_BYTES)")
-        fields = dict(headers)
+        self.headers = [(name.lower(), value) for name, value in response.headers.raw]
+        if self._has_large_head():
+            raise self._too_many_headers()
+        fields = dict(self.headers)
         if b"transfer-encoding" in fields and b"content-length" in fields:
             raise self._violation("framed its response twice, by a length and by chunks")
         encoding = fields.get(b"transfer-encoding", b"").strip().lower()
         self.status = response.status_code
-        self.headers = headers
         self.is_events = is_events(fields.get(b"content-type", b""))
         self.framed = (
             response.extensions["http_version"] == b"HTTP/2"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.head_template import HeadTemplate, head_before
+from gateway.head_template import HEAD_END, HeadTemplate, head_before
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -147,7 +147,7 @@ def _memo_of(head: bytes, headers: Headers, holes: list[int]) -> ResponseMemo | 
 def _value_spans(head: bytes, headers: Headers) -> list[tuple[int, int]] | None:
     """Where each header's value lies in *head*; None where a line does not say what the parser read in it."""
     spans: list[tuple[int, int]] = []
-    first, *lines = head[: -len(b"\r\n\r\n")].split(b"\r\n")
+    first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     if len(lines) != len(headers):
         return None
     at = len(first) + 2
