@@ -121,15 +121,17 @@ def downstream(headers: Headers, *, without_limits: bool, keep_length: bool = Fa
     `without_limits`: what it says of its own limits is left out, as we say what is left of ours.
     """
     dropped = _NOT_DOWNSTREAM if keep_length else _NOT_DOWNSTREAM_OR_LENGTH
-    ours = (_OURS, LIMITS) if without_limits else _OURS
-    return lines_of(
-        [header for header in headers if header[0] not in dropped and not header[0].startswith(ours)]
-    )
+    prefixes = (_OURS, LIMITS) if without_limits else (_OURS,)
+    return lines_of([header for header in headers if passes_down(header[0], dropped, prefixes)])
 
 
-def passes_down(name: bytes) -> bool:
-    """Whether the client gets the header *name* of an upstream's whole response."""
-    return name not in _NOT_DOWNSTREAM_OR_LENGTH and not name.startswith(_OURS)
+def passes_down(
+    name: bytes,
+    dropped: frozenset[bytes] = _NOT_DOWNSTREAM_OR_LENGTH,
+    prefixes: tuple[bytes, ...] = (_OURS,),
+) -> bool:
+    """Whether the client gets the header *name* of an upstream's response, by default of a whole one."""
+    return name not in dropped and not name.startswith(prefixes)
 
 
 def lines_of(headers: Headers) -> bytes:
