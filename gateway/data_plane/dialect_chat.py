@@ -14,7 +14,7 @@ import msgspec
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.dialect import Dialect, is_bare_error
 from gateway.data_plane.errors import error_body
-from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, payload_of
+from gateway.data_plane.sse import StreamWatcher, Verdict
 from gateway.data_plane.wide_json import read_answer
 
 
@@ -70,7 +70,7 @@ class ChatWatcher(StreamWatcher):
         """Every answer that began has its finish reason."""
         return bool(self._finished) and self._seen <= self._finished
 
-    def _judge(self, payload: bytes, event: bytes) -> Verdict:
+    def _judge(self, payload: bytes, event: bytes) -> Verdict:  # noqa: ARG002 -- its data says it all
         chunk: _Chunk | _OpeningChunk | None
         try:
             chunk = _decode(payload) if self.has_content else _decode_opening(payload)

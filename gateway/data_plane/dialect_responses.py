@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.dialect import Dialect, is_bare_error
-from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, name_of, payload_of
+from gateway.data_plane.sse import StreamWatcher, Verdict, name_of
 from gateway.data_plane.wide_json import read_answer
 
 _OPENING = frozenset(

@@ -81,13 +81,6 @@ class StreamWatcher(ABC):
         if self.ending != "open":
             self.held += b"" if self.told else data
             return b""
-        if data[:7] == _JSON and data.find(_LF) == len(data) - 2 and data[-1] == _LF and not self._rest:
-            # One event of one line, as nearly every packet of a stream is.
-            if _CR not in data:
-                verdict = self._judge(data[6:-2], data)
-                if verdict == "hold":
-                    self.held = data
-                return data if verdict == "pass" else b""
         if self._rest:
             # Searched only where it is new, and joined only once: a large event may come in many pieces.
             if not _has_boundary(self._rest[-1][-_OVERLAP:] + data):
@@ -95,6 +88,16 @@ class StreamWatcher(ABC):
                 return b""
             data = b"".join([*self._rest, data])
             self._rest, self._rest_bytes = [], 0
+        if data[:7] != _JSON or data.find(_LF) != len(data) - 2 or data[-1] != _LF or _CR in data:
+            return self._feed_events(data)
+        # One event of one line, as nearly every packet of a stream is.
+        verdict = self._judge(data[6:-2], data)
+        if verdict == "hold":
+            self.held = data
+        return data if verdict == "pass" else b""
+
+    def _feed_events(self, data: bytes) -> bytes:
+        """The same of events of any form."""
         start = passed_from = 0
         size = len(data)
         plain = _CR not in data
