@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.sse import StreamWatcher
+from gateway.data_plane.wide_json import read_answer
 
 
 class Watch(Protocol):
@@ -26,11 +27,17 @@ _decode = msgspec.json.Decoder(_Typed).decode
 
 
 def is_bare_error(payload: bytes) -> bool:
-    """Whether JSON that is no answer is an error without an envelope: `"object": "error"`, of older vLLM."""
+    """Whether JSON that is no answer is an error without an envelope: `"object": "error"`, of older vLLM.
+
+    *payload* is JSON as `read_answer` reads it.
+    """
     try:
         return bool(_decode(payload).object == "error")
     except msgspec.ValidationError:
         return False
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        data = read_answer(payload)
+        return isinstance(data, dict) and data.get("object") == "error"
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):

@@ -177,6 +177,14 @@ def test_a_line_that_a_lone_carriage_return_ends_is_no_json(watch: Watch):
     assert watcher.ending == "broken"
 
 
+@pytest.mark.parametrize("watch", [ChatWatcher, ResponsesWatcher])
+@pytest.mark.parametrize(("kind", "ending"), [("error", "error"), ("answer", "open")])
+def test_half_a_character_hides_no_error_and_is_none(watch: Watch, kind: str, ending: str):
+    watcher = watch()
+    watcher.feed(b'data: {"type": "x\\ud800a", "object": "%b", "message": "\\ud800"}\n\n' % kind.encode())
+    assert watcher.ending == ending
+
+
 def chunk(*choices: dict[str, object]) -> bytes:
     return event({"choices": list(choices)})
 
