@@ -47,7 +47,7 @@ GC_THRESHOLDS = (20_000, 20, 50)  # requests make few cycles; Python's default w
 class Server(uvicorn.Server):
     """uvicorn's server, which a signal leads to a clean end with exit status 0.
 
-    It waits to be told where uvicorn's looks ten times a second: an idle worker sleeps, and a stop begins at once.
+    It waits to be told where uvicorn's looks ten times a second: idle, it sleeps, and a stop begins at once.
     """
 
     def __init__(self, config: uvicorn.Config, state: State) -> None:
