@@ -21,7 +21,6 @@ from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
 from gateway.data_plane.head_memo import MAX_MISSES, HeadMemo, memo_of
-from gateway.data_plane.headers import session_of
 from gateway.upstream.deadlines import Sweeper
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
@@ -292,9 +291,7 @@ class GatewayProtocol(HttpToolsProtocol):
             chunked=former.chunked,
         )
         exchange.known = former.known
-        body, session = known
-        if session is not None:
-            exchange.session = session_of(session)
+        body, exchange.own, exchange.passed = known
         exchange.feed(body)
         exchange.body_whole = True
         self._misses = 0
@@ -312,7 +309,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if former is None or former.headers is not exchange.headers:
             if self._misses >= MAX_MISSES:
                 return
-            self._memo = memo_of(self._packet, exchange.length)
+            self._memo = memo_of(self._packet, exchange.length, exchange.headers, self._memo)
         self._remembered = exchange
         self._memo_armed = self._memo is not None
 

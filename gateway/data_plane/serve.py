@@ -124,12 +124,13 @@ class DataPlane:
         live = trace.live
         known = exchange.known
         if known is None or known.valid_for is not live:
-            passed = _read_head(trace, exchange)
+            _read_head(trace, exchange)
             check_head(trace.own, live.config.listen.max_body_bytes)
-            exchange.known = KnownHead(trace.own, passed, trace.client, live)
+            exchange.known = KnownHead(trace.client, live)
             _let_come(trace, exchange)
         else:
-            trace.own = known.own
+            assert exchange.own is not None, "a memo has read it"
+            trace.own = exchange.own
             trace.client = known.client
 
     def _take_on(self, trace: OpenTrace) -> None:
@@ -152,7 +153,7 @@ class DataPlane:
         view = read_body(trace.request)
         trace.model = view.model
         trace.stream = view.stream
-        trace.session = exchange.session or own.session or view.session or trace.trace_id
+        trace.session = own.session or view.session or trace.trace_id
         trace.subject = own.subject or view.subject
         trace.plan = live.planner.plan(
             view.model,
@@ -165,8 +166,7 @@ class DataPlane:
         account = live.accounts.get(trace.client.name)
         if account is not None:
             reserve(trace, account, view.choices)
-        assert exchange.known is not None, "its head was looked at"
-        return Call(exchange.fiber, client_side, trace, endpoint, view, exchange.known.passed, query)
+        return Call(exchange.fiber, client_side, trace, endpoint, view, exchange.passed, query)
 
     async def _pass(
         self,
@@ -178,7 +178,7 @@ class DataPlane:
         passed: Passed,
     ) -> None:
         """Pass a request through. Raises ApiError, ClientGoneError."""
-        lines = _read_head(trace, exchange)
+        _read_head(trace, exchange)
         path = f"/v1{endpoint.upstream_path}"
         upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, passed)
         check_length(trace.live, trace.own.content_length)
@@ -189,7 +189,7 @@ class DataPlane:
         account = trace.live.accounts.get(trace.client.name)
         if account is not None:
             reserve_unread(trace, account)
-        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, lines, query)
+        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, exchange.passed, query)
         await pass_through(call, exchange, upstream, passed)
 
     def _serve_rest(self, endpoint: Endpoint | None, path: str, exchange: Exchange) -> None:
@@ -236,11 +236,12 @@ def _check_room(state: State) -> None:
         )
 
 
-def _read_head(trace: OpenTrace, exchange: Exchange) -> bytes:
-    """Note what the head says and whose request it is; the lines that go upstream. Raises ApiError."""
-    trace.own, passed = read_own(exchange.headers)
+def _read_head(trace: OpenTrace, exchange: Exchange) -> None:
+    """Note what the head says and whose request it is. Raises ApiError."""
+    if exchange.own is None:
+        exchange.own, exchange.passed = read_own(exchange.headers)
+    trace.own = exchange.own
     trace.client = identify(trace.live, trace.own)
-    return passed
 
 
 def _let_come(trace: OpenTrace, exchange: Exchange) -> None:
