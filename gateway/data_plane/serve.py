@@ -14,6 +14,7 @@ from gateway.data_plane.body import NOTHING_READ, read_body
 from gateway.data_plane.call import Call, refuse
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.dialect_chat import CHAT
 from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
@@ -24,29 +25,23 @@ from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.limits import reserve, reserve_unread
 from gateway.data_plane.models import list_models, show_model
 from gateway.data_plane.passthrough import check_length, pass_through
+from gateway.operations import OPERATIONS
 from gateway.state import State
 from gateway.traces.types import Outcome
 
 log = logging.getLogger(__name__)
 
+_STREAM_USAGE = {"/v1/chat/completions", "/v1/completions"}  # which can be asked for it
+_DIALECTS = {"/v1/responses": RESPONSES}
 ENDPOINTS = {
-    endpoint.path.encode(): endpoint
-    for endpoint in (
-        Endpoint(
-            path="/v1/chat/completions",
-            upstream_path="/chat/completions",
-            operation="chat",
-            streams_usage=True,
-        ),
-        Endpoint(
-            path="/v1/completions",
-            upstream_path="/completions",
-            operation="text_completion",
-            streams_usage=True,
-        ),
-        Endpoint(path="/v1/embeddings", upstream_path="/embeddings", operation="embeddings"),
-        Endpoint(path="/v1/responses", upstream_path="/responses", operation="chat", dialect=RESPONSES),
+    path.encode(): Endpoint(
+        path=path,
+        upstream_path=path.removeprefix("/v1"),
+        operation=operation,
+        streams_usage=path in _STREAM_USAGE,
+        dialect=_DIALECTS.get(path, CHAT),
     )
+    for path, operation in OPERATIONS.items()
 }
 _MODELS = "/v1/models"
 
