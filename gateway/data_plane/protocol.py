@@ -154,6 +154,13 @@ class GatewayProtocol(HttpToolsProtocol):
             running.finished = True
             running.fiber.throw(ClientGoneError())
 
+    def eof_received(self) -> None:
+        """The client sends no more, which is to leave: the connection is closed.
+
+        One that only shuts its sending side down and waits looks like one that is gone, for which no upstream
+        may work on. nginx and uvicorn take it so too, and no usual HTTP client does it.
+        """
+
     def data_received(self, data: bytes) -> None:
         if self._memo_armed and self._begin_again(data):
             return
