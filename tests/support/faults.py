@@ -141,10 +141,11 @@ def unfailing(answer: Script, path: str, body: Any, upstream: ScriptedUpstream) 
 
 
 def with_fallback(one: str, other: str, **timeouts: float) -> dict[str, Any]:
-    config = config_for(one, retries={"max": 0}, ejection={"consecutive": 100, "min_requests": 1000})
+    """*timeouts* are those of the first upstream: the second is sound, and a busy machine may be slow with it."""
+    ejection = {"consecutive": 100, "min_requests": 1000}
+    config = config_for(one, retries={"max": 0}, ejection=ejection, timeouts=timeouts)
     config["upstreams"].append({"name": "other", **UPSTREAM_DEFAULTS, "base_url": other})
     config["routes"][0]["fallbacks"] = [{"upstream": "other", "model": "m"}]
-    config["routes"][0]["timeouts"] = timeouts
     return config
 
 
