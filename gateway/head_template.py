@@ -30,6 +30,19 @@ class HeadTemplate:
 
     def match(self, data: bytes) -> tuple[list[bytes], bytes] | None:
         """Values in the holes, and the body, where *data* is one whole message with this head; else None."""
+        found = self._read(data)
+        if found is None:
+            return None
+        values, body = found
+        return found if len(body) == int(values[self._length_at]) else None
+
+    def awaits_body(self, data: bytes) -> bool:
+        """Whether *data* is this head and nothing else, and says that a body follows."""
+        found = self._read(data)
+        return found is not None and not found[1] and int(found[0][self._length_at]) > 0
+
+    def _read(self, data: bytes) -> tuple[list[bytes], bytes] | None:
+        """Values in the holes, and what follows the head; None where *data* begins with another head."""
         values: list[bytes] = []
         at = 0
         for piece, size in self._before:
@@ -47,7 +60,7 @@ class HeadTemplate:
             if number != self._length_at:
                 if not _is_plain(value):
                     return None
-            elif len(value) > MAX_LENGTH_DIGITS or not value.isdigit() or len(body) != int(value):
+            elif len(value) > MAX_LENGTH_DIGITS or not value.isdigit():
                 return None
         return values, body
 

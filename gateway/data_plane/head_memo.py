@@ -53,6 +53,10 @@ class HeadMemo:
             passed = passed % tuple([values[at] for at in self._passing])
         return body, own, passed
 
+    def awaits_body(self, data: bytes) -> bool:
+        """Whether *data* is this head alone, whose body is still to come."""
+        return self._template.awaits_body(data)
+
 
 def memo_of(data: bytes, length: int, headers: Headers, former: HeadMemo | None) -> HeadMemo | None:
     """The memo of *data*, a packet that was one whole request with *headers* and a body of *length* bytes.

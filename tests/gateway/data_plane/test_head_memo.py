@@ -246,3 +246,18 @@ def test_no_part_of_a_body_is_taken_for_a_head():
     assert memo_of(REQUEST, len(REQUEST), headers, None) is None
     assert memo_of(REQUEST + REQUEST, len(BODY), headers, None) is None
     assert memo_of(REQUEST, 0, headers, None) is None
+
+
+@pytest.mark.parametrize("end", range(len(REQUEST) + 1))
+def test_a_head_awaits_its_body_where_it_has_come_whole_and_alone(end: int):
+    assert MEMO is not None
+    assert MEMO.awaits_body(REQUEST[:end]) is (end == len(REQUEST) - len(BODY))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [post_bytes(b"", PATH, "x-a: 1"), post_bytes(BODY, PATH, "x-a: 2")[: -len(BODY)], b"\r\n\r\n", b""],
+)
+def test_what_has_no_body_or_another_head_awaits_none(data: bytes):
+    assert MEMO is not None
+    assert not MEMO.awaits_body(data)
