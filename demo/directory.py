@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.errors import ConfigError, OperationError
+from gateway.file_lock import try_lock
 
 MARK = ".made-by-tracetune-demo"
 _MARK_TEXT = "`tracetune demo` made this directory and empties it whenever it starts.\n"
@@ -37,13 +37,12 @@ def fresh(directory: Path) -> Iterator[None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             mark = held.enter_context((directory / MARK).open("a"))  # made first, and never removed
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(mark.fileno()):
+                raise OperationError(f"another demo is at work in {directory}")
             mark.truncate(0)
             mark.write(_MARK_TEXT)
             mark.flush()
             _empty(directory)
-        except BlockingIOError as error:
-            raise OperationError(f"another demo is at work in {directory}") from error
         except OSError as error:
             raise OperationError(f"{directory}: cannot be emptied: {error.strerror or error}") from error
         yield

@@ -10,7 +10,6 @@ line per series: name, labels, first slot, width).
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import mmap
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.file_lock import lock, try_lock
 from gateway.traces.replace import replace_file
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class SlotWriter:
         try:
             # Every page now: one that is missing when tmpfs is full is a SIGBUS in the middle of a request.
             os.posix_fallocate(self._file, 0, MAX_SLOTS * _DOUBLE)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            lock(self._file)
             self._map = mmap.mmap(self._file, MAX_SLOTS * _DOUBLE)
             draft.rename(directory / f"{name}.values")
         finally:
@@ -186,7 +186,7 @@ class SlotReader:
     def _locked(self) -> Iterator[None]:
         descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -195,11 +195,7 @@ class SlotReader:
 def _abandoned(path: Path) -> bool:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
+        return try_lock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -7,7 +7,6 @@ process that sees it, and every worker goes back to the YAML.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.file_lock import try_lock
 from gateway.overlay import Overlay
 from gateway.state_file import Stamp, cannot_write, read_or_set_aside, read_state, stamp_of, write_state
 
@@ -75,15 +75,10 @@ class OverlayFile:
 
     def _wait_for(self, descriptor: int) -> None:
         deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise OperationError(
-                        f"{self._lock} has been held by another process for {LOCK_WAIT_S:g} s; "
-                        "look for a stopped gateway process"
-                    ) from error
-                time.sleep(_RETRY_S)
-            else:
-                return
+        while not try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise OperationError(
+                    f"{self._lock} has been held by another process for {LOCK_WAIT_S:g} s; "
+                    "look for a stopped gateway process"
+                )
+            time.sleep(_RETRY_S)

@@ -26,16 +26,11 @@ from gateway.metrics import (
     TOKENS_REASONING,
     TOKENS_UNKNOWN,
 )
+from gateway.operations import OPERATIONS
 from gateway.traces.cost import may_cost
 from gateway.traces.types import CapturedTrace
 from gateway.traces.usage import Usage
 
-_OPERATIONS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
-    "/v1/responses": "chat",
-}
 _FAMILIES: frozenset[str] = frozenset(get_args(PassthroughFamily))
 _OTHER = "other"
 _TEXT = "unknown"  # or images: nobody says
@@ -66,7 +61,7 @@ def answer_of(captured: CapturedTrace, usage: Usage, cost_usd: float | None) -> 
 
 def operation_of(endpoint: str) -> str:
     """OpenTelemetry's operation of the path *endpoint*, or its family: one of a fixed set, whatever it is."""
-    known = _OPERATIONS.get(endpoint)
+    known = OPERATIONS.get(endpoint)
     if known is not None:
         return known
     path = endpoint.removeprefix("/v1/")

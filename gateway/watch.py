@@ -1,4 +1,4 @@
-"""Keeps a worker's table equal to the configuration file and the overlay, both of which change under it.
+"""Keeps a worker equal to the configuration file, the files of its secrets and the overlay, which all change.
 
 A valid change is swapped in whole; an invalid one is one line in the log, and what is in force stays. Every
 worker looks for itself, so a control write at one reaches the others with the file, and nothing has to be
@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from gateway.config.load import load_config
-from gateway.config.secrets import Secrets, read_secrets
+from gateway.config.secrets import Secrets, read_secrets, secret_files
 from gateway.config.types import Config
 from gateway.errors import ConfigError, OperationError
 from gateway.metrics import WorkerMetrics
@@ -53,6 +53,9 @@ def load_table(config: Config) -> Table:
     return build_table(config, overrides(overlay, config))
 
 
+_Seen = tuple[Stamp | None, ...]  # the configuration file, and each file of a secret that it names
+
+
 class Watch:
     """Watches for one worker. `begin` once, then `run`; `decide` is for the control API."""
 
@@ -63,8 +66,9 @@ class Watch:
         self._metrics = state.metrics if isinstance(state.metrics, WorkerMetrics) else None
         self._turn = asyncio.Lock()
         self._begun = False  # a configuration has been taken from the file
-        self._config_stamp: Stamp | None = None
-        self._config_pending: Stamp | None = stamp_of(state.config_path)
+        self._secret_files: list[Path] = []  # of the configuration last read, refused ones too
+        self._taken: _Seen = ()  # as it was when it was read last
+        self._pending: _Seen = self._look()
         self._overlay_stamp: Stamp | None = None
         self._unrecorded: list[CapturedRolloutEvent] = []
         self._complaint = ""
@@ -119,18 +123,21 @@ class Watch:
         return decided[0]
 
     def _config_settled(self) -> bool:
-        """Whether the file differs from the one in force and is no longer being written."""
-        stamp = stamp_of(self._state.config_path)
-        settled = stamp is not None and stamp == self._config_pending
-        self._config_pending = stamp
-        return settled and stamp != self._config_stamp
+        """Whether the file, or a secret's, differs from the one in force and is no longer being written."""
+        seen = self._look()
+        settled = seen[0] is not None and seen == self._pending
+        self._pending = seen
+        return settled and seen != self._taken
+
+    def _look(self) -> _Seen:
+        return tuple(stamp_of(path) for path in (self._state.config_path, *self._secret_files))
 
     async def _reload(self) -> None:
-        stamp, first = self._config_pending, not self._begun
+        first = not self._begun
         try:
             config, secrets = await asyncio.to_thread(self._read_config)
         except ConfigError as error:
-            self._config_stamp = stamp
+            self._taken = self._pending
             self._count("invalid")
             log.error("%s; the former configuration stays in force", error)  # noqa: TRY400 -- one line
             if not first:
@@ -139,7 +146,7 @@ class Watch:
             config = self._state.live.config
             secrets = read_secrets(config, self._state.environ)
         events = await self._take_config(config, secrets)
-        self._config_stamp = stamp
+        self._taken = self._pending
         if not first:
             self._count("ok")
             log.info("configuration reloaded: table %s", self._state.live.table.hash)
@@ -180,6 +187,9 @@ class Watch:
 
     def _read_config(self) -> tuple[Config, Secrets]:
         config = load_config(self._state.config_path)
+        self._secret_files = secret_files(config)
+        # Before reading: a write in between is seen again.
+        self._pending = (self._pending[0], *(stamp_of(path) for path in self._secret_files))
         return config, read_secrets(config, self._state.environ, self._state.config_path)
 
     def _record(self, events: Iterable[CapturedRolloutEvent]) -> None:

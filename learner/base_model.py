@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import TracetuneError
+from gateway.file_lock import lock
 from gateway.model_files import weights_fault
 from learner.errors import LearnerError
 from learner.runtime import check_installed
@@ -111,8 +111,8 @@ def prepare_smollm2(target: Path, *, say: Callable[[str], None] = _log.info) -> 
 def _only_one(target: Path) -> Iterator[Path]:
     """Yield a fresh work folder beside *target*, under a lock; removes it, and what interrupted runs left."""
     prefix = f".{target.name}.work-"
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (target.parent / f".{target.name}.lock").open("w") as held:
+        lock(held.fileno())
         for leftover in target.parent.glob(f"{prefix}*"):
             shutil.rmtree(leftover)
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))

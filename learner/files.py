@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.file_lock import try_lock
 from learner.errors import LearnerError
 
 T = TypeVar("T")
@@ -100,19 +100,11 @@ def locked(path: Path, *, holder: str, wait_s: float = 0.0) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + wait_s
     with path.open("a") as lock:
-        while not _lock(lock):
+        while not try_lock(lock.fileno()):
             if time.monotonic() >= until:
                 raise LearnerError(f"{holder} at work already ({path} is locked); wait for it to end")
             time.sleep(LOCK_POLL_S)
         yield
-
-
-def _lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _encode_path(value: object) -> str:

@@ -11,13 +11,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What a package may import of ours. A longer prefix wins over a shorter one.
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "gateway.traces": ("gateway.traces", "gateway.config", "gateway.paths", "gateway.errors"),
+    "gateway.traces": (
+        "gateway.traces",
+        "gateway.config",
+        "gateway.paths",
+        "gateway.errors",
+        "gateway.file_lock",
+    ),
     # One process of its own that no other package imports; it counts where the workers do.
     "gateway.traces.recorder": (
         "gateway.traces",
         "gateway.config",
         "gateway.paths",
         "gateway.errors",
+        "gateway.file_lock",
         "gateway.metrics",
         "gateway.usage_metrics",
     ),
@@ -36,6 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.traces",
         "gateway.config",
         "gateway.errors",
+        "gateway.file_lock",
         "gateway.model_files",
         "gateway.paths",
         "gateway.cli.root",
@@ -49,6 +57,9 @@ FORBIDDEN = {
     "gateway": {"torch", "transformers", "peft", "trl", "datasets", "accelerate"},
     "judges": {"torch", "transformers", "peft", "trl", "datasets", "accelerate"},
 }
+# Who locks files. A segment is locked before anybody else knows its name: that it is locked already would be an
+# error like any other, and not an answer.
+LOCKING = {"gateway.file_lock", "gateway.traces.segments"}
 OURS = ("gateway", "judges", "learner", "demo", "benchmarks")
 FILES = sorted(
     path
@@ -103,3 +114,7 @@ def test_the_rule_catches_an_import_against_the_direction(
     bad.write_text("from learner import train\nimport torch\nfrom .traces import types\n")
 
     assert {"learner", "torch"} == set(violations(bad))
+
+
+def test_files_are_locked_in_one_place() -> None:
+    assert {module_of(path) for path in FILES if "fcntl" in imports_of(path)} == LOCKING

@@ -64,6 +64,18 @@ def _read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     )
 
 
+def secret_files(config: Config) -> list[Path]:
+    """The files whose content a running gateway uses, in the order of the configuration.
+
+    Not that of the store's password, which a process reads when it starts.
+    """
+    used = [entry.key for entry in config.auth.keys] if config.auth else []
+    for upstream in config.upstreams:
+        told = (upstream.api_key, upstream.proxy_auth, *(header.secret for header in upstream.headers))
+        used += [secret for secret in told if secret is not None]
+    return [secret.file for secret in used if secret.file is not None]
+
+
 def read_upstream_secrets(upstream: Upstream, environ: Mapping[str, str], place: str) -> UpstreamSecrets:
     """The secrets of one upstream at *place* of the file. Raises ConfigError as `read_secret` does."""
     headers: list[tuple[str, str]] = []

@@ -306,6 +306,7 @@ class Upstream(Strict, frozen=True, kw_only=True):
     proxy: str | None = None  # an egress proxy; none is ever taken from the environment
     proxy_auth: Secret | None = None  # USER:PASSWORD there
     http2: bool = False
+    usage_in_streams: bool = True  # ask it for the tokens of streams; false: it refuses `stream_options`
 
     def __post_init__(self) -> None:
         self._check_request()

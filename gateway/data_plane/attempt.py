@@ -189,7 +189,7 @@ class OpenAttempt:
 
     def _send(self, connection: Channel) -> None:
         call = self.call
-        body = call.body_for(self.target.model)
+        body = call.body_for(self.target.model, usage_in_streams=self.pool.upstream.usage_in_streams)
         head = b"".join(
             (
                 self.pool.head.routed(

@@ -19,11 +19,13 @@ from gateway.upstream.response_memo import KnownAnswer
 class Call:
     """Everything that the attempts of one request share. `passed`: head lines that go upstream.
 
-    `query` is the URL's, without its question mark.
+    `query` is the URL's, without its question mark. `adds_usage`: the upstream that is asked was asked for
+    the usage of its stream, and the client did not ask for it.
     """
 
     __slots__ = (
         "_bodies",
+        "_lacks_usage",
         "adds_usage",
         "client_side",
         "endpoint",
@@ -52,15 +54,17 @@ class Call:
         self.passed = passed
         self.query = query
         # Tokens are to be counted whether the client asked for them or not.
-        self.adds_usage = view.stream and endpoint.streams_usage and not view.asks_usage
-        self._bodies: dict[str, bytes] = {}
+        self._lacks_usage = view.stream and endpoint.streams_usage and not view.asks_usage
+        self.adds_usage = self._lacks_usage
+        self._bodies: dict[tuple[str, bool], bytes] = {}
 
-    def body_for(self, model: str) -> bytes:
-        """The request's body under the name that an upstream knows."""
-        body = self._bodies.get(model)
+    def body_for(self, model: str, *, usage_in_streams: bool) -> bytes:
+        """The request's body for an upstream that knows *model*, and whether it may be asked for usage."""
+        asks = self.adds_usage = self._lacks_usage and usage_in_streams
+        body = self._bodies.get((model, asks))
         if body is None:
-            body = upstream_body(self.trace.request, self.view, model, count_usage=self.adds_usage)
-            self._bodies[model] = body
+            body = upstream_body(self.trace.request, self.view, model, count_usage=asks)
+            self._bodies[model, asks] = body
         return body
 
     def expire(self) -> None:

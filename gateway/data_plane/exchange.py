@@ -29,16 +29,14 @@ class ShutdownError(Exception):
 
 
 class KnownHead:
-    """What a head means, read once for all requests that have it.
+    """Whose request a head makes it, found out once for all requests that have it.
 
     It holds as long as the worker's live table is `valid_for`: a reload may change keys.
     """
 
-    __slots__ = ("client", "own", "passed", "valid_for")
+    __slots__ = ("client", "valid_for")
 
-    def __init__(self, own: OwnHeaders, passed: bytes, client: Client, valid_for: object) -> None:
-        self.own = own
-        self.passed = passed
+    def __init__(self, client: Client, valid_for: object) -> None:
         self.client = client
         self.valid_for = valid_for
 
@@ -47,8 +45,8 @@ class Exchange:
     """A request as it comes in. `protocol` is where its answer goes.
 
     `keep_alive`: the connection serves on after it. `chunked`: its client knows chunks, as HTTP/1.0 does not.
-    `known`: what its head means, once somebody has read it. `session`: the one it names in place of that of
-    the known head.
+    `own`: what its head says to us, once somebody has read it, and `passed` the lines of it that go upstream.
+    `known`: whose it is, once somebody has looked. `headers`: of a known head those of the first that had it.
     """
 
     __slots__ = (
@@ -66,8 +64,9 @@ class Exchange:
         "known",
         "length",
         "method",
+        "own",
+        "passed",
         "protocol",
-        "session",
         "url",
     )
 
@@ -90,7 +89,8 @@ class Exchange:
         self.arrived = time.monotonic()
         self.fiber = Fiber()
         self.known: KnownHead | None = None
-        self.session: str | None = None
+        self.own: OwnHeaders | None = None
+        self.passed = b""
         self.length = 0  # of the body, as far as it has come
         self.finished = False  # its answer has gone out
         self.body_whole = False

@@ -2,7 +2,8 @@
 
 A family passes where the default upstream lists it. What is stored under an id passes by that id only, and
 neither may be listed: a list shows what is everybody's, and whoever has an id can go on from it with
-`previous_response_id` on a route as well.
+`previous_response_id` on a route as well. A key that may use some routes only is refused all of it: an id
+does not say which route made it, nor for whom.
 """
 
 from __future__ import annotations
@@ -59,13 +60,15 @@ _FAMILIES: dict[str, PassthroughFamily] = {
 class Passed(msgspec.Struct, frozen=True, kw_only=True):
     """A path that may be passed through. `label`: what traces call it, without what a client can invent.
 
-    `dialect`: how its streams are read, None where nobody knows.
+    `dialect`: how its streams are read, None where nobody knows. `stored`: what it asks for lies at one
+    server of the upstream, and nobody knows at which.
     """
 
     family: PassthroughFamily
     label: str
     methods: tuple[str, ...] = METHODS
     dialect: Dialect | None = None
+    stored: bool = False
 
     def endpoint(self, path: str) -> Endpoint:
         """The endpoint that *path* is."""
@@ -114,5 +117,5 @@ def _stored_of(segments: list[str]) -> Passed | None:
         if methods is None:
             return None
         label = "/".join(["/v1", family, "{id}", *rest[1:]])
-        return Passed(family=family, label=label, methods=methods, dialect=stored.dialect)
+        return Passed(family=family, label=label, methods=methods, dialect=stored.dialect, stored=True)
     return None

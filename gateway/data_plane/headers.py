@@ -46,6 +46,8 @@ _READ = frozenset(
     }
 )
 _NOTED = _READ | _NOT_UPSTREAM
+# Of what we read, what a client may say anew with each request on a connection.
+VARYING = frozenset({b"traceparent", b"x-tracetune-session", b"x-tracetune-user"})
 _PLAIN_CONNECTION = frozenset({b"", b"keep-alive", b"close"})
 _NOT_DOWNSTREAM_OR_LENGTH = _NOT_DOWNSTREAM | {b"content-length"}
 _OURS = b"x-tracetune-"
@@ -93,7 +95,6 @@ def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
     if connection not in _PLAIN_CONNECTION:
         passed = _without(passed, [token.strip() for token in connection.split(b",")])
     length = seen.get(b"content-length", b"")
-    traceparent = seen.get(b"traceparent")
     own = OwnHeaders(
         authorization=seen.get(b"authorization"),
         content_type=seen.get(b"content-type", b""),
@@ -102,11 +103,44 @@ def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
         origin=seen.get(b"origin"),
         is_chunked=b"transfer-encoding" in seen,
         expects_continue=seen.get(b"expect", b"").lower() == b"100-continue",
-        traceparent=traceparent.decode("latin-1")[:MAX_KEY_BYTES] if traceparent is not None else None,
     )
+    if b"traceparent" in seen:
+        own.traceparent = seen[b"traceparent"].decode("latin-1")[:MAX_KEY_BYTES]
     for name, value in ours:
         _read_ours(own, name, value)
     return own, b"".join(passed)
+
+
+def vary(own: OwnHeaders, names: list[tuple[int, bytes]], values: list[bytes]) -> OwnHeaders:
+    """*own* but for the headers *names*, which are VARYING: each has that of *values* with its number."""
+    own = own.__copy__()  # type: ignore[attr-defined]  # msgspec's; `copy` takes twice as long, each time
+    for at, name in names:
+        value = values[at]
+        if name == b"x-tracetune-session":
+            own.session = session_of(value)
+        elif name == b"traceparent":
+            own.traceparent = value.decode("latin-1")[:MAX_KEY_BYTES]
+        else:
+            own.subject = subject_of(value)
+    return own
+
+
+def passes_up(name: bytes) -> bool:
+    """Whether an upstream gets the header *name*, where no `connection` names it."""
+    return name not in _NOT_UPSTREAM and not name.startswith(_OURS)
+
+
+def may_vary(name: bytes, names: list[bytes]) -> bool:
+    """Whether the header *name*, one of *names*, may have another value in a head that means the same."""
+    return (passes_up(name) and name not in _READ) or (name in VARYING and names.count(name) == 1)
+
+
+def is_plain(headers: Headers) -> bool:
+    """Whether no name has a `%`, and what is said of the connection keeps no header from an upstream."""
+    return all(
+        b"%" not in name and (name != b"connection" or value.lower() in _PLAIN_CONNECTION)
+        for name, value in headers
+    )
 
 
 def _without(passed: list[bytes], names: list[bytes]) -> list[bytes]:
@@ -144,6 +178,11 @@ def session_of(value: bytes) -> str | None:
     return value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
 
 
+def subject_of(value: bytes) -> str | None:
+    """The subject that the header's *value* names."""
+    return value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
+
+
 def header_value(text: str) -> bytes:
     """*text* as a header value; what is not printable ASCII is percent-encoded."""
     return quote(text, safe=_SAFE_IN_HEADER).encode("ascii")
@@ -157,6 +196,6 @@ def _read_ours(own: OwnHeaders, name: bytes, value: bytes) -> None:
     elif name == b"x-tracetune-session":
         own.session = session_of(value)
     elif name == b"x-tracetune-user":
-        own.subject = value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
+        own.subject = subject_of(value)
     elif name == b"x-tracetune-variant":
         own.variant = value.decode("utf-8", "replace") or None

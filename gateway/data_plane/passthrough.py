@@ -1,5 +1,6 @@
 """Passes a request through to the default upstream and its answer back. No route, no retry.
 
+What is asked for by its id lies at one of the upstream's servers, so that a 404 has the next one asked.
 Bodies go both ways as they come and are held nowhere: an upload may be larger than memory. Of such a request
 only the metadata is captured. A stream that we can read is watched as a routed one is (law 5).
 """
@@ -21,6 +22,9 @@ from gateway.fiber import SUSPEND
 from gateway.state import Live
 from gateway.upstream.channel import Channel
 from gateway.upstream.errors import UpstreamError
+from gateway.upstream.pool import Server, UpstreamPool
+
+MAX_ASKED = 8  # servers for one id: who makes ids up has no more of them asked
 
 
 def check_length(live: Live, length: int | None) -> None:
@@ -33,20 +37,46 @@ def check_length(live: Live, length: int | None) -> None:
 async def pass_through(call: Call, exchange: Exchange, upstream: str, passed: Passed) -> None:
     """Answer *call* with what *upstream* says. Raises ApiError for what is wrong with the client's body."""
     pool = call.trace.live.pools[upstream]
-    try:
-        if not pool.try_enter():
-            await wait_turn(call, pool, pool.upstream.timeouts.total_s)
-    except UpstreamError as error:
-        give_up(call, error)
-        return
     target = Target(upstream=upstream, model="", timeouts=pool.upstream.timeouts)
-    attempt = OpenAttempt(call, pool, target, pool.pick(time.monotonic()))
+    # What has a body cannot be sent twice: nobody keeps it.
+    most = MAX_ASKED if passed.stored and exchange.body_whole and not exchange.length else 1
+    asked: list[Server] = []
+    server: Server | None = None
+    while server is not None or not asked:
+        try:
+            if not pool.try_enter():
+                await wait_turn(call, pool, target.timeouts.total_s)
+        except UpstreamError as error:
+            give_up(call, error)
+            return
+        attempt = OpenAttempt(call, pool, target, server or pool.pick(time.monotonic()))
+        asked.append(attempt.server)
+        server = _another(pool, asked) if len(asked) < most else None
+        if await _answered(attempt, exchange, passed, may_lie_elsewhere=server is not None):
+            return
+
+
+def _another(pool: UpstreamPool, asked: list[Server]) -> Server | None:
+    """A server that has not been asked and is well."""
+    now = time.monotonic()
+    others = (server for server in pool.servers if server not in asked and server.health.available(now))
+    return next(others, None)
+
+
+async def _answered(
+    attempt: OpenAttempt, exchange: Exchange, passed: Passed, *, may_lie_elsewhere: bool
+) -> bool:
+    """Whether the client has been answered: not where a 404 says only that it does not lie at this server."""
+    call = attempt.call
     attempt.kept.skip()
     try:
         connection = await attempt.open()
         await _send(call, exchange, attempt, connection)
-        connection.arm("headers", target.timeouts.headers_s)
+        connection.arm("headers", attempt.target.timeouts.headers_s)
         await attempt.head_of(connection)
+        if connection.status == 404 and may_lie_elsewhere:
+            attempt.end(404, "status_4xx")
+            return False
         _leave_the_rest(exchange)
         if passed.dialect is not None and connection.is_events and connection.status < 400:
             await _watch(attempt, connection)
@@ -58,6 +88,7 @@ async def pass_through(call: Call, exchange: Exchange, upstream: str, passed: Pa
         give_up(call, error)
     finally:
         attempt.end(None, "cancelled")
+    return True
 
 
 def _leave_the_rest(exchange: Exchange) -> None:

@@ -21,10 +21,11 @@ from gateway.data_plane.client_side import ClientSide
 from gateway.data_plane.errors import Headers
 from gateway.data_plane.exchange import ClientGoneError, Exchange, ShutdownError
 from gateway.data_plane.head_memo import MAX_MISSES, HeadMemo, memo_of
-from gateway.data_plane.headers import session_of
+from gateway.head_template import HEAD_END
 from gateway.upstream.deadlines import Sweeper
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers of one request
+HOLD_S = 0.05  # that a known head is kept back for its body: many clients send the two in two packets
 STOP_GRACE_S = 1.0  # when the worker stops, for a head that may be on its way
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -67,6 +68,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._running: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
         self._packet = b""  # the last one, while it may be a whole request
+        self._held = b""  # a known head whose body is still to come
         self._memo: HeadMemo | None = None
         self._memo_armed = False  # between two requests only
         self._remembered: Exchange | None = None  # the last one whose head the memo is of
@@ -123,7 +125,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def expire(self) -> None:
         """What `expires_at` was for has not come in time."""
         self.expires_at = _NEVER
-        if self._head_open:
+        if self._held:
+            self._let_go()
+        elif self._head_open:
             self._refuse(
                 408,
                 f"The request's head did not arrive within {self._listen.head_s:g} seconds "
@@ -145,6 +149,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._sweeper.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self.lost = True
         super().connection_lost(exc)
         self._sweeper.forget(self)
@@ -155,22 +160,20 @@ class GatewayProtocol(HttpToolsProtocol):
             running.finished = True
             running.fiber.throw(ClientGoneError())
 
+    def eof_received(self) -> None:
+        """The client sends no more, which is to leave: the connection is closed.
+
+        One that only shuts its sending side down and waits looks like one that is gone, for which no upstream
+        may work on. nginx and uvicorn take it so too, and no usual HTTP client does it.
+        """
+
     def data_received(self, data: bytes) -> None:
-        if self._memo_armed and self._begin_again(data):
-            return
-        if self._deaf:
-            return
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
-        if not self._parse(data):
-            return
-        if self._head_too_large or self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
-            return
-        if self._running is not None:
-            self._receive()
-        elif self._waiting:
-            self._start_next()
+        if self._memo_armed:
+            if self._held:
+                data, self._held = self._held + data, b""
+            if self._begin_again(data):
+                return
+        self._read(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -186,6 +189,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The worker stops: close when what runs, or has begun to come, has been answered."""
+        self._let_go()
         self._stopping = True
         for exchange in (self._running, *self._waiting):
             if exchange is not None:
@@ -270,17 +274,49 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # --- our own
 
+    def _read(self, data: bytes) -> None:
+        """Take in what the parser makes of *data*."""
+        if self._deaf:
+            return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        if not self._parse(data):
+            return
+        if self._head_too_large or self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, f"The request's headers exceed {MAX_HEAD_BYTES} bytes (MAX_HEAD_BYTES).")
+            return
+        if self._running is not None:
+            self._receive()
+        elif self._waiting:
+            self._start_next()
+
+    def _let_go(self) -> None:
+        """Have the parser read a head that was kept back: its body does not come, or not with it."""
+        data, self._held = self._held, b""
+        if data:
+            self._read(data)
+
+    @property
+    def _has_head_alone(self) -> bool:
+        """Whether what came last is a request's head and nothing of its body."""
+        receiving = self._receiving
+        return receiving is not None and not receiving.length and self._packet.endswith(HEAD_END)
+
     def _body_has_come(self, *, answered: bool) -> None:
         # A request that was answered before its body had come leaves an idle connection only now.
         self.expires_at = time.monotonic() + self._listen.keep_alive_s if answered else _NEVER
 
     def _begin_again(self, data: bytes) -> bool:
-        """Begin with the request in *data*, if it is a whole one whose head is known."""
+        """Begin with the request in *data* if it is a whole one of a known head; keep such a head back."""
         memo, former = self._memo, self._remembered
         assert memo is not None
         assert former is not None, "a memo is of somebody"
         known = memo.read(data)
         if known is None:
+            if memo.awaits_body(data):
+                self._held = data
+                self.expires_at = time.monotonic() + HOLD_S
+                return True
             self._misses += 1
             return False
         exchange = Exchange(
@@ -292,9 +328,7 @@ class GatewayProtocol(HttpToolsProtocol):
             chunked=former.chunked,
         )
         exchange.known = former.known
-        body, session = known
-        if session is not None:
-            exchange.session = session_of(session)
+        body, exchange.own, exchange.passed = known
         exchange.feed(body)
         exchange.body_whole = True
         self._misses = 0
@@ -312,14 +346,14 @@ class GatewayProtocol(HttpToolsProtocol):
         if former is None or former.headers is not exchange.headers:
             if self._misses >= MAX_MISSES:
                 return
-            self._memo = memo_of(self._packet, exchange.length)
+            self._memo = memo_of(self._packet, exchange.length, exchange.headers, self._memo)
         self._remembered = exchange
         self._memo_armed = self._memo is not None
 
     def _parse(self, data: bytes) -> bool:
         """Have the parser read *data*; False where it is no HTTP, which has been answered."""
         while True:
-            self._packet = data
+            self._packet = self._packet + data if self._has_head_alone else data
             self._head_bytes += len(data)
             try:
                 self.parser.feed_data(data)

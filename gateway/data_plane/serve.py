@@ -14,6 +14,7 @@ from gateway.data_plane.body import NOTHING_READ, read_body
 from gateway.data_plane.call import Call, refuse
 from gateway.data_plane.capture import OpenTrace
 from gateway.data_plane.client_side import ClientSide
+from gateway.data_plane.dialect_chat import CHAT
 from gateway.data_plane.dialect_responses import RESPONSES
 from gateway.data_plane.endpoint import Endpoint
 from gateway.data_plane.errors import ApiError
@@ -24,29 +25,23 @@ from gateway.data_plane.ids import TraceIds
 from gateway.data_plane.limits import reserve, reserve_unread
 from gateway.data_plane.models import list_models, show_model
 from gateway.data_plane.passthrough import check_length, pass_through
+from gateway.operations import OPERATIONS
 from gateway.state import State
 from gateway.traces.types import Outcome
 
 log = logging.getLogger(__name__)
 
+_STREAM_USAGE = {"/v1/chat/completions", "/v1/completions"}  # which can be asked for it
+_DIALECTS = {"/v1/responses": RESPONSES}
 ENDPOINTS = {
-    endpoint.path.encode(): endpoint
-    for endpoint in (
-        Endpoint(
-            path="/v1/chat/completions",
-            upstream_path="/chat/completions",
-            operation="chat",
-            streams_usage=True,
-        ),
-        Endpoint(
-            path="/v1/completions",
-            upstream_path="/completions",
-            operation="text_completion",
-            streams_usage=True,
-        ),
-        Endpoint(path="/v1/embeddings", upstream_path="/embeddings", operation="embeddings"),
-        Endpoint(path="/v1/responses", upstream_path="/responses", operation="chat", dialect=RESPONSES),
+    path.encode(): Endpoint(
+        path=path,
+        upstream_path=path.removeprefix("/v1"),
+        operation=operation,
+        streams_usage=path in _STREAM_USAGE,
+        dialect=_DIALECTS.get(path, CHAT),
     )
+    for path, operation in OPERATIONS.items()
 }
 _MODELS = "/v1/models"
 
@@ -124,12 +119,13 @@ class DataPlane:
         live = trace.live
         known = exchange.known
         if known is None or known.valid_for is not live:
-            passed = _read_head(trace, exchange)
+            _read_head(trace, exchange)
             check_head(trace.own, live.config.listen.max_body_bytes)
-            exchange.known = KnownHead(trace.own, passed, trace.client, live)
+            exchange.known = KnownHead(trace.client, live)
             _let_come(trace, exchange)
         else:
-            trace.own = known.own
+            assert exchange.own is not None, "a memo has read it"
+            trace.own = exchange.own
             trace.client = known.client
 
     def _take_on(self, trace: OpenTrace) -> None:
@@ -152,7 +148,7 @@ class DataPlane:
         view = read_body(trace.request)
         trace.model = view.model
         trace.stream = view.stream
-        trace.session = exchange.session or own.session or view.session or trace.trace_id
+        trace.session = own.session or view.session or trace.trace_id
         trace.subject = own.subject or view.subject
         trace.plan = live.planner.plan(
             view.model,
@@ -165,8 +161,7 @@ class DataPlane:
         account = live.accounts.get(trace.client.name)
         if account is not None:
             reserve(trace, account, view.choices)
-        assert exchange.known is not None, "its head was looked at"
-        return Call(exchange.fiber, client_side, trace, endpoint, view, exchange.known.passed, query)
+        return Call(exchange.fiber, client_side, trace, endpoint, view, exchange.passed, query)
 
     async def _pass(
         self,
@@ -178,7 +173,7 @@ class DataPlane:
         passed: Passed,
     ) -> None:
         """Pass a request through. Raises ApiError, ClientGoneError."""
-        lines = _read_head(trace, exchange)
+        _read_head(trace, exchange)
         path = f"/v1{endpoint.upstream_path}"
         upstream = admit_passthrough(trace.live, trace.client, exchange.method.decode(), path, passed)
         check_length(trace.live, trace.own.content_length)
@@ -189,7 +184,7 @@ class DataPlane:
         account = trace.live.accounts.get(trace.client.name)
         if account is not None:
             reserve_unread(trace, account)
-        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, lines, query)
+        call = Call(exchange.fiber, client_side, trace, endpoint, NOTHING_READ, exchange.passed, query)
         await pass_through(call, exchange, upstream, passed)
 
     def _serve_rest(self, endpoint: Endpoint | None, path: str, exchange: Exchange) -> None:
@@ -236,11 +231,12 @@ def _check_room(state: State) -> None:
         )
 
 
-def _read_head(trace: OpenTrace, exchange: Exchange) -> bytes:
-    """Note what the head says and whose request it is; the lines that go upstream. Raises ApiError."""
-    trace.own, passed = read_own(exchange.headers)
+def _read_head(trace: OpenTrace, exchange: Exchange) -> None:
+    """Note what the head says and whose request it is. Raises ApiError."""
+    if exchange.own is None:
+        exchange.own, exchange.passed = read_own(exchange.headers)
+    trace.own = exchange.own
     trace.client = identify(trace.live, trace.own)
-    return passed
 
 
 def _let_come(trace: OpenTrace, exchange: Exchange) -> None:

@@ -6,13 +6,13 @@ what needs no lock: one wait of WAIT_S, then for PAUSE_S only a look in passing.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
 from pathlib import Path
 from typing import BinaryIO
 
 from gateway.errors import OperationError
+from gateway.file_lock import try_lock, unlock
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def open_private(path: Path) -> BinaryIO:
 def lock_now(path: Path) -> BinaryIO | None:
     """The file at *path*, locked until it is closed; None: another has locked it. Raises OperationError."""
     file = open_private(path)
-    if _locked(file.fileno()):
+    if try_lock(file.fileno()):
         return file
     file.close()
     return None
@@ -50,13 +50,13 @@ class BoundedLock:
 
     def acquire(self, wait_s: float = WAIT_S) -> bool:
         """Take the lock. False: another process has held it for *wait_s*, or did so less than PAUSE_S ago."""
-        if not _locked(self._fd):
+        if not try_lock(self._fd):
             return self._wait(wait_s)
         self._paused_until = 0.0
         return True
 
     def release(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        unlock(self._fd)
 
     def _wait(self, wait_s: float) -> bool:
         now = time.monotonic()
@@ -65,7 +65,7 @@ class BoundedLock:
         deadline = now + wait_s
         while time.monotonic() < deadline:
             time.sleep(_POLL_S)  # also lets a thread of this process that holds it go on
-            if _locked(self._fd):
+            if try_lock(self._fd):
                 return True
         self._paused_until = time.monotonic() + PAUSE_S
         log.warning(
@@ -74,11 +74,3 @@ class BoundedLock:
             wait_s,
         )
         return False
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import logging
 import os
@@ -18,6 +17,7 @@ from gateway.config.load import load_config
 from gateway.config.secrets import read_secrets
 from gateway.config.types import Config
 from gateway.errors import OperationError
+from gateway.file_lock import try_lock
 from gateway.listening import local_url
 from gateway.model_files import model_fault
 from gateway.paths import Paths, paths_of
@@ -105,13 +105,11 @@ def _own(paths: Paths) -> int:
     except OSError as error:
         _remove(made)
         raise _unwritable(paths, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not try_lock(descriptor):
         os.close(descriptor)
         raise OperationError(
             f"{paths.data} is in use by another tracetune; stop it or give this one a store.url of its own"
-        ) from error
+        )
     try:
         with tempfile.TemporaryFile(dir=paths.state) as file:
             file.write(bytes(ROOM_BYTES))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import logging
 import os
 import stat
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.errors import OperationError
+from gateway.file_lock import try_lock as try_lock  # noqa: PLC0414 -- segments.py has it from here
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +105,6 @@ def _entomb(path: Path, fd: int) -> None:
     path.with_suffix(TOMBSTONE).write_text(str(count))
     path.unlink()
     log.warning("evicted a segment of %d traces from shared memory; raise capture.memory_bytes", count)
-
-
-def try_lock(fd: int) -> bool:
-    """Whether nobody else held the lock of *fd*; it is ours from now on, until *fd* is closed."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def listing(directory: Path) -> list[tuple[int, int, Path]]:

@@ -8,7 +8,6 @@ A sealed file's name is never used again: it is also the token under which the s
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import time
@@ -20,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.file_lock import try_lock
 
 SPOOL_SEGMENT_BYTES = 8 << 20
 SPOOL_SEGMENTS_AT_LEAST = 8  # a small capture.max_bytes makes files smaller, so that it holds this many
@@ -237,12 +237,7 @@ def claim(path: Path) -> int | None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    if os.fstat(fd).st_nlink == 0:
+    if not try_lock(fd) or os.fstat(fd).st_nlink == 0:
         os.close(fd)
         return None
     return fd

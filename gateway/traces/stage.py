@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import OperationError, TracetuneError
+from gateway.file_lock import try_lock
 from gateway.traces.replace import replace_file
 
 log = logging.getLogger(__name__)
@@ -97,10 +97,9 @@ def only_one(lock: Path, name: str) -> Iterator[None]:
     except OSError as error:
         raise OperationError(f"{lock} cannot be opened: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(fd):
+            raise OperationError(f"another {name} holds {lock}; stop it first")
         yield
-    except BlockingIOError as error:
-        raise OperationError(f"another {name} holds {lock}; stop it first") from error
     finally:
         os.close(fd)
 

@@ -11,9 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.head_template import HEAD_END, HeadTemplate, head_before
-
-Headers = list[tuple[bytes, bytes]]
+from gateway.head_template import Headers, HeadTemplate, differing, head_before, value_spans
 
 MAX_HOLES = 12  # values that differ; of a head with more of them nothing is remembered
 MAX_MISSES = 4  # in a row: then only every LOOK_AGAIN-th answer is worth the work of learning
@@ -61,16 +59,10 @@ class ResponseMemo:
 
     def differs(self, headers: Headers) -> list[int] | None:
         """The holes of a head that means this one and *headers*; None where they are not of a kind."""
-        if [name for name, _ in headers] != [name for name, _ in self._headers]:
+        changed = differing(headers, self._headers)
+        if changed is None or any(headers[number][0] in _FIXED for number in changed):
             return None
-        differing = [
-            number
-            for number, both in enumerate(zip(headers, self._headers, strict=True))
-            if both[0] != both[1]
-        ]
-        if any(headers[number][0] in _FIXED for number in differing):
-            return None
-        return sorted({*self.holes, *differing})
+        return sorted({*self.holes, *changed})
 
     def _line_format(self, passes: Callable[[bytes], bool]) -> tuple[bytes, list[int]]:
         form = b""
@@ -137,25 +129,8 @@ def _memo_of(head: bytes, headers: Headers, holes: list[int]) -> ResponseMemo | 
     names = [name for name, _ in headers]
     if names.count(_LENGTH) != 1 or _LEFT_TO_THE_PARSER.intersection(names) or len(holes) > MAX_HOLES:
         return None
-    spans = _value_spans(head, headers)
+    spans = value_spans(head, headers)
     if spans is None:
         return None
     template = HeadTemplate(head, [spans[number] for number in holes], holes.index(names.index(_LENGTH)))
     return ResponseMemo(headers, holes, template)
-
-
-def _value_spans(head: bytes, headers: Headers) -> list[tuple[int, int]] | None:
-    """Where each header's value lies in *head*; None where a line does not say what the parser read in it."""
-    spans: list[tuple[int, int]] = []
-    first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
-    if len(lines) != len(headers):
-        return None
-    at = len(first) + 2
-    for line, (name, value) in zip(lines, headers, strict=True):
-        said, colon, rest = line.partition(b":")
-        start = len(line) - len(rest.lstrip(b" \t"))
-        if not colon or said.lower() != name or line[start:] != value:
-            return None
-        spans.append((at + start, at + len(line)))
-        at += len(line) + 2
-    return spans

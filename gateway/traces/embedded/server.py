@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ import uvicorn
 
 from gateway.config.types import Config
 from gateway.errors import StoreError, StoreInUseError
+from gateway.file_lock import try_lock
 from gateway.paths import paths_of
 from gateway.traces.embedded.app import StoreApp
 from gateway.traces.embedded.engine import ClickHouseError, Engine
@@ -124,14 +124,12 @@ def _owned(directory: Path) -> Iterator[None]:
     """Hold the lock of *directory*. Raises StoreInUseError naming the process that holds it."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (directory / "lock").open("a+", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(lock.fileno()):
             lock.seek(0)
             raise StoreInUseError(
                 f"{directory}: the embedded store is in use by process {lock.read() or 'unknown'}; "
                 "stop it, or give this one another store.url"
-            ) from error
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

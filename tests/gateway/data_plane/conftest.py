@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.request_path import UPSTREAM_DEFAULTS, RunningGateway, config_for, running_gateway
+from tests.support.stored import storing_config
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_http2 import Http2Upstream
 
@@ -41,4 +42,11 @@ def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[RunningGatew
     timeouts = {"connect_s": 1, "headers_s": 0.6, "first_token_s": 0.6, "idle_s": 0.6, "total_s": 3}
     config = config_for(upstream.base_url, timeouts=timeouts)
     with running_gateway(tmp_path, config) as running:
+        yield running
+
+
+@pytest.fixture
+def storing(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[RunningGateway]:
+    """One whose default upstream lists stored responses and chat completions."""
+    with running_gateway(tmp_path, storing_config(upstream.base_url)) as running:
         yield running

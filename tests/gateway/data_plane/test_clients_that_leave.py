@@ -60,7 +60,7 @@ PHASES: dict[str, tuple[Script, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("leave", ["close", "reset", "send no more"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_upstream_is_cancelled(upstream: ScriptedUpstream, tmp_path: Path, phase: str, leave: str):
     upstream.default, seen = PHASES[phase]
@@ -75,7 +75,10 @@ def test_the_upstream_is_cancelled(upstream: ScriptedUpstream, tmp_path: Path, p
         if leave == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         left_at = time.monotonic()
-        connection.close()
+        if leave == "send no more":
+            connection.shutdown(socket.SHUT_WR)  # what a close looks like from the other side
+        else:
+            connection.close()
 
         assert received.disconnected.wait(WITHIN_S + 1)
         assert received.disconnected_at - left_at <= WITHIN_S

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
@@ -15,24 +12,16 @@ from tests.support.openai_client import KINDS, Call, Kind, see
 from tests.support.request_path import RunningGateway, config_for, running_gateway
 from tests.support.responses import (
     ask,
-    message_item,
-    numbered,
     responds,
     response_object,
-    streams_response,
-    whole_stream,
 )
+from tests.support.stored import STORED, request
 from tests.support.upstream import (
-    Received,
-    Reply,
-    Script,
     ScriptedUpstream,
     answers_status,
     completion,
-    streams_events,
 )
 
-STORED = ["responses", "chat/completions"]
 KEYS = {"WEB": "key-web", "BOT": "key-bot", "UP": "key-upstream"}
 # Under which path it is asked for, by which methods, and what traces call it.
 PATHS = {
@@ -42,18 +31,6 @@ PATHS = {
     "/chat/completions/c-1": ({"GET", "POST", "DELETE"}, "/v1/chat/completions/{id}"),
     "/chat/completions/c-1/messages": ({"GET"}, "/v1/chat/completions/{id}/messages"),
 }
-
-
-@pytest.fixture
-def passing(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[RunningGateway]:
-    timeouts = {"first_token_s": 0.6, "idle_s": 0.6}
-    config = config_for(upstream.base_url, default=True, passthrough=STORED, timeouts=timeouts)
-    with running_gateway(tmp_path, config) as running:
-        yield running
-
-
-def request(gateway: RunningGateway, method: str, path: str, **more: Any) -> httpx.Response:
-    return httpx.request(method, f"{gateway.base_url}{path}", timeout=10, **more)
 
 
 def items(*each: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +51,6 @@ QUESTION = {
     "content": [{"type": "input_text", "text": "hi"}],
 }
 DELETED = {"id": "c-1", "object": "chat.completion.deleted", "deleted": True}
-WHOLE = whole_stream(["Hel", "lo"])
 
 CASES: dict[str, tuple[Any, Call]] = {
     "retrieve": (response_object(unknown=[1.50]), lambda client: client.responses.retrieve("resp_1")),
@@ -106,56 +82,56 @@ CASES: dict[str, tuple[Any, Call]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_official_client_gets_the_same_objects(
-    passing: RunningGateway, upstream: ScriptedUpstream, name: str, kind: Kind
+    storing: RunningGateway, upstream: ScriptedUpstream, name: str, kind: Kind
 ):
     body, call = CASES[name]
     upstream.default = answers_status(200, body)
-    through, direct = (see(kind, url, call) for url in (passing.base_url, upstream.base_url))
+    through, direct = (see(kind, url, call) for url in (storing.base_url, upstream.base_url))
     one, other = upstream.received
 
     assert through == direct
     assert through.error is None
     assert len(through.objects) == 1
     assert (one.method, one.target, one.body) == (other.method, other.target, other.body)
-    assert passing.trace().outcome == "ok"
+    assert storing.trace().outcome == "ok"
 
 
-def test_the_official_client_deletes_a_response(passing: RunningGateway, upstream: ScriptedUpstream):
+def test_the_official_client_deletes_a_response(storing: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = answers_status(200, {"id": "resp_1", "object": "response", "deleted": True})
-    client = openai.OpenAI(base_url=passing.base_url, api_key="k", max_retries=0)
+    client = openai.OpenAI(base_url=storing.base_url, api_key="k", max_retries=0)
     client.responses.delete("resp_1")  # returns nothing, whatever the upstream says
 
     assert [(each.method, each.target) for each in upstream.received] == [("DELETE", "/v1/responses/resp_1")]
-    assert passing.trace().outcome == "ok"
+    assert storing.trace().outcome == "ok"
 
 
 def test_a_response_in_the_background_is_made_by_a_route_and_asked_for_until_it_is_there(
-    passing: RunningGateway, upstream: ScriptedUpstream
+    storing: RunningGateway, upstream: ScriptedUpstream
 ):
     upstream.then(
         responds(status="queued", background=True),
         answers_status(200, response_object(status="in_progress", background=True)),
         answers_status(200, response_object("done", background=True)),
     )
-    client = openai.OpenAI(base_url=passing.base_url, api_key="k", max_retries=0)
+    client = openai.OpenAI(base_url=storing.base_url, api_key="k", max_retries=0)
     response = client.responses.create(model="bot", input="hi", background=True)
     while response.status in ("queued", "in_progress"):
         response = client.responses.retrieve(response.id)
 
     assert response.output_text == "done"
-    assert [trace.route for trace in passing.traces(3)] == ["bot", "", ""]
+    assert [trace.route for trace in storing.traces(3)] == ["bot", "", ""]
     assert upstream.received[0].json()["model"] == "served-model"
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_its_trace_is_metadata_without_a_route_or_an_id(
-    passing: RunningGateway, upstream: ScriptedUpstream, path: str
+    storing: RunningGateway, upstream: ScriptedUpstream, path: str
 ):
     methods, label = PATHS[path]
     for count, method in enumerate(sorted(methods), 1):
-        assert request(passing, method, path).status_code == 200
-        record = passing.records(count)[-1]
-        trace = passing.traces(count)[-1]
+        assert request(storing, method, path).status_code == 200
+        record = storing.records(count)[-1]
+        trace = storing.traces(count)[-1]
 
         assert (trace.route, trace.variant, trace.capture, trace.outcome) == ("", "", "metadata", "ok")
         assert (trace.endpoint, trace.upstream, trace.model) == (label, "up", "")
@@ -163,10 +139,10 @@ def test_its_trace_is_metadata_without_a_route_or_an_id(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_other_methods_do_not_pass(passing: RunningGateway, upstream: ScriptedUpstream, path: str):
+def test_other_methods_do_not_pass(storing: RunningGateway, upstream: ScriptedUpstream, path: str):
     methods, _ = PATHS[path]
     for method in {"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"} - methods:
-        answer = request(passing, method, path)
+        answer = request(storing, method, path)
 
         assert answer.status_code == 405
         assert set(answer.headers["allow"].split(", ")) == methods
@@ -213,9 +189,9 @@ def test_what_is_not_listed_is_a_404_that_names_the_setting(
         "/embeddings/e-1",
     ],
 )
-def test_nothing_else_passes(passing: RunningGateway, upstream: ScriptedUpstream, path: str):
+def test_nothing_else_passes(storing: RunningGateway, upstream: ScriptedUpstream, path: str):
     head = f"POST /v1{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-    with passing.connect() as connection:
+    with storing.connect() as connection:
         connection.sendall(head.encode())
         answer = connection.recv(65536)
 
@@ -226,19 +202,19 @@ def test_nothing_else_passes(passing: RunningGateway, upstream: ScriptedUpstream
 @pytest.mark.parametrize("path", ["/responses", "/chat/completions"])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 def test_nobody_can_list_what_is_stored(
-    passing: RunningGateway, upstream: ScriptedUpstream, path: str, method: str
+    storing: RunningGateway, upstream: ScriptedUpstream, path: str, method: str
 ):
-    assert request(passing, method, path).status_code == 405
+    assert request(storing, method, path).status_code == 405
     assert upstream.received == []
 
 
-def test_creating_stays_routed(passing: RunningGateway, upstream: ScriptedUpstream):
+def test_creating_stays_routed(storing: RunningGateway, upstream: ScriptedUpstream):
     upstream.default = responds()
-    answer = ask(passing, store=True)
+    answer = ask(storing, store=True)
 
     assert answer.headers["x-tracetune-route"] == "bot"
     assert upstream.received[0].json()["model"] == "served-model"
-    assert (passing.trace().endpoint, passing.trace().capture) == ("/v1/responses", "full")
+    assert (storing.trace().endpoint, storing.trace().capture) == ("/v1/responses", "full")
 
 
 def test_a_key_for_some_routes_reaches_nothing_stored(upstream: ScriptedUpstream, tmp_path: Path):
@@ -258,89 +234,12 @@ def test_a_key_for_some_routes_reaches_nothing_stored(upstream: ScriptedUpstream
     assert {each.header("authorization") for each in upstream.received} == {"Bearer key-upstream"}
 
 
-def test_what_the_upstream_does_not_have_is_its_own_404(passing: RunningGateway, upstream: ScriptedUpstream):
+def test_what_the_upstream_does_not_have_is_its_own_404(storing: RunningGateway, upstream: ScriptedUpstream):
     missing = {"error": {"message": "Response 'resp_1' not found.", "type": "invalid_request_error"}}
     upstream.default = answers_status(404, missing)
     call: Call = lambda client: client.responses.retrieve("resp_1")  # noqa: E731 -- it is a value
-    through, direct = (see("sync", url, call) for url in (passing.base_url, upstream.base_url))
+    through, direct = (see("sync", url, call) for url in (storing.base_url, upstream.base_url))
 
     assert through == direct
     assert through.error is not None
     assert through.error["body"] == missing["error"]
-
-
-def again(client: Any) -> Any:
-    return client.responses.retrieve("resp_1", stream=True, starting_after=1)
-
-
-@pytest.mark.transports("native", "httpx")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])
-def test_a_response_that_is_streamed_again_gives_the_same_events(
-    passing: RunningGateway, upstream: ScriptedUpstream, end: str, kind: Kind
-):
-    last = {"type": f"response.{end}", "response": response_object("Hello", end)}
-    events = numbered([*WHOLE[:-1], last])[2:]
-    upstream.default = streams_events(events)
-    through, direct = (see(kind, url, again) for url in (passing.base_url, upstream.base_url))
-    trace = passing.trace()
-
-    assert through == direct
-    assert len(through.objects) == len(events)
-    assert upstream.received[0].target == "/v1/responses/resp_1?starting_after=1&stream=true"
-    assert (trace.stream, trace.capture) == (True, "metadata")
-    assert trace.outcome == ("upstream_error" if end == "failed" else "ok")
-
-
-@pytest.mark.transports("native", "httpx")
-@pytest.mark.parametrize("then", ["end", "close", "reset", "hang"])
-@pytest.mark.parametrize("told", [0, 5])
-def test_a_response_that_is_streamed_again_and_breaks_off_is_no_success(
-    passing: RunningGateway, upstream: ScriptedUpstream, then: str, told: int
-):
-    upstream.default = streams_response(WHOLE[:told], gap_s=0.02, then=then)
-    answer = request(passing, "GET", "/responses/resp_1?stream=true")
-    trace = passing.trace()
-
-    if told:
-        assert answer.content.startswith(b"".join(numbered(WHOLE[:told])))
-        error = json.loads(answer.content.rpartition(b"data: ")[2])
-        assert (error["type"], error["code"]) == ("error", "stream_truncated")
-        assert trace.outcome == "truncated"
-    else:
-        assert answer.status_code in (502, 504)
-        assert trace.outcome in ("upstream_error", "timeout")
-
-
-def test_a_stream_of_one_that_has_only_failed_passes_as_it_is(
-    passing: RunningGateway, upstream: ScriptedUpstream
-):
-    events = numbered([{"type": "response.failed", "response": response_object(status="failed")}])
-    upstream.default = streams_events(events)
-    answer = request(passing, "GET", "/responses/resp_1?stream=true")
-
-    assert (answer.status_code, answer.content) == (200, b"".join(events))
-    assert answer.headers["content-type"] == "text/event-stream"
-    assert (passing.trace().outcome, passing.trace().capture) == ("upstream_error", "metadata")
-    assert passing.records()[0].response == b""
-
-
-def drips(piece: bytes, count: int) -> Script:
-    async def script(received: Received, reply: Reply) -> None:
-        await reply.head(
-            200, ("content-type", "application/json"), ("content-length", str(len(piece) * count))
-        )
-        for _ in range(count):
-            await reply.raw(piece)
-            await reply.pause(0.001)
-
-    return script
-
-
-def test_a_large_one_passes_in_pieces(passing: RunningGateway, upstream: ScriptedUpstream):
-    text = json.dumps(response_object(output=[message_item("x" * 50_000)]))
-    piece = text.encode() + b"\n"
-    upstream.default = drips(piece, 60)
-
-    assert request(passing, "GET", "/responses/resp_1").content == piece * 60
-    assert passing.trace().outcome == "ok"

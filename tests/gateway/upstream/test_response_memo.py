@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.response_memo import LOOK_AGAIN, MAX_HOLES, MAX_MISSES, Headers, ResponseHeads
+from gateway.head_template import Headers
+from gateway.upstream.response_memo import LOOK_AGAIN, MAX_HOLES, MAX_MISSES, ResponseHeads
 from tests.support.request_path import chat, config_for, running_gateway
 from tests.support.upstream import ScriptedUpstream, sends
 
