@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,9 @@ from gateway.paths import paths_of
 from gateway.traces.embedded.app import StoreApp
 from gateway.traces.embedded.engine import ClickHouseError, Engine
 from gateway.traces.endpoint import Endpoint, endpoint_file, ensure_token, read_endpoint, write_endpoint
-from gateway.traces.migrate import apply_retention, migrate
+from gateway.traces.layout import layout_of
+from gateway.traces.migrate import migrate
+from gateway.traces.retention import EVERY_S, apply_retention
 from gateway.traces.store import Store
 
 MAX_STATEMENTS_AT_ONCE = 16
@@ -44,6 +47,7 @@ class EmbeddedServer:
         self._on_death = on_death
         self._stack = contextlib.ExitStack()
         self._pool = ThreadPoolExecutor(MAX_STATEMENTS_AT_ONCE, thread_name_prefix="statement")
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Serve, migrated. Raises StoreInUseError, or OperationError: the directory cannot be used."""
@@ -58,9 +62,11 @@ class EmbeddedServer:
             self._serve(StoreApp(self._engine, token=token, pool=self._pool), listener)
             self._stack.callback(self._end_serving)
             with Store.at(url, token) as store:
-                for name in migrate(store):
+                for name in migrate(store, layout=layout_of(self._config.store)):
                     _log.info("applied migration %s", name)
-                apply_retention(store, self._config.store.retention_days)
+                self._let_go(store)
+            threading.Thread(target=self._tidy, args=(url, token), name="retention", daemon=True).start()
+            self._stack.callback(self._stopped.set)
             write_endpoint(self._directory, Endpoint(url, os.getpid()))
         except OSError as error:
             self._stack.close()
@@ -81,6 +87,18 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _tidy(self, url: str, token: str) -> None:
+        while not self._stopped.wait(EVERY_S):
+            try:
+                with Store.at(url, token) as store:
+                    self._let_go(store)
+            except StoreError as error:
+                _log.warning("retention waits for its next turn: %s", error)
+
+    def _let_go(self, store: Store) -> None:
+        settings = self._config.store
+        apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout_of(settings))
 
     def _serve(self, app: StoreApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
