@@ -107,8 +107,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     def _alter(self, sql: str, found: list[Token], name: int) -> list[str]:
         if found[name + 1].is_word("MODIFY") and found[name + 2].is_word("QUERY"):
-            edits = [(found[name].end, found[name].end, f" {self.on_cluster}")]
-            return [_edited(sql, edits + _from_local(found))]
+            raise StoreError(f"a view has no form for a cluster but being made anew: {_brief(found)}")
         table = found[name].text
         head = sql[: found[name].start]
         rows = f"{head}{_local(table)} {self.on_cluster}{sql[found[name].end :]}"

@@ -10,6 +10,7 @@ import hashlib
 import re
 import uuid
 from importlib.resources import files
+from typing import Any
 
 import msgspec
 
@@ -92,6 +93,11 @@ def migrate(
     Every statement is safe to repeat, so that one cut off in the middle is simply applied again, and two
     processes may do this at once.
     """
+    if layout.cluster is not None:
+        found = store.query(
+            "SELECT * FROM system.clusters WHERE cluster = {cluster:String}", {"cluster": layout.cluster}
+        )
+        check_cluster(layout.cluster, found)
     store.create_database(layout.on_cluster)
     _run(store, layout, [RECORD])
     missing = pending(shipped or shipped_migrations(), applied_migrations(store))
@@ -101,6 +107,21 @@ def migrate(
         # A token of its own each time: what was taken back may be applied again.
         store.insert(_RECORDED, [row], token=uuid.uuid4().hex)
     return [migration.name for migration in missing]
+
+
+def check_cluster(name: str, servers: list[dict[str, Any]]) -> None:
+    """Whether rows can be kept on *servers* (of `system.clusters`), once each. Raises StoreError."""
+    if not servers:
+        raise StoreError(
+            f"the server knows no cluster {name!r}; the table system.clusters lists those that it knows - at "
+            "`$.store.cluster`"
+        )
+    shards = {row["shard_num"] for row in servers}
+    if len(servers) > len(shards) and not all(row.get("internal_replication", 1) for row in servers):
+        raise StoreError(
+            f"cluster {name!r} would store each row once per replica and replicate it besides; set "
+            "internal_replication to true in the servers' remote_servers"
+        )
 
 
 def step_back(

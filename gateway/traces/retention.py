@@ -7,14 +7,19 @@ A partition goes when its last row is past its days. Partitions are days where f
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from gateway.traces.layout import Layout
+from gateway.config.types import Store as Settings
+from gateway.errors import TracetuneError
+from gateway.traces.layout import Layout, layout_of
 from gateway.traces.store import Store
 
-EVERY_S = 3600.0  # how often whoever runs the store should look
+EVERY_S = 3600.0
+AGAIN_S = 60.0
 # What retention_days removes. What was learnt and decided stays.
 RETAINED = ("traces", "judgments", "feedback", "traces_by_minute", "judged_minutes")
 _log = logging.getLogger(__name__)
@@ -52,7 +57,11 @@ def apply_retention(store: Store, days: int | None, now: datetime, *, layout: La
         return []
     gone = expired(_partitions(store, layout), days, now)
     for part in gone:
-        store.command(f"ALTER TABLE {layout.rows_of(part.table)} DROP PARTITION ID '{part.id}'")
+        # A server refuses to drop more than 50 GB at once unless told that it is meant.
+        store.command(
+            f"ALTER TABLE {layout.rows_of(part.table)} DROP PARTITION ID '{part.id}' "
+            "SETTINGS max_partition_size_to_drop = 0"
+        )
         _log.info("dropped partition %s of %s: past store.retention_days (%d)", part.id, part.table, days)
     return gone
 
@@ -70,6 +79,24 @@ def _say_what_is_by_month(store: Store, days: int | None, layout: Layout) -> Non
     if rows:
         names = ", ".join(row["name"] for row in rows)
         _log.warning("rows go up to a month after store.retention_days (%s): %s is by month", days, names)
+
+
+def keep_retention(
+    connect: Callable[[], Store], settings: Settings, stop: threading.Event, first_s: float = 0.0
+) -> None:
+    """Apply the retention of *settings* after *first_s* and each hour from then on, until *stop* is set.
+
+    A store that does not answer is asked again a minute later; what is due then is still due.
+    """
+    wait_s, layout = first_s, layout_of(settings)
+    while not stop.wait(wait_s):
+        try:
+            with connect() as store:
+                apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout)
+            wait_s = EVERY_S
+        except TracetuneError as error:
+            _log.warning("retention waits for its next turn: %s", error)
+            wait_s = AGAIN_S
 
 
 def _partitions(store: Store, layout: Layout) -> list[Partition]:

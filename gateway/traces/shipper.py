@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from gateway.traces.delivery import Rows, deliver
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.replace import replace_file
-from gateway.traces.retention import EVERY_S, apply_retention
+from gateway.traces.retention import keep_retention
 from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
@@ -47,17 +46,7 @@ class Stopped(Exception):  # noqa: N818 -- how a wait ends, not a failure
 class Shipper:
     """One shipper on one spool. `connect` opens the store, with its tables as this version needs them."""
 
-    def __init__(
-        self,
-        spool: Path,
-        state: Path,
-        connect: Callable[[], Store],
-        stop: threading.Event,
-        tidy: Callable[[Store], object] = lambda _: None,
-    ) -> None:
-        """*tidy* is run on the store when it is reached, and each hour from then on."""
-        self._tidy = tidy
-        self._tidy_at = 0.0
+    def __init__(self, spool: Path, state: Path, connect: Callable[[], Store], stop: threading.Event) -> None:
         self._spool = spool
         self._connect = connect
         self._stop = stop
@@ -84,16 +73,6 @@ class Shipper:
         self._greet()
         self.report()
         return False
-
-    def tidy(self) -> None:
-        """Let go of what is past its retention, where the store is reached and it is time to."""
-        if self._store is None or time.monotonic() < self._tidy_at:
-            return
-        self._tidy_at = time.monotonic() + EVERY_S
-        try:
-            self._tidy(self._store)
-        except StoreError as error:
-            log.warning("retention waits for its next turn: %s", error)
 
     def report(self, *, force: bool = False) -> None:
         """Publish the counters, at most each second."""
@@ -207,25 +186,18 @@ def open_migrated(config: Config) -> Store:
     return store
 
 
-def tidy_of(config: Config) -> Callable[[Store], object]:
-    """What the shipper does for the store of *config* beside shipping; an embedded store does it itself."""
-    settings = config.store
-    if settings.embedded:
-        return lambda _: None
-    layout = layout_of(settings)
-    return lambda store: apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout)
-
-
 def main(config_path: Path, stop: threading.Event) -> None:
     """Ship until *stop* is set. Raises ConfigError, OperationError."""
     config = load_config(config_path)
     paths = paths_of(config)
     with only_one(paths.spool / "shipper.lock", "shipper"):
-        shipper = Shipper(paths.spool, paths.state, lambda: open_migrated(config), stop, tidy_of(config))
+        shipper = Shipper(paths.spool, paths.state, lambda: open_migrated(config), stop)
+        if not config.store.embedded:  # an embedded store lets go of its rows itself
+            keeping = (lambda: Store.connect(config), config.store, stop)
+            threading.Thread(target=keep_retention, args=keeping, name="retention", daemon=True).start()
         log.info("ready")
         try:
             while not stop.is_set():
-                shipper.tidy()
                 if not shipper.step():
                     stop.wait(POLL_S)
         except Stopped:

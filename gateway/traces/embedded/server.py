@@ -26,7 +26,7 @@ from gateway.traces.embedded.engine import ClickHouseError, Engine
 from gateway.traces.endpoint import Endpoint, endpoint_file, ensure_token, read_endpoint, write_endpoint
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
-from gateway.traces.retention import EVERY_S, apply_retention
+from gateway.traces.retention import EVERY_S, apply_retention, keep_retention
 from gateway.traces.store import Store
 
 MAX_STATEMENTS_AT_ONCE = 16
@@ -47,7 +47,6 @@ class EmbeddedServer:
         self._on_death = on_death
         self._stack = contextlib.ExitStack()
         self._pool = ThreadPoolExecutor(MAX_STATEMENTS_AT_ONCE, thread_name_prefix="statement")
-        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Serve, migrated. Raises StoreInUseError, or OperationError: the directory cannot be used."""
@@ -61,12 +60,12 @@ class EmbeddedServer:
             self._stack.callback(endpoint_file(self._directory).unlink, missing_ok=True)
             self._serve(StoreApp(self._engine, token=token, pool=self._pool), listener)
             self._stack.callback(self._end_serving)
+            settings = self._config.store
             with Store.at(url, token) as store:
-                for name in migrate(store, layout=layout_of(self._config.store)):
+                for name in migrate(store, layout=layout_of(settings)):
                     _log.info("applied migration %s", name)
-                self._let_go(store)
-            threading.Thread(target=self._tidy, args=(url, token), name="retention", daemon=True).start()
-            self._stack.callback(self._stopped.set)
+                apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout_of(settings))
+            self._keep_retention(url, token)
             write_endpoint(self._directory, Endpoint(url, os.getpid()))
         except OSError as error:
             self._stack.close()
@@ -88,17 +87,11 @@ class EmbeddedServer:
     ) -> None:
         self.stop()
 
-    def _tidy(self, url: str, token: str) -> None:
-        while not self._stopped.wait(EVERY_S):
-            try:
-                with Store.at(url, token) as store:
-                    self._let_go(store)
-            except StoreError as error:
-                _log.warning("retention waits for its next turn: %s", error)
-
-    def _let_go(self, store: Store) -> None:
-        settings = self._config.store
-        apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout_of(settings))
+    def _keep_retention(self, url: str, token: str) -> None:
+        stopped = threading.Event()
+        self._stack.callback(stopped.set)
+        keeping = (lambda: Store.at(url, token), self._config.store, stopped, EVERY_S)
+        threading.Thread(target=keep_retention, args=keeping, name="retention", daemon=True).start()
 
     def _serve(self, app: StoreApp, listener: socket.socket) -> None:
         config = uvicorn.Config(

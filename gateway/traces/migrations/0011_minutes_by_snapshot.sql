@@ -1,11 +1,16 @@
 -- Per-minute aggregates by snapshot too, and the tokens that came from an upstream's cache. '' is a variant without
 -- a snapshot, and every variant in the minutes from before this.
+--
+-- The view is made anew: one whose query is modified in place counts a repeated insert again after a restart. What
+-- is inserted while there is none is not counted, so no other version may ship meanwhile.
+DROP VIEW IF EXISTS traces_to_minutes;
+
 ALTER TABLE traces_by_minute
     ADD COLUMN IF NOT EXISTS snapshot LowCardinality(String),
     ADD COLUMN IF NOT EXISTS tokens_cached SimpleAggregateFunction(sum, UInt64),
     MODIFY ORDER BY (route, variant, outcome, minute, snapshot);
 
-ALTER TABLE traces_to_minutes MODIFY QUERY
+CREATE MATERIALIZED VIEW IF NOT EXISTS traces_to_minutes TO traces_by_minute AS
 SELECT
     toStartOfMinute(started_at) AS minute,
     route,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config import Config
+from gateway.config.types import Store as StoreConfig
+from gateway.errors import StoreUnreachableError
+from gateway.traces import retention
 from gateway.traces.layout import Layout
-from gateway.traces.retention import RETAINED, Partition, apply_retention, expired
+from gateway.traces.retention import RETAINED, Partition, apply_retention, expired, keep_retention
 from gateway.traces.store import Store, open_store
 from tests.support.store import a_trace, store_config
 
@@ -128,3 +133,32 @@ def test_where_few_days_are_kept_a_trace_leaves_with_its_day(tmp_path: Path) -> 
         kept = [row["trace_id"] for row in store.query("SELECT trace_id FROM traces ORDER BY trace_id")]
 
     assert kept == ["t0", "t6"]
+
+
+def test_retention_goes_on_after_the_store_was_away(
+    embedded_config: Config, clean_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AGAIN_S", 0.01)
+    put(clean_store, 400)
+    asked: list[int] = []
+    stop = threading.Event()
+
+    def connect() -> Store:
+        asked.append(1)
+        if len(asked) == 1:
+            raise StoreUnreachableError("away")
+        stop.set()
+        return Store.connect(embedded_config, {})
+
+    keep_retention(connect, StoreConfig(retention_days=365), stop)
+
+    assert len(asked) == 2
+    assert ages(clean_store, "traces") == []
+
+
+def test_a_store_by_month_says_that_rows_of_few_days_go_late(
+    clean_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply_retention(clean_store, 7, NOW, layout=Layout(by_day=True))
+
+    assert "rows go up to a month after store.retention_days (7): feedback, judged_minutes, " in caplog.text

@@ -1,15 +1,18 @@
 -- Per-minute aggregates by snapshot too, and the tokens that came from an upstream's cache. '' is a variant without
 -- a snapshot, and every variant in the minutes from before this.
+--
+-- The view is made anew: one whose query is modified in place counts a repeated insert again after a restart. What
+-- is inserted while there is none is not counted, so no other version may ship meanwhile.
+DROP VIEW IF EXISTS traces_to_minutes ON CLUSTER 'main' SYNC;
+
 ALTER TABLE traces_by_minute_local ON CLUSTER 'main'
     ADD COLUMN IF NOT EXISTS snapshot LowCardinality(String),
     ADD COLUMN IF NOT EXISTS tokens_cached SimpleAggregateFunction(sum, UInt64),
     MODIFY ORDER BY (route, variant, outcome, minute, snapshot);
 
--- Per-minute aggregates by snapshot too, and the tokens that came from an upstream's cache. '' is a variant without
--- a snapshot, and every variant in the minutes from before this.
 ALTER TABLE traces_by_minute ON CLUSTER 'main' ADD COLUMN IF NOT EXISTS snapshot LowCardinality(String), ADD COLUMN IF NOT EXISTS tokens_cached SimpleAggregateFunction(sum, UInt64);
 
-ALTER TABLE traces_to_minutes ON CLUSTER 'main' MODIFY QUERY
+CREATE MATERIALIZED VIEW IF NOT EXISTS traces_to_minutes ON CLUSTER 'main' TO traces_by_minute_local AS
 SELECT
     toStartOfMinute(started_at) AS minute,
     route,
