@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from gateway.config.types import Store as Settings
-from gateway.errors import TracetuneError
+from gateway.errors import StoreUnreachableError, TracetuneError
 from gateway.traces.layout import Layout, layout_of
 from gateway.traces.store import Store
 
@@ -95,7 +95,9 @@ def keep_retention(
                 apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout)
             wait_s = EVERY_S
         except TracetuneError as error:
-            _log.warning("retention waits for its next turn: %s", error)
+            # Whoever ships to a store that does not answer says so already.
+            level = logging.DEBUG if isinstance(error, StoreUnreachableError) else logging.WARNING
+            _log.log(level, "retention waits for its next turn: %s", error)
             wait_s = AGAIN_S
 
 
