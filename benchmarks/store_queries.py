@@ -131,9 +131,9 @@ def fill(store: Store, count: int) -> float:
     return time.monotonic() - began
 
 
-def values_of(store: Store, round_: int) -> dict[str, Any]:
+def values_of(store: Store, round_: int, last_day: dt.datetime) -> dict[str, Any]:
     """What is asked about in round *round_*: another route, day, trace and session each time."""
-    day = UNTIL - dt.timedelta(days=2 + round_)
+    day = last_day - dt.timedelta(days=1 + round_)
     values = {"route": f"route-{round_ % 10}", "start": day, "end": day + dt.timedelta(days=1)}
     (found,) = store.query(
         "SELECT trace_id, session FROM traces "
@@ -207,7 +207,8 @@ def run(folder: Path, count: int) -> StoreResult:
         there = int(store.query("SELECT count() AS n FROM traces")[0]["n"])
         fill_s = 0.0 if there else fill(store, count)
         store.command("SYSTEM STOP MERGES")
-        rounds = [values_of(store, round_) for round_ in range(ROUNDS)]
+        (newest,) = store.query("SELECT toStartOfDay(max(started_at)) AS day FROM traces")
+        rounds = [values_of(store, round_, newest["day"]) for round_ in range(ROUNDS)]
         answers = [ask(store, question, rounds) for question in QUESTIONS]
         (parts,) = store.query("SELECT count() AS n FROM system.parts WHERE active AND table = 'traces'")
         return StoreResult(
