@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from gateway.traces.types import Judgment
+from gateway.traces.types import Judgment, Trace
 from judges.load import read_source
 from judges.sandbox import JudgeSettings, Sandbox
 from judges.trace import JudgedTrace, stored_row
@@ -23,19 +23,25 @@ def evaluate_answers(judge: JudgeSettings, traces: Sequence[JudgedTrace]) -> lis
         sandbox.start()
         tasks = (Task(trace=stored_row(trace), feedback=list(trace.feedback)) for trace in traces)
         return [
-            judgment_of(judge.name, source.version, trace.trace_id, len(trace.feedback), answer)
+            judgment_of(judge.name, source.version, trace, len(trace.feedback), answer)
             for trace, answer in zip(traces, sandbox.judge(tasks), strict=True)
         ]
 
 
-def judgment_of(judge: str, version: str, trace_id: str, feedback_seen: int, answer: Answer) -> Judgment:
-    """The row that *answer* becomes."""
+def judgment_of(
+    judge: str, version: str, trace: Trace | JudgedTrace, feedback_seen: int, answer: Answer
+) -> Judgment:
+    """The row that *answer* becomes, of a judge that was shown *feedback_seen* rows of feedback."""
     return Judgment(
-        trace_id=trace_id,
+        trace_id=trace.trace_id,
         judge=judge,
         version=version,
         score=answer.score,
         reason=answer.reason,
         judged_at=datetime.now(UTC),
         feedback_seen=feedback_seen,
+        started_at=trace.started_at,
+        route=trace.route,
+        variant=trace.variant,
+        snapshot=trace.snapshot,
     )

@@ -82,7 +82,7 @@ def judge_traces(
     for answer in sandbox.judge(tasks(), stop):
         task = under_way.popleft()
         seen = len(task.feedback)
-        rows.append(judgment_of(judge.judge, judge.version, task.trace.trace_id, seen, answer))
+        rows.append(judgment_of(judge.judge, judge.version, task.trace, seen, answer))
         if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
             done += _store(store, rows, stored)
             rows, flushed_at = [], time.monotonic()

@@ -16,6 +16,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
 from gateway.config import load_config
 from gateway.errors import OperationError
+from gateway.traces.lookup import trace_by_id
 from gateway.traces.store import Store, open_store
 
 FOLLOW_EVERY_S = 1.0
@@ -67,8 +68,8 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
     """Print one trace: the conversation, its attempts, its judgments and its feedback."""
     with open_store(load_config(config_path)) as store:
         parameters = {"id": trace_id}
-        found = store.query("SELECT * FROM traces WHERE trace_id = {id:String} LIMIT 1", parameters)
-        if not found:
+        found = trace_by_id(store, trace_id)
+        if found is None:
             raise OperationError(
                 f"no trace {trace_id!r} in the store; `tracetune traces tail` lists the last ones"
             )
@@ -81,13 +82,13 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             "SELECT feedback_id, trace_id, session, client, kind, value, text, created_at FROM feedback "
             "WHERE trace_id = {id:String} OR (trace_id IS NULL AND session = {session:String}) "
             "ORDER BY created_at",
-            {**parameters, "session": found[0]["session"]},
+            {**parameters, "session": found["session"]},
         )
     if as_json:
-        whole = {"trace": _with_decoded_bodies(found[0]), "judgments": judgments, "feedback": feedback}
+        whole = {"trace": _with_decoded_bodies(found), "judgments": judgments, "feedback": feedback}
         click.echo(json.dumps(whole, ensure_ascii=True, indent=2, default=_jsonable))
     else:
-        Console(highlight=False).print(trace_view(found[0], judgments, feedback))
+        Console(highlight=False).print(trace_view(found, judgments, feedback))
 
 
 def _tail(store: Store, *, route: str, count: int, follow: bool) -> Iterator[dict[str, Any]]:

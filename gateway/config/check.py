@@ -80,15 +80,16 @@ def _check_exposure(config: Config) -> None:
 
 
 def _check_supported(config: Config) -> None:
-    """Settings whose meaning is a promise are refused while they are not kept, never silently ignored."""
+    """Settings whose meaning is a promise are refused where it cannot be kept, never silently ignored."""
     if config.privacy.encrypt != "none":
         raise ConfigError(
             "encryption per subject is not built yet, and bodies would be stored readable; "
             "write encrypt: none - at `$.privacy.encrypt`"
         )
-    if config.store.cluster is not None and not config.store.embedded:
+    if config.store.cluster is not None and config.store.embedded:
         raise ConfigError(
-            "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"
+            "the embedded store is one server and has no cluster; remove cluster, or name a server of it in "
+            "store.url - at `$.store.cluster`"
         )
     for index, upstream in enumerate(config.upstreams):
         if upstream.http2 and find_spec("h2") is None:

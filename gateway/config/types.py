@@ -108,7 +108,7 @@ class Store(Strict, frozen=True, kw_only=True):
 
     url: str = "embedded:./data"
     password: Secret | None = None
-    cluster: str | None = None
+    cluster: Annotated[str, Meta(min_length=1)] | None = None  # of servers: Replicated and Distributed tables
     retention_days: Annotated[int, Meta(ge=1)] | None = None
     memory_bytes: Annotated[int, Meta(ge=500_000_000)] = 2_000_000_000  # bound of the embedded store
 

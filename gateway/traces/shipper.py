@@ -23,8 +23,10 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
+from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.replace import replace_file
+from gateway.traces.retention import keep_retention
 from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
@@ -177,7 +179,7 @@ def open_migrated(config: Config) -> Store:
     """The store of *config* with the tables of this version. Raises StoreError."""
     store = Store.connect(config)
     try:
-        migrate(store)
+        migrate(store, layout=layout_of(config.store))
     except StoreError:
         store.close()
         raise
@@ -190,6 +192,9 @@ def main(config_path: Path, stop: threading.Event) -> None:
     paths = paths_of(config)
     with only_one(paths.spool / "shipper.lock", "shipper"):
         shipper = Shipper(paths.spool, paths.state, lambda: open_migrated(config), stop)
+        if not config.store.embedded:  # an embedded store lets go of its rows itself
+            keeping = (lambda: Store.connect(config), config.store, stop)
+            threading.Thread(target=keep_retention, args=keeping, name="retention", daemon=True).start()
         log.info("ready")
         try:
             while not stop.is_set():

@@ -32,12 +32,19 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 300
 OPEN_WAIT_S = 15.0  # for another process that is just starting the embedded store
-# final: rows that replace one another are seen once, without FINAL in every statement.
-_SETTINGS = {"final": "1"}
+_SETTINGS = {
+    "final": "1",  # rows that replace one another are seen once, without FINAL in every statement
+    # The rest is for a cluster. A subquery over all of its shards is what every statement of ours means; and
+    # who has just written asks the same replica again, while another may not have the rows yet.
+    "distributed_product_mode": "global",
+    "load_balancing": "in_order",
+}
 _INSERT_SETTINGS = {
     "async_insert": "0",  # on by default since 26; a confirmed insert must be stored, once
     "insert_deduplicate": "1",
     "deduplicate_blocks_in_dependent_materialized_views": "1",
+    "distributed_foreground_insert": "1",  # of a cluster: confirmed is when the shards have it
+    "max_partitions_per_insert_block": "1000",  # rows of years may come at once, where a log is taken over
 }
 _NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
 _LATE_ERROR = re.compile(r"Code: \d+\. .*", re.DOTALL)
@@ -94,8 +101,11 @@ class Store:
         """Run *sql*, which gives no rows. Never repeated by itself. Raises StoreError."""
         self._once(lambda client: client.command(sql), _told)
 
-    def create_database(self) -> None:
-        """Make the database that the store's URL names, where it does not exist. Raises StoreError."""
+    def create_database(self, on_cluster: str = "") -> None:
+        """Make the database that the store's URL names, where it does not exist. Raises StoreError.
+
+        *on_cluster* is a clause that makes it on every server.
+        """
         name = "`" + self._target().database.replace("`", "``") + "`"
         # Asked first: a user may be allowed everything in a database that exists, and not to create one.
         exists = self._once(
@@ -103,7 +113,9 @@ class Store:
         )
         if exists != 1:
             self._once(
-                lambda client: client.command(f"CREATE DATABASE IF NOT EXISTS {name}", use_database=False),
+                lambda client: client.command(
+                    f"CREATE DATABASE IF NOT EXISTS {name} {on_cluster}", use_database=False
+                ),
                 _told,
             )
 

@@ -149,7 +149,8 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`.
 
     `feedback_seen` is how many rows of feedback on the trace the judge was shown: where there are more
-    now, the trace is judged again and the later row replaces this one.
+    now, the trace is judged again and the later row replaces this one. The last four are the trace's own, so
+    that judgments are counted by them without a join.
     """
 
     trace_id: str
@@ -159,6 +160,10 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     judged_at: datetime
     feedback_seen: int = 0
+    started_at: datetime | None = None
+    route: str = ""
+    variant: str = ""
+    snapshot: str | None = None
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):

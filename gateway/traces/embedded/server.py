@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,9 @@ from gateway.paths import paths_of
 from gateway.traces.embedded.app import StoreApp
 from gateway.traces.embedded.engine import ClickHouseError, Engine
 from gateway.traces.endpoint import Endpoint, endpoint_file, ensure_token, read_endpoint, write_endpoint
-from gateway.traces.migrate import apply_retention, migrate
+from gateway.traces.layout import layout_of
+from gateway.traces.migrate import migrate
+from gateway.traces.retention import EVERY_S, apply_retention, keep_retention
 from gateway.traces.store import Store
 
 MAX_STATEMENTS_AT_ONCE = 16
@@ -57,10 +60,12 @@ class EmbeddedServer:
             self._stack.callback(endpoint_file(self._directory).unlink, missing_ok=True)
             self._serve(StoreApp(self._engine, token=token, pool=self._pool), listener)
             self._stack.callback(self._end_serving)
+            settings = self._config.store
             with Store.at(url, token) as store:
-                for name in migrate(store):
+                for name in migrate(store, layout=layout_of(settings)):
                     _log.info("applied migration %s", name)
-                apply_retention(store, self._config.store.retention_days)
+                apply_retention(store, settings.retention_days, datetime.now(UTC), layout=layout_of(settings))
+            self._keep_retention(url, token)
             write_endpoint(self._directory, Endpoint(url, os.getpid()))
         except OSError as error:
             self._stack.close()
@@ -81,6 +86,12 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _keep_retention(self, url: str, token: str) -> None:
+        stopped = threading.Event()
+        self._stack.callback(stopped.set)
+        keeping = (lambda: Store.at(url, token), self._config.store, stopped, EVERY_S)
+        threading.Thread(target=keep_retention, args=keeping, name="retention", daemon=True).start()
 
     def _serve(self, app: StoreApp, listener: socket.socket) -> None:
         config = uvicorn.Config(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import StoreError
-from gateway.traces.migrate import Migration, apply_retention, migrate, pending, shipped_migrations
+from gateway.traces.migrate import Migration, migrate, pending, shipped_migrations
 from gateway.traces.store import Store
 
 names = st.lists(st.integers(0, 9999), unique=True, max_size=8)
@@ -65,26 +65,3 @@ def test_a_migration_cut_off_in_the_middle_is_applied_again(clean_store: Store) 
         clean_store.command(
             "ALTER TABLE schema_migrations DELETE WHERE name = '9998_x.sql' SETTINGS mutations_sync = 1"
         )
-
-
-def test_retention_is_set_changed_and_lifted(clean_store: Store) -> None:
-    def ttl() -> set[bool]:
-        rows = clean_store.query(
-            "SELECT create_table_query LIKE '%toIntervalDay(%' AS ttl FROM system.tables "
-            "WHERE database = 'tracetune' AND name IN ('traces', 'judgments', 'feedback', 'traces_by_minute')"
-        )
-        assert len(rows) == 4
-        return {bool(row["ttl"]) for row in rows}
-
-    for days, expected in ((90, True), (90, True), (30, True), (None, False), (None, False)):
-        apply_retention(clean_store, days)
-        assert ttl() == {expected}
-
-
-def test_what_is_past_its_retention_goes(clean_store: Store) -> None:
-    clean_store.command("INSERT INTO judgments (trace_id, judged_at) SELECT 't', now() - INTERVAL 40 DAY")
-    apply_retention(clean_store, 30)
-    clean_store.command("OPTIMIZE TABLE judgments FINAL")
-
-    assert clean_store.query("SELECT * FROM judgments") == []
-    apply_retention(clean_store, None)

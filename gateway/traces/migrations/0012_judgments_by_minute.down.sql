@@ -1,0 +1,4 @@
+-- Nothing is lost: all of it comes from `judgments`.
+DROP VIEW IF EXISTS judgments_by_minute;
+DROP VIEW IF EXISTS judgments_to_minutes;
+DROP TABLE IF EXISTS judged_minutes;
