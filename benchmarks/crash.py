@@ -28,7 +28,6 @@ from benchmarks.work_folder import work_folder
 from gateway.errors import TracetuneError
 
 RATE = 150.0  # requests per second: each stage always has something in its hand
-OUTAGE_RATE = 300.0
 KILL_WITHIN_S = 1.2
 START_WITHIN_S = 0.2
 TWO_AT_ONCE = 0.25  # of the runs
@@ -146,7 +145,7 @@ def run(
         running.kill("readers")
         down = None
         if outage_s:
-            down = outage(running, ledger, ids, seconds=outage_s, rate=OUTAGE_RATE, seed=seed, say=say)
+            down = outage(running, ledger, ids, seconds=outage_s, rate=RATE, seed=seed, say=say)
         ledger.take()
         ledger.settle(running, WHOLE_WITHIN_S)
         rows = running.query("SELECT count() AS n FROM traces SETTINGS final = 0")[0]["n"]
