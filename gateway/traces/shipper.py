@@ -48,8 +48,12 @@ class Stopped(Exception):  # noqa: N818 -- how a wait ends, not a failure
     """The process was asked to stop while it waited for the store; the file at hand stays."""
 
 
+class QuarantineError(OperationError):
+    """The disk does not take what was refused; its file stands back, and the others are shipped."""
+
+
 class _Held(msgspec.Struct):
-    """A file that stands back: all of it was refused, for a reason that does not tell whose fault it is."""
+    """A file that stands back: all of it was refused, or what was refused of it could not be set aside."""
 
     tries: int
     again_at: float  # time.monotonic's clock
@@ -91,7 +95,7 @@ class Shipper:
                 continue  # the recorder is dropping it
             try:
                 self._ship(path, fd)
-            except StoreRefusedError as error:
+            except (StoreRefusedError, QuarantineError) as error:
                 self._hold(path.name, error)
             finally:
                 os.close(fd)
@@ -141,12 +145,13 @@ class Shipper:
         held = self._held.get(name)
         return held is not None and time.monotonic() < held.again_at
 
-    def _hold(self, name: str, error: StoreRefusedError) -> None:
+    def _hold(self, name: str, error: OperationError) -> None:
+        self._counts.errors = str(error)
         held = self._held.setdefault(name, _Held(tries=0, again_at=0.0, stored_before=self._stored))
         held.again_at = time.monotonic() + min(HELD_MAX_S, HELD_FIRST_S * 2.0**held.tries)
         held.tries += 1
         if held.tries == 1:
-            log.warning("%s; all of %s is refused, and stands back", error, name)
+            log.warning("%s; spool file %s stands back", error, name)
 
     def _is_blamed(self, name: str) -> bool:
         """Whether a file that stands back was refused often enough while the store took others."""
@@ -221,7 +226,10 @@ class Shipper:
                 raise Stopped
 
     def _set_aside(self, stem: str, entries: list[Entry]) -> None:
-        dropped = set_aside(self._spool, stem, entries, max_bytes=self._quarantine_bytes)
+        try:
+            dropped = set_aside(self._spool, stem, entries, max_bytes=self._quarantine_bytes)
+        except OSError as error:
+            raise QuarantineError(f"refused rows cannot be set aside: {error.strerror}; free some") from error
         log.warning("%d rows were refused and set aside: tracetune traces quarantine", len(entries))
         if dropped:
             reason = "quarantine_bound"

@@ -172,6 +172,22 @@ def test_rows_are_put_back_once_the_reason_is_gone_and_are_stored_once(
     assert row["started_at"].isoformat().replace("+00:00", "Z") == original
 
 
+def test_a_disk_without_room_for_what_was_refused_holds_up_nothing_else(
+    embedded_config_path: Path, paths: Paths, choosy_store: Store
+) -> None:
+    spooled(paths, "m", BAD)
+    (paths.spool / "quarantine").write_text("no folder can be here")
+    spooled(paths, "m", first=10)
+    drain(embedded_config_path, paths)
+    assert stored(choosy_store) == ["t0", "t10"]
+    assert len(sealed_files(paths.spool)) == 1
+    assert "refused rows cannot be set aside" in (Reporter(paths.state / "shipper.json").last().errors or "")
+    (paths.spool / "quarantine").unlink()
+    drain(embedded_config_path, paths)
+    assert stored(choosy_store) == ["t0", "t10"]
+    assert len(refused_files(paths.spool)) == 1
+
+
 def test_what_is_damaged_cannot_be_put_back_and_stays(tmp_path: Path) -> None:
     row = {"trace_id": "t1"}
     set_aside(
