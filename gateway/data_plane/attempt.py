@@ -76,7 +76,7 @@ class OpenAttempt:
         self.total_at = call.trace.arrived + target.timeouts.total_s
         self.started = time.monotonic()
         self._ended = False
-        self._held = b""  # of the answer: what a secret of ours may begin with
+        self.held_back = b""  # of the answer: what a secret of ours may begin with
         self._connection: Channel | None = None
         self._machine = pool.machine
         self._entered = self._machine.enter(self.started) if self._machine is not None else 0.0
@@ -146,13 +146,13 @@ class OpenAttempt:
     def masked(self, data: bytes, *, last: bool) -> bytes:
         """What of the answer may go on now that *data* came, our secrets masked. *last*: it is whole."""
         mask = self.pool.mask
-        if not self._held and mask.leaves(data):
+        if not self.held_back and mask.leaves(data):
             return data
-        data = self._held + data
-        self._held = b""
+        data = self.held_back + data
+        self.held_back = b""
         if last:
             return mask.whole(data)
-        passed, self._held = mask.piece(data)
+        passed, self.held_back = mask.piece(data)
         return passed
 
     async def ask(self) -> Channel:

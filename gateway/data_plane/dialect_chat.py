@@ -14,7 +14,7 @@ import msgspec
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.dialect import Dialect, is_bare_error
 from gateway.data_plane.errors import error_body
-from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, payload_of
+from gateway.data_plane.sse import StreamWatcher, Verdict
 from gateway.data_plane.wide_json import read_answer
 
 
@@ -70,13 +70,7 @@ class ChatWatcher(StreamWatcher):
         """Every answer that began has its finish reason."""
         return bool(self._finished) and self._seen <= self._finished
 
-    def judge(self, event: bytes) -> Verdict:
-        """Read one chunk."""
-        payload = payload_of(event)
-        if payload is None:
-            return "pass"
-        if payload == DONE:
-            return self._hold("done")
+    def _judge(self, payload: bytes, event: bytes) -> Verdict:  # noqa: ARG002 -- its data says it all
         chunk: _Chunk | _OpeningChunk | None
         try:
             chunk = _decode(payload) if self.has_content else _decode_opening(payload)
@@ -90,7 +84,10 @@ class ChatWatcher(StreamWatcher):
         if chunk.error or (choices is None and is_bare_error(payload)):
             return self._hold_error(payload)
         if choices:
-            self._note(choices)
+            first = choices[0]
+            is_more_text = self.has_content and not first.finish_reason and first.index in self._seen
+            if not is_more_text or len(choices) > 1:
+                self._note(choices)
         elif self._hide_usage and choices is not None and chunk.usage is not None:
             return "hide"
         return "pass"

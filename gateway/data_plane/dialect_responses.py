@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.data_plane.body import RequestView
 from gateway.data_plane.dialect import Dialect, is_bare_error
-from gateway.data_plane.sse import DONE, StreamWatcher, Verdict, name_of, payload_of
+from gateway.data_plane.sse import StreamWatcher, Verdict, name_of
 from gateway.data_plane.wide_json import read_answer
 
 _OPENING = frozenset(
@@ -72,13 +72,7 @@ class ResponsesWatcher(StreamWatcher):
         """The final event has come."""
         return self._is_final
 
-    def judge(self, event: bytes) -> Verdict:
-        """Read one event."""
-        payload = payload_of(event)
-        if payload is None:
-            return "pass"
-        if payload == DONE:
-            return self._hold("done")
+    def _judge(self, payload: bytes, event: bytes) -> Verdict:
         told: _Event | None
         try:
             told = _decode(payload) if self.has_content else _decode_opening(payload)

@@ -28,6 +28,8 @@ class StreamRelay:
     def __init__(self, attempt: OpenAttempt, connection: Channel) -> None:
         call = attempt.call
         self._attempt = attempt
+        self._leaves = attempt.pool.mask.leaves
+        self._keep = attempt.kept.add
         self._connection = connection
         self._call = call
         self._trace = call.trace
@@ -102,19 +104,18 @@ class StreamRelay:
                 connection.rest()
                 await client.drain()
                 connection.arm("idle", self._patience_s[self._watcher.awaits])
-            await connection.pour(self._take, self._is_held_up)
+            await connection.pour(self._take)
             if connection.complete and not self._over:
                 self._take(b"")
 
-    def _is_held_up(self) -> bool:
-        return self._over or self._client.is_behind
-
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> bool:
+        """A `Sink`: it is full when the stream is over, and while the client is behind."""
         passed = self._read(data)
         if self._over:
             self._unsent = passed
-        else:
-            self._send(passed)
+            return True
+        self._send(passed)
+        return self._client.is_behind
 
     def _send(self, passed: bytes) -> None:
         watcher = self._watcher
@@ -127,12 +128,14 @@ class StreamRelay:
     def _read(self, data: bytes) -> bytes:
         """What of *data* may pass; `_over` when it was the last."""
         watcher = self._watcher
-        data = self._attempt.masked(data, last=self._connection.complete)
-        self._attempt.kept.add(data)
+        is_last = self._connection.complete
+        if self._attempt.held_back or not self._leaves(data):
+            data = self._attempt.masked(data, last=is_last)
+        self._keep(data)
         passed = watcher.feed(data)
         if watcher.ending != "open":
             self._over = True
-        elif self._connection.complete:
+        elif is_last:
             self._over = True
             passed += watcher.close()
         return passed

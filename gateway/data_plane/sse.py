@@ -13,6 +13,8 @@ from typing import Literal
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024  # a whole image may come as one event
 DONE = b"[DONE]"
+_JSON = b"data: {"  # how an event of one line begins that holds JSON
+_LF, _CR = b"\n\r"  # looked for as numbers, which is quicker
 _BOUNDARY = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLANK = b"\r\n \t"
@@ -53,9 +55,18 @@ class StreamWatcher(ABC):
     def is_complete(self) -> bool:
         """Nothing of substance is missing."""
 
-    @abstractmethod
     def judge(self, event: bytes) -> Verdict:
         """What is to be done with the next event, given without its blank line."""
+        payload = payload_of(event)
+        if payload is None:
+            return "pass"
+        if payload == DONE:
+            return self._hold("done")
+        return self._judge(payload, event)
+
+    @abstractmethod
+    def _judge(self, payload: bytes, event: bytes) -> Verdict:
+        """The same of an event that has data: *payload*, which is not the end mark."""
 
     @abstractmethod
     def _error(self, message: str, code: str) -> bytes:
@@ -77,9 +88,19 @@ class StreamWatcher(ABC):
                 return b""
             data = b"".join([*self._rest, data])
             self._rest, self._rest_bytes = [], 0
+        if data[:7] != _JSON or data.find(_LF) != len(data) - 2 or data[-1] != _LF or _CR in data:
+            return self._feed_events(data)
+        # One event of one line, as nearly every packet of a stream is.
+        verdict = self._judge(data[6:-2], data)
+        if verdict == "hold":
+            self.held = data
+        return data if verdict == "pass" else b""
+
+    def _feed_events(self, data: bytes) -> bytes:
+        """The same of events of any form."""
         start = passed_from = 0
         size = len(data)
-        plain = b"\r" not in data
+        plain = _CR not in data
         passed: list[bytes] = []  # what lies before something that was left out
         while start < size:
             if plain:
@@ -138,12 +159,12 @@ def begins_events(data: bytes) -> bool:
 
 def payload_of(event: bytes) -> bytes | None:
     """The data of one event, its lines joined; None for comments and events without data."""
-    one_line = b"\n" not in event and b"\r" not in event
+    one_line = _LF not in event and _CR not in event
     if one_line and event[:5] == b"data:":
         return event[5:].strip(b" ") or None
-    if event[:6] == b"event:" and b"\r" not in event:
+    if event[:6] == b"event:" and _CR not in event:
         _, _, line = event.partition(b"\n")
-        if line[:5] == b"data:" and b"\n" not in line:
+        if line[:5] == b"data:" and _LF not in line:
             return line[5:].strip(b" ") or None
     lines = [line[5:].removeprefix(b" ") for line in _lines(event) if line[:5] == b"data:"]
     return b"\n".join(lines).strip() or None
@@ -160,4 +181,4 @@ def _lines(event: bytes) -> list[bytes]:
 
 
 def _has_boundary(data: bytes) -> bool:
-    return b"\n\n" in data if b"\r" not in data else _BOUNDARY.search(data) is not None
+    return b"\n\n" in data if _CR not in data else _BOUNDARY.search(data) is not None

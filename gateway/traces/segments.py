@@ -1,6 +1,6 @@
 """Segments: how a trace gets from a worker to the recorder through shared memory, and outlives the worker.
 
-A worker appends each record with one `writev` to its own active file on tmpfs. The file's lock says whether
+A worker appends each record with one write to its own active file on tmpfs. The file's lock says whether
 its writer may still append: a reader that gets the lock has a finished segment. A record counts as present
 only with its commit mark, which a write puts down last. A file appears under its final name only once it is
 locked, so that no reader can mistake a new segment for a finished one.
@@ -12,6 +12,7 @@ its record count, because only the recorder knows how many of them it had alread
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -36,6 +37,7 @@ from gateway.traces.segment_files import (
     listing,
     parse_end,
     prepare_directory,
+    reserve,
     try_lock,
 )
 from gateway.traces.types import Captured
@@ -48,7 +50,10 @@ MAX_RECORD_BYTES = 64 << 20  # bodies of a larger record are left out; the row i
 RESCAN_S = 0.05  # while at the bound, look this often whether the recorder freed memory
 REFUSE_HEADROOM = 8  # `full()` answers at 7/8 of the bound: what is in flight still fits
 
+RESERVE_BYTES = 256 << 10  # memory taken at once for the active segment: page by page takes longer
+
 _FRAME_BYTES = HEADER.size + len(MARK)
+_JOINED_BYTES = 64 << 10  # a larger record is not copied to be written in one piece
 _MAX_BUFFERS = 1000  # below IOV_MAX (1024 on Linux), with room for header, meta, request and mark
 
 AtBound = Literal["drop_oldest", "drop_newest", "refuse"]
@@ -100,11 +105,13 @@ class SegmentWriter:
         self._max_bytes = max_bytes
         self._at_bound = at_bound
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
+        self._reserve_bytes = min(RESERVE_BYTES, self._segment_bytes // 4)
         self._record_bytes = min(MAX_RECORD_BYTES, max_bytes // 4)
         self._encode = msgspec.msgpack.Encoder().encode
         self._sequence = 0
         self._fd = -1
         self._size = 0  # of the active segment
+        self._reserved = 0  # bytes of it that have their memory
         self._rest = 0  # bytes of every other segment in the folder when last scanned
         self._scanned_at = 0.0
         self._scan()
@@ -129,7 +136,14 @@ class SegmentWriter:
                 return self._drop("memory_bound")
             if self._fd < 0 or self._size >= self._segment_bytes:
                 self._rotate()
-            written = os.writev(self._fd, (header, meta, request, *response, MARK))
+            if self._size + size > self._reserved:
+                self._reserved = self._size + size + self._reserve_bytes
+                reserve(self._fd, self._size, self._reserved - self._size)
+            pieces = (header, meta, request, *response, MARK)
+            if size <= _JOINED_BYTES:
+                written = os.write(self._fd, b"".join(pieces))
+            else:
+                written = os.writev(self._fd, pieces)
         except OSError as error:
             return self._drop("memory_error", error)
         if written != size:  # the tmpfs is full
@@ -155,6 +169,8 @@ class SegmentWriter:
     def close(self) -> None:
         """Finish the active segment; the recorder takes and frees it. Appending again opens a new one."""
         if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)  # gives back what was reserved beyond
             os.close(self._fd)
             self._fd = -1
             self._rest += self._size
@@ -180,11 +196,13 @@ class SegmentWriter:
             os.close(fd)
             raise
         self._fd = fd
+        self._reserved = 0
         self._scan()
 
     def _cut_tail(self) -> None:
         try:
             os.ftruncate(self._fd, self._size)
+            self._reserved = self._size
         except OSError:
             self.close()  # the reader finds the incomplete tail, cuts it and counts it as torn
 

@@ -16,6 +16,9 @@ NEVER = float("inf")
 WITHOUT_BODY = frozenset({204, 304})  # such an answer is whole with its head
 _EVENTS = b"text/event-stream"
 
+# Takes a part of a body. True: it is full, and wants no more before the next `pour`.
+Sink = Callable[[bytes], bool]
+
 
 def is_events(content_type: bytes) -> bool:
     """Whether a `content-type` names a stream of server-sent events, in whatever letters."""
@@ -64,8 +67,8 @@ class Channel(ABC):
         self._pieces: list[bytes] = []
         self._wanted = 0
         self._paused = False
-        self._sink: Callable[[bytes], None] | None = None
-        self._is_held_up: Callable[[], bool] = bool
+        self._sink: Sink | None = None
+        self._sink_is_full = False
         self._sending = False  # pieces of the request are still to come
 
     @abstractmethod
@@ -151,21 +154,20 @@ class Channel(ABC):
         finally:
             self._awaited = False
 
-    async def pour(self, sink: Callable[[bytes], None], is_held_up: Callable[[], bool]) -> None:
-        """Hand the body to *sink* as it comes in, until it is whole or *is_held_up* says so.
+    async def pour(self, sink: Sink) -> None:
+        """Hand the body to *sink* as it comes in, until it is whole or *sink* is full.
 
         What came before is handed over first. *sink* is called where the bytes arrive: it must be quick.
         """
-        if self._pieces:
-            sink(self.take())
-        self._sink, self._is_held_up = sink, is_held_up
+        self._sink_is_full = bool(self._pieces) and sink(self.take())
+        self._sink = sink
         self._awaited = True
         try:
-            while not (self.complete or is_held_up()):
+            while not (self.complete or self._sink_is_full):
                 self.check()
                 await SUSPEND
         finally:
-            self._sink, self._is_held_up = None, bool  # both refer to whoever poured
+            self._sink = None  # it refers to whoever poured
             self._awaited = False
 
     def peek(self) -> bytes:
@@ -197,9 +199,12 @@ class Channel(ABC):
     def _offer(self) -> None:
         """More of the body has come, or its end: tell whoever waits, and hold back what nobody takes."""
         if self._sink is not None:
-            if self._pieces:
-                self._sink(self.take())
-            if self.complete or self._is_held_up():
+            pieces = self._pieces
+            if pieces:
+                self._pieces = []
+                self.buffered = 0
+                self._sink_is_full = self._sink(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            if self.complete or self._sink_is_full:
                 self._wake()
             return
         if self.complete or self.buffered >= self._wanted:

@@ -65,7 +65,7 @@ class SecretMask:
     def leaves(self, piece: bytes) -> bool:
         """Whether *piece* passes as it is, nothing held. Quick, and never wrong where it says yes."""
         for secret in self._secrets:
-            if secret in piece:
+            if piece.find(secret) >= 0:  # quicker than `in`
                 return False
         return not piece or piece[-1] not in self._before_the_last
 

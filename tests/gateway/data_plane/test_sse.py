@@ -171,6 +171,36 @@ def test_whatever_a_stream_became_what_passes_is_how_it_began(
 
 
 @pytest.mark.parametrize("watch", [ChatWatcher, ResponsesWatcher])
+def test_a_line_that_a_lone_carriage_return_ends_is_no_json(watch: Watch):
+    watcher = watch()
+    assert watcher.feed(b'data: {"choices": [],\r"usage": {}}\n\n') == b""
+    assert watcher.ending == "broken"
+
+
+def chunk(*choices: dict[str, object]) -> bytes:
+    return event({"choices": list(choices)})
+
+
+def test_a_role_commits_to_nothing_and_the_first_text_of_the_same_choice_does():
+    watcher = ChatWatcher()
+    watcher.feed(chunk({"index": 0, "delta": {"role": "assistant"}}))
+    assert not watcher.is_committed
+    watcher.feed(chunk({"index": 0, "delta": {"content": "x"}}))
+    assert watcher.is_committed
+    assert watcher.has_content
+
+
+def test_a_chunk_may_finish_an_answer_beside_more_text_of_another():
+    watcher = ChatWatcher(choices=2)
+    more, last = {"index": 0, "delta": {"content": "x"}}, {"index": 1, "delta": {}, "finish_reason": "stop"}
+    watcher.feed(chunk(more, {"index": 1, "delta": {"content": "y"}}))
+    watcher.feed(chunk(more, last))
+    watcher.feed(chunk({**last, "index": 0}))
+    assert watcher.is_complete
+    assert watcher.awaits == "end"
+
+
+@pytest.mark.parametrize("watch", [ChatWatcher, ResponsesWatcher])
 @pytest.mark.parametrize("stream", [b"", b"\n", b"\r\n\r\n", COMMENT, BOM, b"event: ping\n\n"])
 def test_a_stream_without_data_has_no_content_and_no_end(watch: Watch, stream: bytes):
     watcher = watch()

@@ -143,7 +143,7 @@ def test_a_torn_tail_of_a_dead_worker_is_cut_and_counted(make: Any) -> None:
         file.write(HEADER.pack(MAGIC, 0, 10, 10_000, 10_000) + b"x" * 100)
     recorder = Recorder(config)
     recorder.step()
-    writer.close()  # the lock goes, as with a kill
+    os.close(writer._fd)  # the lock goes, as with a kill
     recorder.close()
     assert spooled_ids(paths) == ["t0-1"]
     assert report(paths)["torn"] == 1

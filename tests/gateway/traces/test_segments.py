@@ -13,7 +13,7 @@ import pytest
 
 from gateway.errors import OperationError
 from gateway.traces.segment_files import HEADER, MAGIC
-from gateway.traces.segments import SegmentReader, SegmentWriter, writer_name
+from gateway.traces.segments import RESERVE_BYTES, SegmentReader, SegmentWriter, writer_name
 from gateway.traces.types import CapturedFeedback
 
 PLENTY = 256_000_000
@@ -41,9 +41,10 @@ def ids(reader: SegmentReader) -> list[str]:
     return found
 
 
-def test_every_appended_record_is_read_back_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [10, 100])  # of a chunk: written in one piece, and in several
+def test_every_appended_record_is_read_back_as_it_was(tmp_path: Path, length: int) -> None:
     writer = SegmentWriter(tmp_path, "w", max_bytes=PLENTY, at_bound="drop_oldest")
-    chunks = [f"chunk {n};".encode() for n in range(3000)]  # more than one writev takes
+    chunks = [f"{n};".encode().ljust(length) for n in range(3000)]  # more than one writev takes
     assert writer.append(captured(1), b"request", chunks)
     assert writer.append(captured(2))
     reader = SegmentReader(tmp_path)
@@ -57,6 +58,21 @@ def test_every_appended_record_is_read_back_as_it_was(tmp_path: Path) -> None:
     again = reader.read(path, first.end)
     assert again is not None
     assert [r.captured for r in again.records] == [captured(2)]
+
+
+def test_memory_taken_ahead_makes_no_segment_longer_and_is_given_back(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, "w", max_bytes=PLENTY, at_bound="drop_oldest")
+    writer.append(captured(1))
+    (path,) = SegmentReader(tmp_path).segments()
+    active = path.stat()
+    records = SegmentReader(tmp_path).read(path, 0)
+    assert records is not None
+    assert active.st_size == records.records[-1].end
+    assert active.st_blocks * 512 > 2 * RESERVE_BYTES // 3, "nothing was taken ahead"
+    writer.close()
+    finished = path.stat()
+    assert finished.st_size == active.st_size
+    assert finished.st_blocks * 512 <= finished.st_size + 64 * 1024
 
 
 def test_a_segment_is_finished_only_once_its_writer_closed_it(tmp_path: Path) -> None:
@@ -85,7 +101,7 @@ def test_a_record_without_its_commit_mark_is_in_progress_then_torn(tmp_path: Pat
     batch = reader.read(path, 0)
     assert batch is not None
     assert (len(batch.records), batch.torn_bytes) == (1, 0)
-    writer.close()
+    os.close(writer._fd)  # the lock goes, as with a kill
     batch = reader.read(path, 0)
     assert batch is not None
     assert (len(batch.records), batch.torn_bytes) == (1, len(torn))
