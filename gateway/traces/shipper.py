@@ -55,6 +55,7 @@ class QuarantineError(OperationError):
 class _Held(msgspec.Struct):
     """A file that stands back: all of it was refused, or what was refused of it could not be set aside."""
 
+    why: str
     tries: int
     again_at: float  # time.monotonic's clock
     stored_before: int  # files that the store had taken when it was first refused
@@ -81,7 +82,7 @@ class Shipper:
         self._greet_at = 0.0
         self._reporter = Reporter(state / "shipper.json", spare_report)
         self._counts = self._reporter.last()
-        self._counts.errors = None
+        self._away: str | None = None  # what is wrong with the store
         self._held: dict[str, _Held] = {}
         self._stored = 0  # files
 
@@ -110,7 +111,10 @@ class Shipper:
         if not (force or self._reporter.due()):
             return
         files = (*sealed_files(self._spool), *self._spool.glob(f"*{OPEN}"))
+        present = {path.name for path in files}
+        self._held = {name: held for name, held in self._held.items() if name in present}  # or it was dropped
         waiting = ((path, 0, born_at(path) or None) for path in files)
+        self._counts.errors = self._away or next((held.why for held in self._held.values()), None)
         self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(waiting)
         self._reporter.publish(self._counts)
 
@@ -146,8 +150,8 @@ class Shipper:
         return held is not None and time.monotonic() < held.again_at
 
     def _hold(self, name: str, error: OperationError) -> None:
-        self._counts.errors = str(error)
-        held = self._held.setdefault(name, _Held(tries=0, again_at=0.0, stored_before=self._stored))
+        first = _Held(why=str(error), tries=0, again_at=0.0, stored_before=self._stored)
+        held = self._held.setdefault(name, first)
         held.again_at = time.monotonic() + min(HELD_MAX_S, HELD_FIRST_S * 2.0**held.tries)
         held.tries += 1
         if held.tries == 1:
@@ -160,7 +164,7 @@ class Shipper:
 
     def greet(self) -> None:
         """Connect before there is anything to ship, so that a store out of reach is said at once."""
-        if self._store is not None or self._held or time.monotonic() < self._greet_at:
+        if self._store is not None or time.monotonic() < self._greet_at:
             return
         self._greet_at = time.monotonic() + GREET_EVERY_S
         try:
@@ -168,12 +172,12 @@ class Shipper:
         except StoreError as error:
             self._say(error)
         else:
-            self._counts.errors = None
+            self._away = None
 
     def _say(self, error: StoreError) -> None:
-        if self._counts.errors != str(error):
+        if self._away != str(error):
             log.warning("%s; rows wait in the spool", error)
-        self._counts.errors = str(error)
+        self._away = str(error)
 
     def _until_stored(self, name: str, table: str, rows: Rows, hand: InHand) -> list[tuple[Any, str]]:
         """Deliver, however long the store is away; what it will never take comes back.
@@ -190,9 +194,9 @@ class Shipper:
             with attempt:
                 suspect = hand.begun or attempt.retry_state.attempt_number > 1
                 refused = self._try(name, table, rows, hand, suspect=suspect)
-        if self._counts.errors is not None:
+        if self._away is not None:
             log.info("the store takes rows again")
-            self._counts.errors = None
+            self._away = None
         return refused
 
     def _try(
@@ -215,7 +219,8 @@ class Shipper:
             if self._store is not None:
                 self._store.close()  # the next try connects, and migrates what is new or came back empty
                 self._store = None
-            self._say(error)
+            if _is_about_store(error):
+                self._say(error)
             raise
 
     def _wait(self, seconds: float) -> None:
