@@ -31,7 +31,7 @@ RATE = 150.0  # requests per second: each stage always has something in its hand
 KILL_WITHIN_S = 1.2
 START_WITHIN_S = 0.2
 TWO_AT_ONCE = 0.25  # of the runs
-WHOLE_WITHIN_S = 90.0
+WHOLE_WITHIN_S = 900.0  # nothing is lost by a machine that does something else meanwhile
 LIMIT_S = 4 * 3600.0
 RESULTS = Path(__file__).parent / "results"
 

@@ -80,7 +80,7 @@ class Recorder:
         self._reporter = Reporter(paths.state / "recorder.json", paths.stages / "recorder.json")
         # Up to when all of a segment was taken. What the recorder before this one last said is as good.
         self._taken_until: dict[str, float] = {}
-        self._began_behind = self._reporter.last().updated_at
+        self._looked_through_at = self._reporter.last().updated_at  # a segment not known then is younger
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
         self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
@@ -91,9 +91,11 @@ class Recorder:
 
     def step(self) -> bool:
         """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
+        began_at = time.time()
         try:
             for path in self._reader.segments():
                 self._take(path)
+            self._looked_through_at = began_at
             self._housekeep()
             if self._spool.due():
                 self._seal()
@@ -283,7 +285,7 @@ class Recorder:
     def _waits_since(self, segment: str) -> float | None:
         """Since when the oldest record of *segment* that was not taken may wait."""
         known = self._taken_until.get(segment)
-        return known or max(self._began_behind, writer_began_at(segment)) or None
+        return known or max(self._looked_through_at, writer_began_at(segment)) or None
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:

@@ -11,7 +11,7 @@ from benchmarks.crash import plan_run, run
 from benchmarks.ledger import Ledger
 from benchmarks.pipeline import STAGES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SEED, RUNS, OUTAGE_S = 4, 6, 5.0
 

@@ -106,6 +106,22 @@ def test_a_disk_that_takes_nothing_is_said_in_readiness_while_workers_append_on(
             shutil.rmtree(paths.segments, ignore_errors=True)
 
 
+def test_a_segment_that_has_just_begun_is_not_as_old_as_its_writer(tmp_path: Path) -> None:
+    config = store_config(tmp_path)
+    paths = paths_of(config)
+    an_hour_ago = f"w0-1-{time.time_ns() - 3600 * 10**9}"
+    writer = SegmentWriter(paths.segments, an_hour_ago, max_bytes=PLENTY, at_bound="drop_oldest")
+    try:
+        recorder = Recorder(config)
+        recorder.step()
+        writer.append(captured_trace("t1"))
+        recorder._report(force=True)  # as it may come between two segments
+        assert lag_s(read_stages(paths)) < 60
+        recorder.close()
+    finally:
+        shutil.rmtree(paths.segments, ignore_errors=True)
+
+
 def test_a_disk_that_turns_read_only_is_said_waited_out_and_costs_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "20m") as disk:
         config = store_config(tmp_path, f"capture: {{spool: {disk.path}/spool}}\n")
