@@ -176,9 +176,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--seed", type=int, help="default: a new one")
     parser.add_argument("--outage-s", type=float, default=600.0, help="0: none")
-    parser.add_argument(
-        "--name", help="of the file in benchmarks/results, without .json; default: none is written"
-    )
+    today = f"{datetime.now(UTC):%Y-%m-%d}-crash"
+    parser.add_argument("--name", default=today, help="of the JSON in benchmarks/results; empty: none")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     try:
