@@ -144,3 +144,46 @@ def test_rows_that_replace_their_equals_are_inserted_again_when_in_doubt() -> No
     store.tokens = ["t"]  # remembered, and its rows gone
     deliver(store, "rollouts", rows_named(["a"]), "t", suspect=True)
     assert len(store.rows) == 1
+
+
+class RecordingStore(FaultyStore):
+    """Notes what it is sent."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(faults)
+        self.sent: list[tuple[str, int]] = []
+
+    def insert(self, table: str, rows: list[dict[str, Any]], *, token: str) -> None:
+        self.sent.append((token, len(rows)))
+        super().insert(table, rows, token=token)
+
+
+def test_what_may_be_there_is_sent_again_whole_so_that_the_views_behind_the_table_get_it() -> None:
+    store = RecordingStore(["lost after"])
+    until_delivered(store, rows_named(["a", "b", "c"]))
+    assert store.sent == [("file:traces", 3)] * 2
+    assert len(store.rows) == 3
+
+
+def test_where_parts_were_sent_what_is_there_is_not_sent_again() -> None:
+    store = RecordingStore([])
+    rows = rows_named(["a", "b", "c"])
+    store.rows, store.tokens = rows[:2], ["file:traces/of-a-part"]
+    deliver(store, "traces", rows, "file:traces", suspect=True, in_parts=True, settle_s=0)
+    assert [count for _, count in store.sent] == [1]
+    assert sorted(row["trace_id"] for row in store.rows) == ["a", "b", "c"]
+
+
+def test_that_parts_are_sent_is_said_before_the_first_one() -> None:
+    said: list[int] = []
+    store = RecordingStore(["memory"])
+    deliver(
+        store,
+        "traces",
+        rows_named(["a", "b"]),
+        "t",
+        suspect=False,
+        go_in_parts=lambda: said.append(len(store.sent)),
+    )
+    assert said == [1]
+    assert [count for _, count in store.sent] == [2, 1, 1]
