@@ -63,10 +63,10 @@ def interruptible(within_s: float) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def prepared(core: int, *, is_load: bool = False) -> Callable[[], None]:
+def prepared(core: int | None, *, is_load: bool = False) -> Callable[[], None]:
     """What a child does before it becomes its program: it goes to *core*, and ends when this process does.
 
-    What *is_load* runs there before all else, if it may.
+    None: any core. What *is_load* runs there before all else, if it may.
     """
     parent = os.getpid()
 
@@ -74,7 +74,8 @@ def prepared(core: int, *, is_load: bool = False) -> Callable[[], None]:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed run leaves nothing behind
         if os.getppid() != parent:
             os._exit(1)
-        os.sched_setaffinity(0, {core})
+        if core is not None:
+            os.sched_setaffinity(0, {core})
         if (nice := own_nice()) != 0:
             set_session_nice("self", nice)
         if is_load:
@@ -87,7 +88,7 @@ def prepared(core: int, *, is_load: bool = False) -> Callable[[], None]:
 def started(
     argv: list[str],
     *,
-    core: int,
+    core: int | None,
     log: Path,
     is_load: bool = False,
     env: Mapping[str, str] = {},

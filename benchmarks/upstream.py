@@ -25,7 +25,7 @@ def buffered_upstream(folder: Path, core: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def streaming_upstream(folder: Path, core: int, gap_ms: float) -> Iterator[int]:
+def streaming_upstream(folder: Path, core: int | None, gap_ms: float) -> Iterator[int]:
     """The port of a server that streams 64 chunks, *gap_ms* apart. Raises BenchmarkError."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"

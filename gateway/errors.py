@@ -6,7 +6,7 @@ TracetuneError                 anything a user can cause; printed as one line, n
 ├── OperationError    exit 1   the world said no: a busy port, a failed probe, a store that is down
 │   └── StoreError    exit 1   ClickHouse, embedded or not, refused or could not be reached
 │       ├── StoreUnreachableError   nobody answers: the same call may succeed later
-│       ├── StoreRefusedError       it answered no: `code` is ClickHouse's; `about_data`: a row's fault
+│       ├── StoreRefusedError       it answered no; `code` is ClickHouse's, and may tell whose fault it is
 │       └── StoreInUseError         another process owns the embedded store
 └── RefusedError      exit 3   a gate said no: too few traces, not enough evidence, a stale version
 
@@ -55,13 +55,17 @@ class StoreRefusedError(StoreError):
     """The store answered no.
 
     `code` is ClickHouse's error code, or None. `about_data` says that the rows themselves are at fault: the
-    same insert will never succeed, while other refusals (no memory, no space) may pass.
+    same insert will never succeed. `about_store` says that they are not: no memory, no space, no such table;
+    that may pass. Neither: the code does not tell.
     """
 
-    def __init__(self, message: str, *, code: int | None = None, about_data: bool = False) -> None:
+    def __init__(
+        self, message: str, *, code: int | None = None, about_data: bool = False, about_store: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.about_data = about_data
+        self.about_store = about_store
 
 
 class StoreInUseError(StoreError):

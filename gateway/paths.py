@@ -60,6 +60,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.segments / "quotas"
 
     @property
+    def stages(self) -> Path:
+        """What recorder and shipper say of themselves while the disk takes no reports."""
+        return self.segments / "stages"
+
+    @property
     def sightings(self) -> Path:
         """What each worker last said of its upstreams; small, and said anew twice a second."""
         return self.segments / "sightings"

@@ -13,7 +13,7 @@ from gateway.config import Config, JudgeConfig
 from gateway.paths import paths_of
 from judges.usable import why_unusable
 from learner.status import route_status
-from learner.troubles import troubles
+from learner.troubles import pace, troubles
 
 if TYPE_CHECKING:
     from gateway.traces.store import Store
@@ -70,6 +70,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     command: str | None  # what runs: `up`, or `gateway`, which neither stores here nor judges nor learns
     processes: dict[str, int | None]  # name -> pid
     troubles: list[str]
+    capture: str | None  # how it keeps up; None where it does not run
     routes: list[RouteLine]
     broken_judges: list[BrokenJudge]
 
@@ -114,6 +115,7 @@ def overview(config: Config, store: Store) -> Overview:
         command=command,
         processes={process.name: process.pid for process in running.processes} if running is not None else {},
         troubles=list(troubles(config, command, time.time())),
+        capture=pace(paths_of(config), time.time()) if command is not None else None,
         routes=lines,
         broken_judges=[BrokenJudge(judge=name, why=why) for name, why in unusable.items()],
     )

@@ -20,7 +20,7 @@ def troubles(config: Config, command: str | None, now: float) -> Iterator[str]:
     paths = paths_of(config)
     yield from _disk(config, paths)
     for stage in ("recorder", "shipper"):
-        report = Reporter(paths.state / f"{stage}.json").last()
+        report = last_report(paths, stage)
         if command is not None and now - report.updated_at < SILENT_AFTER_S and report.errors is not None:
             yield f"{stage}: {report.errors}"
         yield from _lost(stage, report)
@@ -30,6 +30,21 @@ def troubles(config: Config, command: str | None, now: float) -> Iterator[str]:
         ships = command == "up" or (command == "gateway" and not config.store.embedded)
         remedy = "they go to the store as soon as it takes them" if ships else "`tracetune up` stores them"
         yield f"{_size(waiting_bytes)} of captured traces wait in {paths.spool}; {remedy}"
+
+
+def pace(paths: Paths, now: float) -> str | None:
+    """One line on how capture keeps up; None where nothing reports."""
+    recorder, shipper = last_report(paths, "recorder"), last_report(paths, "shipper")
+    if now - min(recorder.updated_at, shipper.updated_at) >= SILENT_AFTER_S:
+        return None
+    lag_s = max(recorder.oldest_age_s or 0.0, shipper.oldest_age_s or 0.0)
+    behind = f"the oldest row that is not stored is {lag_s:.1f} s old" if lag_s else "all rows are stored"
+    return f"capture: {shipper.written_per_s:.1f} rows a second; {behind}"
+
+
+def last_report(paths: Paths, stage: str) -> Report:
+    """What recorder or shipper last said of itself."""
+    return Reporter(paths.state / f"{stage}.json", paths.stages / f"{stage}.json").last()
 
 
 def _disk(config: Config, paths: Paths) -> Iterator[str]:
@@ -49,7 +64,7 @@ def _lost(stage: str, report: Report) -> Iterator[str]:
         if count:
             yield f"{stage}: {count} traces were dropped: {reason}"
     if report.quarantined:
-        yield f"{stage}: {report.quarantined} rows were set aside in the spool's quarantine"
+        yield f"{stage}: {report.quarantined} rows were set aside; tracetune traces quarantine shows why"
 
 
 def _waiting(spool: Path, now: float) -> tuple[int, float]:

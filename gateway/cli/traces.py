@@ -12,6 +12,7 @@ from typing import Any
 import rich_click as click
 from rich.console import Console
 
+from gateway.cli.quarantine import quarantine
 from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
 from gateway.config import load_config
@@ -40,6 +41,9 @@ LIMIT {limit:UInt32}
 @click.group()
 def traces() -> None:
     """Look at what went through the gateway."""
+
+
+traces.add_command(quarantine)
 
 
 @traces.command()

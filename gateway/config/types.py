@@ -127,12 +127,14 @@ class Store(Strict, frozen=True, kw_only=True):
 
 
 class Capture(Strict, frozen=True, kw_only=True):
-    """The way of a trace from the worker to the store. Bounds are in bytes."""
+    """The way of a trace from the worker to the store. Bounds are in bytes where no other unit is named."""
 
     spool: Path | None = None  # default: spool/ in the data directory
     fsync: Literal["never", "interval", "always"] = "interval"
     max_bytes: Annotated[int, Meta(ge=1_000_000)] = 2_000_000_000
     memory_bytes: Annotated[int, Meta(ge=1_000_000)] = 256_000_000
+    max_age_days: Annotated[float, Meta(gt=0)] = 7
+    quarantine_bytes: Annotated[int, Meta(ge=1_000_000)] = 100_000_000
     at_bound: Literal["drop_oldest", "drop_newest", "refuse"] = "drop_oldest"
 
 

@@ -150,6 +150,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     table_hash: str
     in_flight: int
     store: Literal["ok", "behind", "unknown"]
+    lag_s: float  # age of the oldest record that is not stored; 0: all is
     capture: dict[str, StageReport]
     dropped: dict[str, int]
 

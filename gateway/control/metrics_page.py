@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from gateway.control.stages import StageReport
+from gateway.control.stages import StageReport, lag_s
 from gateway.metric_series import Metric
 from gateway.metric_slots import SeriesKey, SlotReader
 from gateway.metrics import DROPPED, GAUGES, METRICS
@@ -74,6 +74,16 @@ class _Page(Collector):
         age = GaugeMetricFamily(
             "tracetune_capture_oldest_age_seconds", "Age of the oldest record waiting.", labels=["stage"]
         )
+        pace = GaugeMetricFamily(
+            "tracetune_capture_written_per_second",
+            "Records handed on a second, over the last ten.",
+            labels=["stage"],
+        )
+        lag = GaugeMetricFamily(
+            "tracetune_capture_lag_seconds",
+            "Age of the oldest record that is not stored.",
+            lag_s(self._stages),
+        )
         up = GaugeMetricFamily(
             "tracetune_capture_stage_up", "Whether the stage reported in the last seconds.", labels=["stage"]
         )
@@ -84,8 +94,9 @@ class _Page(Collector):
                 family.add_metric([stage], count)
             backlog.add_metric([stage], report.backlog_bytes)
             age.add_metric([stage], report.oldest_age_s or 0.0)
+            pace.add_metric([stage], report.written_per_s)
             up.add_metric([stage], report.alive)
-        return [*counters, backlog, age, up]
+        return [*counters, backlog, age, pace, lag, up]
 
     def _in_force(self) -> Iterable[Family]:
         weights = GaugeMetricFamily(

@@ -13,7 +13,7 @@ from gateway.control.bodies import Health, Readiness
 from gateway.control.metrics_page import render
 from gateway.control.plane import ControlPlane
 from gateway.control.rollout_api import ApiRequest
-from gateway.control.stages import StageReport, read_stages
+from gateway.control.stages import StageReport, lag_s, read_stages
 from gateway.metrics import metrics_directory
 from gateway.quotas import KeyReport, report_limits
 
@@ -30,7 +30,7 @@ async def healthz() -> Health:
 async def readyz(plane: ControlPlane) -> Response[Readiness]:
     """503 only while this worker cannot serve; the body says how capture and the store are doing."""
     state = plane.state
-    stages = await asyncio.to_thread(read_stages, state.paths.state)
+    stages = await asyncio.to_thread(read_stages, state.paths)
     serves = bool(state.live.table.routes or state.live.table.default_upstream)
     why = "stopping" if state.draining else "serving" if serves else "the table has no routes"
     readiness = Readiness(
@@ -40,6 +40,7 @@ async def readyz(plane: ControlPlane) -> Response[Readiness]:
         table_hash=state.live.table.hash,
         in_flight=state.in_flight,
         store=_store(stages["shipper"]),
+        lag_s=lag_s(stages),
         capture=stages,
         dropped=dict(state.writer.dropped),
     )
@@ -52,7 +53,7 @@ async def readyz(plane: ControlPlane) -> Response[Readiness]:
 async def metrics(plane: ControlPlane, request: ApiRequest) -> Response[bytes]:
     """For Prometheus: all workers together, the dead ones included; recorder and shipper; the shares."""
     state = plane.state
-    stages = await asyncio.to_thread(read_stages, state.paths.state)
+    stages = await asyncio.to_thread(read_stages, state.paths)
     page, content_type = await asyncio.to_thread(
         render,
         metrics_directory(state.paths),

@@ -32,7 +32,7 @@ def release(paths: Paths) -> None:
             return
         save_left_behind(QuotaFiles.of(paths), time.time())
         dropped = any(values[0] for key, values in totals.items() if key.name == DROPPED.name)
-        ours = (metrics, paths.machines, paths.quotas, paths.sightings)
+        ours = (metrics, paths.machines, paths.quotas, paths.sightings, paths.stages)
         waiting = any(entry not in ours for entry in paths.segments.iterdir())
         if not (dropped or waiting):
             shutil.rmtree(paths.segments)

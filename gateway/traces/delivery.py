@@ -1,17 +1,24 @@
 """Puts the rows of one spool file into the store, each exactly once, whatever happened to earlier tries.
 
 The rows of a table in a file are one insert, always the same, under a token made of the file's name:
-repeated, it adds nothing. Where an earlier try may have ended anywhere (a connection broke, a process was
-killed), what is there is asked for afterwards, because a store killed in the middle may remember a token
-without its rows. A row that the store cannot take is found by halving, and set aside with the reason.
+repeated, it adds nothing but what is missing in the views behind the table. Where an earlier try may have
+ended anywhere (a connection broke, a process was killed), what is there is asked for afterwards, because a
+store killed in the middle may remember a token without its rows; and before, where the token may be forgotten
+or parts were sent under others. A row that the store cannot take is found by halving, and set aside with the
+reason.
+
+Whose fault a refusal is, its code tells; where it does not, the other rows do: what is refused alone while
+others are taken is the row's own fault.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+
+import msgspec
 
 from gateway.errors import StoreRefusedError
 
@@ -19,6 +26,7 @@ Rows = list[dict[str, Any]]
 
 IDS_PER_QUERY = 200  # ids travel in the URL
 SETTLE_S = 1.0  # an insert whose connection broke may still be running in the store
+DOUBTFUL_AT_MOST = 8  # so many rows refused one by one and none taken: it is not a few rows, it is the store
 _IDENTITY = {"traces": ("trace_id", "started_at"), "feedback": ("feedback_id", "created_at")}
 _MEMORY_LIMIT = 241  # ClickHouse's code: half as many rows need half as much
 
@@ -32,51 +40,125 @@ class InsertsRows(Protocol):
 
 
 def deliver(
-    store: InsertsRows, table: str, rows: Rows, token: str, *, suspect: bool, settle_s: float = SETTLE_S
+    store: InsertsRows,
+    table: str,
+    rows: Rows,
+    token: str,
+    *,
+    suspect: bool,
+    in_parts: bool = False,
+    go_in_parts: Callable[[], None] = lambda: None,
+    settle_s: float = SETTLE_S,
+    blame_rows: bool = False,
 ) -> list[tuple[Any, str]]:
     """Insert *rows*; those that cannot be stored come back with the reason.
 
-    `suspect`: an earlier try may have got anywhere. Raises StoreError when the store is at fault and not a
-    row; then the same call again, as suspect, is safe.
+    `suspect`: an earlier try may have got anywhere. `in_parts`: it may have sent parts, or the store may have
+    forgotten the token; `go_in_parts` is called before this try sends some. `blame_rows`: a refusal whose
+    code does not tell is the rows' fault, even where all of them are refused. Raises StoreError when the
+    store is at fault and not a row, and StoreRefusedError when nothing tells; then the same call again, as
+    suspect, is safe.
     """
-    refused: list[tuple[Any, str]] = []
+    delivery = _Delivery(store, table, blame_rows=blame_rows, go_in_parts=go_in_parts)
     if suspect and table in _IDENTITY:
+        if not in_parts and _went_whole(store, table, rows, token):
+            _restore_missing(store, table, rows, token, settle_s)
+            return []
+        go_in_parts()
         missing = missing_rows(store, table, rows)
         if len(missing) < len(rows):
             # Part of them is there: halves of an earlier try, or an insert that is just being finished.
             time.sleep(settle_s)
             rows = missing_rows(store, table, missing)
             token = f"{token}+{_digest(table, rows)}"
+            delivery.took_some = True
     if rows:
-        _deliver(store, table, rows, token, 0, refused)
+        refused = delivery.run(rows, token)
         if suspect:
             poison = [row for row, _ in refused]
             _restore_missing(store, table, [row for row in rows if row not in poison], token, settle_s)
-    return refused
+        return refused
+    return []
+
+
+def _went_whole(store: InsertsRows, table: str, rows: Rows, token: str) -> bool:
+    """Insert all of *rows* again. False: they are refused now, and what is there has to be asked first."""
+    try:
+        store.insert(table, rows, token=token)
+    except StoreRefusedError as error:
+        if _may_halve(error):
+            return False
+        raise
+    return True
+
+
+def _may_halve(error: StoreRefusedError) -> bool:
+    return error.code == _MEMORY_LIMIT or not error.about_store
+
+
+class _Delivery:
+    """One try at some rows, in halves where they are refused."""
+
+    def __init__(
+        self, store: InsertsRows, table: str, *, blame_rows: bool, go_in_parts: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._table = table
+        self._blame_rows = blame_rows
+        self._go_in_parts = go_in_parts
+        self._refused: list[tuple[Any, str]] = []
+        self._doubtful: list[tuple[Any, StoreRefusedError]] = []
+        self.took_some = False  # the store takes rows: what it refuses alone is a row's fault
+
+    def run(self, rows: Rows, token: str) -> list[tuple[Any, str]]:
+        """Those of *rows* that the store refuses, with the reason. Raises StoreError."""
+        self._insert(rows, token, token.partition("/")[0])
+        if self._doubtful and not (self.took_some or self._blame_rows):
+            raise self._doubtful[0][1]
+        return [*self._refused, *((row, str(error)) for row, error in self._doubtful)]
+
+    def _insert(self, rows: Rows, token: str, stem: str) -> None:
+        try:
+            self._store.insert(self._table, rows, token=token)
+        except StoreRefusedError as error:
+            if not _may_halve(error):
+                raise
+            self._go_in_parts()
+            rows = self._without_those_taken(rows)
+            if len(rows) == 1:
+                self._refuse(rows[0], error)
+                return
+            middle = len(rows) // 2
+            for part in filter(None, (rows[:middle], rows[middle:])):
+                self._insert(part, f"{stem}/{_digest(self._table, part)}", stem)
+        else:
+            self.took_some = True
+
+    def _without_those_taken(self, rows: Rows) -> Rows:
+        """Those of refused *rows* that are not there: a view may refuse what the table has taken."""
+        if self._table not in _IDENTITY:
+            return rows
+        missing = missing_rows(self._store, self._table, rows)
+        self.took_some |= len(missing) < len(rows)
+        return missing
+
+    def _refuse(self, row: dict[str, Any], error: StoreRefusedError) -> None:
+        if error.about_store:
+            raise error
+        if error.about_data:
+            self._refused.append((row, str(error)))
+            return
+        self._doubtful.append((row, error))
+        if len(self._doubtful) >= DOUBTFUL_AT_MOST and not (self.took_some or self._blame_rows):
+            raise error
 
 
 def _digest(table: str, rows: Rows) -> str:
     """The same rows have the same digest, so that inserting them twice at once still stores them once."""
-    key = _IDENTITY[table][0]
-    return hashlib.sha256("\0".join(row[key] for row in rows).encode()).hexdigest()[:16]
-
-
-def _deliver(
-    store: InsertsRows, table: str, rows: Rows, token: str, start: int, refused: list[tuple[Any, str]]
-) -> None:
-    try:
-        store.insert(table, rows, token=token)
-    except StoreRefusedError as error:
-        if not (error.about_data or error.code == _MEMORY_LIMIT) or (len(rows) == 1 and not error.about_data):
-            raise
-        if len(rows) == 1:
-            refused.append((rows[0], str(error)))
-            return
-        middle = len(rows) // 2
-        stem = token.partition("/")[0]
-        for first, part in ((start, rows[:middle]), (start + middle, rows[middle:])):
-            # The halves are the same at every try, and so are their tokens.
-            _deliver(store, table, part, f"{stem}/{first}-{first + len(part)}", first, refused)
+    if table in _IDENTITY:
+        key = _IDENTITY[table][0]
+        return hashlib.sha256("\0".join(row[key] for row in rows).encode()).hexdigest()[:16]
+    return hashlib.sha256(msgspec.msgpack.encode(rows)).hexdigest()[:16]
 
 
 def _restore_missing(store: InsertsRows, table: str, rows: Rows, token: str, settle_s: float) -> None:

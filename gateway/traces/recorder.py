@@ -8,10 +8,13 @@ So every record gets to the spool once, whatever dies; what cannot be kept is co
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,10 +26,10 @@ from gateway.paths import paths_of
 from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
-from gateway.traces.segments import Batch, Record, SegmentReader
+from gateway.traces.segments import Batch, Record, SegmentReader, writer_began_at
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
 from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
-from gateway.traces.types import CapturedTrace, Trace
+from gateway.traces.types import CapturedTrace, Trace, captured_at_us
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ POLL_S = 0.1
 RETRY_S = 1.0  # after the disk or the bound refused
 GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small spool makes smaller ones
 HOUSEKEEPING_S = 1.0
+EXPIRE_EVERY_S = 60.0  # while nothing can be written: how often memory is looked through for what is too old
+DAY_S = 86400
 
 
 class _Group:
@@ -55,33 +60,49 @@ class _Group:
 class Recorder:
     """One recorder on one data directory. `step` does what there is to do; it never blocks for long."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, sync: Callable[[int], None] = os.fdatasync) -> None:
         paths = paths_of(config)
         self._reader = SegmentReader(paths.segments)
-        self._spool = Spool(paths.spool, fsync=config.capture.fsync, max_bytes=config.capture.max_bytes)
+        self._drop_oldest = config.capture.at_bound == "drop_oldest"
+        self._max_age_s = config.capture.max_age_days * DAY_S
+        self._spool = Spool(
+            paths.spool,
+            fsync=config.capture.fsync,
+            max_bytes=config.capture.max_bytes,
+            # With drop_oldest nothing new has to wait for what is old: `_housekeep` drops that.
+            max_age_s=math.inf if self._drop_oldest else self._max_age_s,
+            sync=sync,
+        )
         self._group_bytes = min(GROUP_BYTES, config.capture.max_bytes // 16)
         self._record_bytes = config.capture.max_bytes // 4  # a larger row is kept without its bodies
-        self._drop_oldest = config.capture.at_bound == "drop_oldest"
         self._progress_path = paths.spool / "recorder.json"
         self._progress = Progress()
-        self._reporter = Reporter(paths.state / "recorder.json")
+        self._reporter = Reporter(paths.state / "recorder.json", paths.stages / "recorder.json")
+        # Up to when all of a segment was taken. What the recorder before this one last said is as good.
+        self._taken_until: dict[str, float] = {}
+        self._looked_through_at = self._reporter.last().updated_at  # a segment not known then is younger
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
         self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
         self._error: str | None = None
         self._housekeeping_at = 0.0
+        self._expire_at = 0.0
         self._recover()
 
     def step(self) -> bool:
         """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
+        began_at = time.time()
         try:
             for path in self._reader.segments():
                 self._take(path)
+            self._looked_through_at = began_at
             self._housekeep()
             if self._spool.due():
                 self._seal()
+            self._spool.sync_when_due()
         except (OSError, SpoolBoundError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
+            self._expire()
             self._report(force=False)
             return False
         self._say(None)
@@ -110,6 +131,7 @@ class Recorder:
 
     def _take(self, path: Path) -> None:
         end, count = self._progress.position(path.name)
+        looked_at = time.time()
         batch = self._reader.read(path, end)
         if batch is None:
             return
@@ -122,6 +144,7 @@ class Recorder:
                 group = _Group()
         if batch.records:
             self._write(path.name, group, end, count)
+        self._taken_until[path.name] = looked_at
         if batch.finished:
             self._free(path, batch)
 
@@ -160,15 +183,43 @@ class Recorder:
 
     def _make_room(self, size: int) -> None:
         """Drop the oldest sealed files that the shipper does not have in hand, counted, until *size* fits."""
+        size -= self._spool.room()
         for path in self._spool.sealed():
             if size <= 0:
                 break
-            size -= self._spool.drop(path, self._account_dropped)
+            size -= self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
 
-    def _account_dropped(self, count: int) -> None:
-        self._progress.drop("spool_bound", count)
+    def _let_go_of_the_old(self) -> None:
+        """Drop the sealed files that have waited longer than capture.max_age_days, counted."""
+        for path in self._spool.older_than(self._max_age_s):
+            self._spool.drop(path, partial(self._account, "spool_age", "capture.max_age_days"))
+
+    def _account(self, reason: str, setting: str, count: int) -> None:
+        self._progress.drop(reason, count)
         self._progress.save(self._progress_path)
-        log.warning("dropped %d rows: the spool is full; raise capture.max_bytes", count)
+        log.warning("dropped %d rows of the spool (%s); raise %s", count, reason, setting)
+
+    def _expire(self) -> None:
+        """While nothing can be written: drop from memory what has waited longer than capture.max_age_days.
+
+        Only where the policy is to drop the oldest; else memory keeps what it has.
+        """
+        if not self._drop_oldest or time.monotonic() < self._expire_at:
+            return
+        self._expire_at = time.monotonic() + EXPIRE_EVERY_S
+        before_us = (time.time() - self._max_age_s) * 1e6
+        for path in self._reader.segments():
+            first_end, first_count = end, count = self._progress.position(path.name)
+            batch = self._reader.read(path, end)
+            for record in batch.records if batch else ():
+                if captured_at_us(record.captured) >= before_us:
+                    break
+                end, count = record.end, count + 1
+            if end == first_end:
+                continue
+            self._progress.drop("memory_age", count - first_count)
+            self._progress.positions[path.name] = (end, count)
+            log.warning("dropped %d traces from memory: capture.max_age_days", count - first_count)
 
     def _free(self, path: Path, batch: Batch) -> None:
         if batch.torn_bytes:
@@ -185,12 +236,15 @@ class Recorder:
         present = {path.name for path in self._reader.segments()}
         evicted = {segment for _, segment, _ in self._reader.tombstones()}  # one of the two, in this order
         self._progress.forget_except(present | evicted)
+        self._taken_until = {name: at for name, at in self._taken_until.items() if name in present}
 
     def _housekeep(self) -> None:
-        """Count what writers evicted."""
+        """Drop what has waited too long, and count what writers evicted."""
         if time.monotonic() < self._housekeeping_at:
             return
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
+        if self._drop_oldest:
+            self._let_go_of_the_old()
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
             end, count = self._progress.position(segment)
@@ -211,7 +265,10 @@ class Recorder:
     def _report(self, *, force: bool) -> None:
         if not (force or self._reporter.due()):
             return
-        taken = ((path, self._progress.position(path.name)[0]) for path in self._reader.segments())
+        taken = (
+            (path, self._progress.position(path.name)[0], self._waits_since(path.name))
+            for path in self._reader.segments()
+        )
         backlog_bytes, oldest_age_s = backlog(taken)
         self._reporter.publish(
             Report(
@@ -224,6 +281,11 @@ class Recorder:
                 errors=self._error,
             )
         )
+
+    def _waits_since(self, segment: str) -> float | None:
+        """Since when the oldest record of *segment* that was not taken may wait."""
+        known = self._taken_until.get(segment)
+        return known or max(self._looked_through_at, writer_began_at(segment)) or None
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:

@@ -83,6 +83,12 @@ def writer_name(index: int) -> str:
     return f"w{index}-{os.getpid()}-{time.time_ns()}"
 
 
+def writer_began_at(segment: str) -> float:
+    """When the writer of the segment with this file name began, in seconds since the epoch; 0.0: not told."""
+    parts = segment.split("-")
+    return int(parts[2]) / 1e9 if len(parts) == 4 and parts[2].isdecimal() else 0.0
+
+
 class SegmentWriter:
     """Appends records to this process's own segments in *directory*. Not thread-safe: one event loop uses it.
 

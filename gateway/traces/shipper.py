@@ -1,12 +1,15 @@
 """`python -m gateway.traces.shipper --config FILE`: takes sealed spool files to the store, oldest first.
 
 A file is deleted only after the store has confirmed its rows; an outage is waited out, for any length. What
-the store will never take goes to `quarantine/` in the spool, with the reason, and blocks nothing.
+the store will never take goes to `quarantine/` in the spool, with the reason, and blocks nothing. Where all
+of a file is refused for a reason that does not tell whose fault it is, the file stands back: if the store
+takes other files meanwhile, and this one still not after HELD_TRIES, it is the rows.
+
+How far a file's delivery may have got is written down in its mode (`in_hand.py`), for the next shipper.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import sys
@@ -18,16 +21,18 @@ from typing import Any
 
 import msgspec
 import tenacity
+from clickhouse_connect.driver import options as driver_options
 
 from gateway.config import Config, load_config
-from gateway.errors import OperationError, StoreError
+from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
+from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
-from gateway.traces.replace import replace_file
+from gateway.traces.quarantine import Entry, damaged, set_aside
 from gateway.traces.retention import keep_retention
-from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
+from gateway.traces.spool import OPEN, SpoolContents, born_at, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
 
@@ -36,41 +41,70 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 GREET_EVERY_S = 5.0  # with nothing to ship: how often a store that was never reached is tried
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 5.0
-QUARANTINE = "quarantine"
+HELD_TRIES = 6  # of a file that is refused as a whole while the store takes others
+HELD_FIRST_S, HELD_MAX_S = 1.0, 60.0
+QUARANTINE_BYTES = 100_000_000
 
 
 class Stopped(Exception):  # noqa: N818 -- how a wait ends, not a failure
     """The process was asked to stop while it waited for the store; the file at hand stays."""
 
 
+class QuarantineError(OperationError):
+    """The disk does not take what was refused; its file stands back, and the others are shipped."""
+
+
+class _Held(msgspec.Struct):
+    """A file that stands back: all of it was refused, or what was refused of it could not be set aside."""
+
+    why: str
+    tries: int
+    again_at: float  # time.monotonic's clock
+    stored_before: int  # files that the store had taken when it was first refused
+
+
 class Shipper:
     """One shipper on one spool. `connect` opens the store, with its tables as this version needs them."""
 
-    def __init__(self, spool: Path, state: Path, connect: Callable[[], Store], stop: threading.Event) -> None:
+    def __init__(
+        self,
+        spool: Path,
+        state: Path,
+        connect: Callable[[], Store],
+        stop: threading.Event,
+        *,
+        quarantine_bytes: int = QUARANTINE_BYTES,
+        spare_report: Path | None = None,
+    ) -> None:
         self._spool = spool
         self._connect = connect
         self._stop = stop
+        self._quarantine_bytes = quarantine_bytes
         self._store: Store | None = None
         self._greet_at = 0.0
-        self._reporter = Reporter(state / "shipper.json")
+        self._reporter = Reporter(state / "shipper.json", spare_report)
         self._counts = self._reporter.last()
-        self._counts.errors = None
-        # The file that a killed shipper had in hand was the oldest one: it may be stored already.
-        self._suspects = {path.name for path in sealed_files(spool)[:1]}
+        self._away: str | None = None  # what is wrong with the store
+        self._held: dict[str, _Held] = {}
+        self._stored = 0  # files
 
     def step(self) -> bool:
-        """Ship the oldest file. False: there is none. Raises Stopped."""
+        """Ship the oldest file that does not stand back. False: there is none. Raises Stopped."""
         for path in sealed_files(self._spool):
+            if self._stands_back(path.name):
+                continue
             fd = claim(path)
             if fd is None:
                 continue  # the recorder is dropping it
             try:
-                self._ship(path)
+                self._ship(path, fd)
+            except (StoreRefusedError, QuarantineError) as error:
+                self._hold(path.name, error)
             finally:
                 os.close(fd)
             self.report()
             return True
-        self._greet()
+        self.greet()
         self.report()
         return False
 
@@ -78,8 +112,12 @@ class Shipper:
         """Publish the counters, at most each second."""
         if not (force or self._reporter.due()):
             return
-        sealed = ((path, 0) for path in sealed_files(self._spool))
-        self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(sealed)
+        files = (*sealed_files(self._spool), *self._spool.glob(f"*{OPEN}"))
+        present = {path.name for path in files}
+        self._held = {name: held for name, held in self._held.items() if name in present}  # or it was dropped
+        waiting = ((path, 0, born_at(path) or None) for path in files)
+        self._counts.errors = self._away or next((held.why for held in self._held.values()), None)
+        self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(waiting)
         self._reporter.publish(self._counts)
 
     def close(self) -> None:
@@ -88,28 +126,45 @@ class Shipper:
         if self._store is not None:
             self._store.close()
 
-    def _ship(self, path: Path) -> None:
+    def _ship(self, path: Path, fd: int) -> None:
+        hand = InHand(fd)
         contents = read_spool(path)
         if contents.torn_bytes:
             self._counts.torn += 1
             log.warning("cut %d torn bytes off spool file %s", contents.torn_bytes, path.name)
-        aside = [
-            {"reason": "its checksum does not hold", "data": base64.b64encode(payload).decode()}
-            for payload in contents.damaged
-        ]
+        hand.begin()
+        aside = [damaged(payload) for payload in contents.damaged]
         shipped = 0
         for table, rows in _by_table(contents).items():
-            refused = self._until_stored(path.name, table, rows)
-            aside += [{"reason": reason, "table": table, "row": row} for row, reason in refused]
+            refused = self._until_stored(path.name, table, rows, hand)
+            aside += [Entry(reason=reason, table=table, row=row) for row, reason in refused]
             shipped += len(rows) - len(refused)
         if aside:
             self._set_aside(path.stem, aside)
         path.unlink()
-        self._suspects.discard(path.name)
+        self._held.pop(path.name, None)
+        self._stored += 1
         self._counts.written += shipped
         self._counts.quarantined += len(aside)
 
-    def _greet(self) -> None:
+    def _stands_back(self, name: str) -> bool:
+        held = self._held.get(name)
+        return held is not None and time.monotonic() < held.again_at
+
+    def _hold(self, name: str, error: OperationError) -> None:
+        first = _Held(why=str(error), tries=0, again_at=0.0, stored_before=self._stored)
+        held = self._held.setdefault(name, first)
+        held.again_at = time.monotonic() + min(HELD_MAX_S, HELD_FIRST_S * 2.0**held.tries)
+        held.tries += 1
+        if held.tries == 1:
+            log.warning("%s; spool file %s stands back", error, name)
+
+    def _is_blamed(self, name: str) -> bool:
+        """Whether a file that stands back was refused often enough while the store took others."""
+        held = self._held.get(name)
+        return held is not None and held.tries >= HELD_TRIES and self._stored > held.stored_before
+
+    def greet(self) -> None:
         """Connect before there is anything to ship, so that a store out of reach is said at once."""
         if self._store is not None or time.monotonic() < self._greet_at:
             return
@@ -119,37 +174,55 @@ class Shipper:
         except StoreError as error:
             self._say(error)
         else:
-            self._counts.errors = None
+            self._away = None
 
     def _say(self, error: StoreError) -> None:
-        if self._counts.errors != str(error):
+        if self._away != str(error):
             log.warning("%s; rows wait in the spool", error)
-        self._counts.errors = str(error)
+        self._away = str(error)
 
-    def _until_stored(self, name: str, table: str, rows: Rows) -> list[tuple[Any, str]]:
-        """Deliver, however long the store is away; what it will never take comes back. Raises Stopped."""
+    def _until_stored(self, name: str, table: str, rows: Rows, hand: InHand) -> list[tuple[Any, str]]:
+        """Deliver, however long the store is away; what it will never take comes back.
+
+        Raises Stopped, and StoreRefusedError where all are refused and nothing tells whose fault it is.
+        """
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(StoreError),
+            retry=tenacity.retry_if_exception(_is_about_store),
             wait=tenacity.wait_random_exponential(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
             sleep=self._wait,
+            reraise=True,
         )
-        refused: list[tuple[Any, str]] = retrying(self._try, name, table, rows)
-        if self._counts.errors is not None:
+        for attempt in retrying:
+            with attempt:
+                suspect = hand.begun or attempt.retry_state.attempt_number > 1
+                refused = self._try(name, table, rows, hand, suspect=suspect)
+        if self._away is not None:
             log.info("the store takes rows again")
-            self._counts.errors = None
+            self._away = None
         return refused
 
-    def _try(self, name: str, table: str, rows: Rows) -> list[tuple[Any, str]]:
+    def _try(
+        self, name: str, table: str, rows: Rows, hand: InHand, *, suspect: bool
+    ) -> list[tuple[Any, str]]:
         try:
             if self._store is None:
                 self._store = self._connect()
-            return deliver(self._store, table, rows, f"{name}:{table}", suspect=name in self._suspects)
+            return deliver(
+                self._store,
+                table,
+                rows,
+                f"{name}:{table}",
+                suspect=suspect,
+                in_parts=hand.in_parts,
+                go_in_parts=hand.go_in_parts,
+                blame_rows=self._is_blamed(name),
+            )
         except StoreError as error:
-            self._suspects.add(name)
             if self._store is not None:
                 self._store.close()  # the next try connects, and migrates what is new or came back empty
                 self._store = None
-            self._say(error)
+            if _is_about_store(error):
+                self._say(error)
             raise
 
     def _wait(self, seconds: float) -> None:
@@ -159,13 +232,21 @@ class Shipper:
             if self._stop.wait(min(left, POLL_S)):
                 raise Stopped
 
-    def _set_aside(self, stem: str, entries: list[dict[str, Any]]) -> None:
-        """Write the quarantine file of one spool file, as a whole, so that a repetition is no duplicate."""
-        folder = self._spool / QUARANTINE
-        folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{stem}.jsonl"
-        replace_file(path, b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-        log.warning("%d rows were refused and set aside in %s", len(entries), path)
+    def _set_aside(self, stem: str, entries: list[Entry]) -> None:
+        try:
+            dropped = set_aside(self._spool, stem, entries, max_bytes=self._quarantine_bytes)
+        except OSError as error:
+            raise QuarantineError(f"refused rows cannot be set aside: {error.strerror}; free some") from error
+        log.warning("%d rows were refused and set aside: tracetune traces quarantine", len(entries))
+        if dropped:
+            reason = "quarantine_bound"
+            self._counts.dropped[reason] = self._counts.dropped.get(reason, 0) + dropped
+            log.warning("dropped %d rows of the quarantine; raise capture.quarantine_bytes", dropped)
+
+
+def _is_about_store(error: BaseException) -> bool:
+    """Whether to wait: for a store that is away or not itself, not for a refusal of these rows."""
+    return isinstance(error, StoreError) and (not isinstance(error, StoreRefusedError) or error.about_store)
 
 
 def _by_table(contents: SpoolContents) -> dict[str, Rows]:
@@ -190,8 +271,17 @@ def main(config_path: Path, stop: threading.Event) -> None:
     """Ship until *stop* is set. Raises ConfigError, OperationError."""
     config = load_config(config_path)
     paths = paths_of(config)
+    # Asked whether our rows are a frame of pandas, the driver would load it where it is installed: a second.
+    driver_options.pd = driver_options.pd_time_test = None
     with only_one(paths.spool / "shipper.lock", "shipper"):
-        shipper = Shipper(paths.spool, paths.state, lambda: open_migrated(config), stop)
+        shipper = Shipper(
+            paths.spool,
+            paths.state,
+            lambda: open_migrated(config),
+            stop,
+            quarantine_bytes=config.capture.quarantine_bytes,
+            spare_report=paths.stages / "shipper.json",
+        )
         if not config.store.embedded:  # an embedded store lets go of its rows itself
             keeping = (lambda: Store.connect(config), config.store, stop)
             threading.Thread(target=keep_retention, args=keeping, name="retention", daemon=True).start()

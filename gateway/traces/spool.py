@@ -4,28 +4,35 @@ One file is open, `*.open`; the others are `*.sealed`, never change, and are the
 is a length, a CRC-32 and a payload: where it came from in shared memory, its table and its row. So what a
 killed recorder had already written can be told from its own file, and a torn tail from a whole record.
 A sealed file's name is never used again: it is also the token under which the store knows its rows.
+
+A power cut takes what was not synced (and shared memory with it), as `capture.fsync` says: `always` syncs
+each group of rows before their memory is freed, `interval` within FSYNC_EVERY_S, `never` leaves it to the
+system.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from gateway.errors import OperationError
 from gateway.file_lock import try_lock
+from gateway.traces.replace import replace_file
 
 SPOOL_SEGMENT_BYTES = 8 << 20
 SPOOL_SEGMENTS_AT_LEAST = 8  # a small capture.max_bytes makes files smaller, so that it holds this many
 SEAL_AFTER_S = 0.5  # the oldest row of the open file waits no longer; part of the five seconds to the store
 BEHIND_FILES = 16  # with so many sealed files the store is behind, and waiting longer makes fewer files
 BEHIND_SEAL_AFTER_S = 15
+FSYNC_EVERY_S = 1.0  # with capture.fsync: interval
 RESCAN_S = 0.25  # the shipper deletes files; look this often how much is left
 
 OPEN, SEALED = ".open", ".sealed"
@@ -53,20 +60,36 @@ class SpoolContents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpoolBoundError(OperationError):
-    """The spool holds capture.max_bytes and, by its policy, nothing may go."""
+    """The spool holds as much, or reaches as far back, as it may and, by its policy, nothing may go."""
 
 
 Fsync = Literal["never", "interval", "always"]
 
 
 class Spool:
-    """The recorder's end of the spool in *directory*. Raises OSError for what the disk refuses."""
+    """The recorder's end of the spool in *directory*. Raises OSError for what the disk refuses.
 
-    def __init__(self, directory: Path, *, fsync: Fsync, max_bytes: int) -> None:
+    *sync* brings a file's data, *sync_entries* a folder's entries to where they outlive a power cut.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        fsync: Fsync,
+        max_bytes: int,
+        max_age_s: float = math.inf,
+        sync: Callable[[int], None] = os.fdatasync,
+        sync_entries: Callable[[int], None] = os.fsync,
+    ) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sync = sync
+        self._sync_entries = sync_entries
+        self._unsynced_at: float | None = None  # since when rows of the open file wait to be synced
         self._directory = directory
         self._fsync = fsync
         self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
         self._segment_bytes = min(SPOOL_SEGMENT_BYTES, max_bytes // SPOOL_SEGMENTS_AT_LEAST)
         self._fd = -1
         self._path = directory
@@ -74,6 +97,7 @@ class Spool:
         self._opened_at = 0.0
         self._sealed_count = 0
         self._sealed_bytes = 0
+        self._oldest_at = math.inf
         self._scan()
 
     def recover(self) -> list[tuple[Path, SpoolContents]]:
@@ -87,23 +111,36 @@ class Spool:
 
     def append(self, payloads: list[bytes]) -> None:
         """Write *payloads*, all or none. Raises SpoolBoundError at the bound, OSError for the disk."""
-        data = b"".join(_FRAME.pack(len(one), zlib.crc32(one)) + one for one in payloads)
+        data = b"".join(map(_framed, payloads))
         if self.backlog_bytes() + len(data) > self._max_bytes:
             self._scan()
         if self.backlog_bytes() + len(data) > self._max_bytes:
             raise SpoolBoundError(
                 f"the spool holds {self._max_bytes} bytes; raise capture.max_bytes, or let the store catch up"
             )
+        if time.time() - self._oldest_at > self._max_age_s:
+            raise SpoolBoundError(
+                f"the spool reaches back {self._max_age_s / 86400:g} days; raise capture.max_age_days, or "
+                "let the store catch up"
+            )
         if self._fd < 0:
             self._open()
         try:
             _write_all(self._fd, data)
             if self._fsync == "always":
-                os.fdatasync(self._fd)
+                self._sync(self._fd)
         except OSError:
             self._cut_tail()
             raise
         self._size += len(data)
+        if self._fsync == "interval" and self._unsynced_at is None:
+            self._unsynced_at = time.monotonic()
+
+    def sync_when_due(self) -> None:
+        """With `interval`: sync rows that have waited for FSYNC_EVERY_S. To be called often."""
+        if self._unsynced_at is not None and time.monotonic() - self._unsynced_at >= FSYNC_EVERY_S:
+            self._sync(self._fd)
+            self._unsynced_at = None
 
     @property
     def holds_rows(self) -> bool:
@@ -120,8 +157,9 @@ class Spool:
         """Hand the open file to the shipper. The caller has put down its positions before."""
         if self._fd < 0:
             return
-        if self._fsync == "interval":
-            os.fdatasync(self._fd)
+        if self._unsynced_at is not None:
+            self._sync(self._fd)
+            self._unsynced_at = None
         os.close(self._fd)
         self._fd = -1
         seal_file(self._path)
@@ -130,6 +168,15 @@ class Spool:
     def sealed(self) -> list[Path]:
         """Sealed files, oldest first."""
         return sealed_files(self._directory)
+
+    def room(self) -> int:
+        """Bytes that may still be written."""
+        return max(0, self._max_bytes - self.backlog_bytes())
+
+    def older_than(self, seconds: float) -> list[Path]:
+        """Sealed files whose first row has waited for longer than that."""
+        before = time.time() - seconds
+        return [path for path in self.sealed() if born_at(path) < before]
 
     def backlog_bytes(self) -> int:
         """Bytes of every file, the open one included."""
@@ -159,12 +206,13 @@ class Spool:
             os.ftruncate(self._fd, self._size)  # shrinking needs no space
         except OSError:
             os.close(self._fd)  # nothing may follow a torn record; the next start recovers the file
-            self._fd = -1
+            self._fd, self._unsynced_at = -1, None
 
     def _scan(self) -> None:
         self._scanned_at = time.monotonic()
-        sizes = [_size(path) for path in self.sealed()]
-        self._sealed_count, self._sealed_bytes = len(sizes), sum(sizes)
+        files = self.sealed()
+        self._sealed_count, self._sealed_bytes = len(files), sum(map(_size, files))
+        self._oldest_at = born_at(files[0]) if files else math.inf
 
     def _open(self) -> None:
         name = f"{time.time_ns():019d}-{os.urandom(4).hex()}{OPEN}"
@@ -172,6 +220,8 @@ class Spool:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             _write_all(fd, _MAGIC)
+            if self._fsync != "never":
+                self._sync_directory()  # or a power cut takes the file with all that was synced
         except OSError:
             os.close(fd)
             path.unlink()
@@ -179,14 +229,32 @@ class Spool:
         self._fd, self._path, self._size = fd, path, len(_MAGIC)
         self._opened_at = time.monotonic()
 
+    def _sync_directory(self) -> None:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._sync_entries(fd)
+        finally:
+            os.close(fd)
 
-def encode_record(segment: str, end: int, count: int, table: str, row: msgspec.Struct) -> bytes:
+
+def encode_record(
+    segment: str, end: int, count: int, table: str, row: msgspec.Struct | dict[str, Any]
+) -> bytes:
     """The payload of one row that ends at *end* of *segment*, its record number *count*."""
     return msgspec.msgpack.encode(SpoolRecord(segment, end, count, table, _raw(row)))
 
 
-def _raw(row: msgspec.Struct) -> msgspec.Raw:
+def _raw(row: msgspec.Struct | dict[str, Any]) -> msgspec.Raw:
     return msgspec.Raw(msgspec.msgpack.encode(row))
+
+
+def write_sealed(directory: Path, stem: str, payloads: list[bytes]) -> None:
+    """A sealed file of its own with *payloads*, named *stem*; whole or not at all. Raises OSError."""
+    replace_file(directory / f"{stem}{SEALED}", _MAGIC + b"".join(map(_framed, payloads)))
+
+
+def _framed(payload: bytes) -> bytes:
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def read_spool(path: Path) -> SpoolContents:
@@ -224,6 +292,12 @@ def _decode(payload: bytes) -> SpoolRecord | None:
 def sealed_files(directory: Path) -> list[Path]:
     """Sealed files in *directory*, oldest first."""
     return sorted(directory.glob(f"*{SEALED}"))
+
+
+def born_at(path: Path) -> float:
+    """When the first row of a spool file was written, in seconds since the epoch; 0.0: it is not told."""
+    digits = path.name.partition("-")[0]
+    return int(digits) / 1e9 if digits.isdecimal() else 0.0
 
 
 def seal_file(path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -22,13 +23,18 @@ from gateway.traces.replace import replace_file
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
+PACE_OVER_S = 10.0
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The counters of a stage; `errors` is what is wrong now, or None. Ages in seconds, None: no backlog."""
+    """The counters of a stage; `errors` is what is wrong now, or None. Ages in seconds, None: no backlog.
+
+    `written_per_s` is over the last PACE_OVER_S.
+    """
 
     updated_at: float = 0.0
     written: int = 0
+    written_per_s: float = 0.0
     dropped: dict[str, int] = {}
     torn: int = 0
     quarantined: int = 0
@@ -37,52 +43,85 @@ class Report(msgspec.Struct, kw_only=True):
     errors: str | None = None
 
 
-class Reporter:
-    """Publishes a stage's report at *path*, at most each second."""
+class Pace:
+    """How many a second, over the last PACE_OVER_S, from a counter that is looked at now and then. Pure."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def at(self, now: float, count: int) -> float:
+        """The pace at *now*, where the counter is at *count*; 0.0 before it was looked at twice."""
+        self._seen.append((now, count))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= PACE_OVER_S:
+            self._seen.popleft()
+        then, before = self._seen[0]
+        return (count - before) / (now - then) if now > then else 0.0
+
+
+class Reporter:
+    """Publishes a stage's report at *path*, at most each second; at *spare* while the disk refuses it."""
+
+    def __init__(self, path: Path, spare: Path | None = None) -> None:
         self._path = path
+        self._spare = spare
         self._due_at = 0.0
         self._unwritable = False
+        self._pace = Pace()
 
     def last(self) -> Report:
-        """The report of the process before this one; empty counters where there is none."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Report)
-        except (OSError, msgspec.DecodeError):
-            return Report()
+        """The last report, of whichever process; empty counters where there is none."""
+        found = [report for path in (self._path, self._spare) if path and (report := _read_report(path))]
+        return max(found, key=lambda report: report.updated_at, default=Report())
 
     def due(self) -> bool:
         return time.monotonic() >= self._due_at
 
     def publish(self, report: Report) -> None:
         """Replace the published report. A disk that refuses is logged, never raised."""
-        self._due_at = time.monotonic() + REPORT_EVERY_S
+        now = time.monotonic()
+        self._due_at = now + REPORT_EVERY_S
         report.updated_at = time.time()
+        report.written_per_s = round(self._pace.at(now, report.written), 1)
+        content = msgspec.json.encode(report)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, msgspec.json.encode(report))
+            _publish(self._path, content)
         except OSError as error:
             if not self._unwritable:
                 log.warning("report %s cannot be written: %s", self._path, error.strerror)
             self._unwritable = True
+            if self._spare is not None:
+                with contextlib.suppress(OSError):  # memory that is full too; it was said above
+                    _publish(self._spare, content)
         else:
             self._unwritable = False
 
 
-def backlog(files: Iterable[tuple[Path, int]]) -> tuple[int, float | None]:
-    """The bytes of *files* beyond what is taken of each, and the age of the oldest with some, in seconds.
+def _publish(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content)
 
-    None: all is taken.
+
+def _read_report(path: Path) -> Report | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def backlog(files: Iterable[tuple[Path, int, float | None]]) -> tuple[int, float | None]:
+    """The bytes of *files* beyond what is taken of each, and how long the oldest of them wait, in seconds.
+
+    The third of each is since when they wait, in seconds since the epoch; None: since its last write. The
+    age is None where all is taken.
     """
     waiting = []
-    for path, taken in files:
+    for path, taken, since in files:
         try:
             status = path.stat()
         except FileNotFoundError:
             continue  # dropped while we looked
         if status.st_size > taken:
-            waiting.append((status.st_mtime, status.st_size - taken))
+            waiting.append((since if since is not None else status.st_mtime, status.st_size - taken))
     if not waiting:
         return 0, None
     return sum(left for _, left in waiting), max(0.0, time.time() - min(waiting)[0])

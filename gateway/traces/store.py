@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -48,8 +49,26 @@ _INSERT_SETTINGS = {
 }
 _NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
 _LATE_ERROR = re.compile(r"Code: \d+\. .*", re.DOTALL)
-# What ClickHouse says when the rows themselves are at fault.
-_DATA_CODES = frozenset({6, 20, 26, 27, 33, 34, 38, 41, 53, 69, 70, 72, 117, 131, 349, 407, 441})
+# ClickHouse's codes (its src/Common/ErrorCodes.cpp). What it says when the rows themselves are at fault:
+_DATA_CODES = frozenset(
+    {
+        *(6, 20, 25, 26, 27, 33, 34, 38, 41, 53, 69, 70, 72, 117, 130, 131),  # cannot be parsed or converted
+        *(190, 321, 349, 407, 441),  # sizes of arrays, ranges, NULL where there is none, decimals, UUIDs
+        469,  # VIOLATED_CONSTRAINT
+    }
+)
+# What it says when it would say the same of any rows:
+_STORE_CODES = frozenset(
+    {
+        *(16, 47, 60, 81, 115, 218, 390),  # a table, column, database or setting that is not there (yet)
+        *(74, 75, 76, 77, 88, 243, 424, 425, 499),  # files, disks, objects in a bucket
+        *(159, 160, 209, 210, 279, 394),  # deadlines, the network, a killed statement
+        *(173, 241, 201, 202, 203, 252, 439, 574),  # memory, quotas, too much at once
+        *(192, 193, 194, 497, 516),  # who we are, and what we may
+        *(164, 225, 242, 285, 286, 289, 319, 999),  # read-only tables, replicas, Keeper
+        *(236, 473),  # stopping, and locks
+    }
+)
 _NO_SPACE = 243
 _UNWRITABLE = (driver.DataError, driver.ProgrammingError, ValueError, TypeError, OverflowError, struct.error)
 
@@ -128,7 +147,7 @@ class Store:
             return
         records = [row if isinstance(row, dict) else msgspec.structs.asdict(row) for row in rows]
         names = list(records[0])
-        columns = [[_stored(record[name]) for record in records] for name in names]
+        columns = [_column(list(map(itemgetter(name), records))) for name in names]
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         self._repeated(
             lambda client: client.insert(table, columns, names, column_oriented=True, settings=settings),
@@ -270,7 +289,11 @@ def _translated(error: Exception, tell: Callable[[Exception], str], target: Targ
         return StoreUnreachableError(f"the store at {target.place} does not answer; {target.remedy}")
     # Without a code the rows never left: clickhouse-connect could not write them down.
     about_data = code in _DATA_CODES or (code is None and isinstance(error, _UNWRITABLE))
-    return StoreRefusedError(target.hide(tell(error)), code=code, about_data=about_data)
+    # What has no code and is not about the rows did not come from ClickHouse: a proxy's page, say.
+    about_store = code in _STORE_CODES or (code is None and not about_data)
+    return StoreRefusedError(
+        target.hide(tell(error)), code=code, about_data=about_data, about_store=about_store
+    )
 
 
 def _told(error: Exception) -> str:
@@ -290,6 +313,12 @@ def _named(error: Exception) -> str:
         return type(error).__name__
     named = f"code {match[1]}, {match[2]}"
     return f"{named}; free some where the store keeps its data" if int(match[1]) == _NO_SPACE else named
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """*values* of one column as the driver wants them: only times need a look at each."""
+    first = next((value for value in values if value is not None), None)
+    return [_stored(value) for value in values] if isinstance(first, datetime) else values
 
 
 def _bindable(value: Any) -> Any:

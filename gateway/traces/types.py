@@ -110,6 +110,15 @@ class CapturedRolloutEvent(msgspec.Struct, frozen=True, kw_only=True, tag="rollo
 Captured = CapturedTrace | CapturedFeedback | CapturedRolloutEvent
 
 
+def captured_at_us(captured: Captured | None) -> int:
+    """When what *captured* tells of happened, in microseconds since the epoch; 0 where it cannot be read."""
+    if isinstance(captured, CapturedTrace):
+        return captured.started_at_us
+    if isinstance(captured, CapturedFeedback):
+        return captured.created_at_us
+    return captured.at_us if captured is not None else 0
+
+
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `traces`: one request through the gateway and its response, whatever the outcome."""
 

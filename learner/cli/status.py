@@ -25,6 +25,8 @@ def status(config_path: Path, as_json: bool) -> None:
         print_json(found)
         return
     click.echo(what_runs(found))
+    if found.capture:
+        click.echo(found.capture)
     for trouble in found.troubles:
         click.echo(trouble)
     print_table(

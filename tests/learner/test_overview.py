@@ -15,7 +15,7 @@ from gateway.paths import paths_of
 from gateway.traces.store import Store
 from learner.cli.status import what_runs
 from learner.overview import RouteLine, overview
-from learner.troubles import troubles
+from learner.troubles import pace, troubles
 from tests.support.judging import add, some_traces
 
 YAML = """
@@ -141,3 +141,24 @@ def test_what_recorder_and_shipper_complain_of_is_said_while_it_is_news(quiet: C
         assert list(troubles(quiet, "up", now + 60)) == [dropped]
     finally:
         path.unlink()
+
+
+def test_how_capture_keeps_up_is_said_while_both_stages_report(quiet: Config):
+    paths = paths_of(quiet)
+    paths.state.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    recorder, shipper = paths.state / "recorder.json", paths.state / "shipper.json"
+    assert pace(paths, now) is None
+    recorder.write_bytes(msgspec.json.encode({"updated_at": now, "oldest_age_s": 12.0}))
+    shipper.write_bytes(msgspec.json.encode({"updated_at": now, "written_per_s": 41.5, "oldest_age_s": 0.5}))
+    try:
+        assert (
+            pace(paths, now) == "capture: 41.5 rows a second; the oldest row that is not stored is 12.0 s old"
+        )
+        recorder.write_bytes(msgspec.json.encode({"updated_at": now}))
+        shipper.write_bytes(msgspec.json.encode({"updated_at": now}))
+        assert pace(paths, now) == "capture: 0.0 rows a second; all rows are stored"
+        assert pace(paths, now + 60) is None
+    finally:
+        recorder.unlink()
+        shipper.unlink()

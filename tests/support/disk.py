@@ -27,6 +27,11 @@ class SmallDisk:
         """Make it *size*, as mount writes sizes, with what is on it."""
         subprocess.run(["mount", "-o", f"remount,size={size}", str(self.path)], check=True)
 
+    def set_writable(self, writable: bool) -> None:
+        """Make it read-only, as a file system does whose disk fails, or writable again."""
+        options = f"remount,{'rw' if writable else 'ro'}"
+        subprocess.run(["mount", "-o", options, str(self.path)], check=True)
+
 
 @contextlib.contextmanager
 def small_disk(path: Path, size: str) -> Iterator[SmallDisk]:

@@ -148,7 +148,7 @@ def test_explain_says_where_a_session_goes_and_the_share_of_sessions_is_the_weig
 def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
     one.paths.state.mkdir(parents=True, exist_ok=True)
     report = {"updated_at": 1.0, "written": 7, "dropped": {"bound": 2}, "torn": 1, "quarantined": 0,
-              "backlog_bytes": 10, "oldest_age_s": 0.5, "errors": None}  # fmt: skip
+              "backlog_bytes": 10, "oldest_age_s": 0.5, "written_per_s": 3.5, "errors": None}  # fmt: skip
     (one.paths.state / "shipper.json").write_bytes(msgspec.json.encode(report))
     assert one.infer("s").status_code == 502
     assert one.infer("s").status_code == 502
@@ -181,7 +181,17 @@ def test_metrics_add_up_requests_capture_and_shares(one: Gateway):
     )
     assert dropped == 2
     assert value("tracetune_capture_stage_up", "tracetune_capture_stage_up", stage="recorder") == 0
-    assert get(one, "/readyz").json()["capture"]["shipper"]["written"] == 7
+    assert (
+        value("tracetune_capture_written_per_second", "tracetune_capture_written_per_second", stage="shipper")
+        == 3.5
+    )
+    assert value("tracetune_capture_lag_seconds", "tracetune_capture_lag_seconds") == 0.5
+    ready = get(one, "/readyz").json()
+    assert (ready["capture"]["shipper"]["written"], ready["lag_s"]) == (7, 0.5)
+    assert (ready["capture"]["shipper"]["dropped"], ready["capture"]["shipper"]["written_per_s"]) == (
+        {"bound": 2},
+        3.5,
+    )
 
 
 def test_openmetrics_is_given_to_who_asks_for_it(one: Gateway):
