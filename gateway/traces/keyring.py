@@ -1,7 +1,8 @@
 """The data keys: one for each subject of a client, or session where nobody said whom it is about.
 
 `DATA/state/keyring.sqlite`. The master key wraps the keyring's own key, and that wraps every data key, so
-that a change of the master key rewrites one value, and a key management service is asked once for each process.
+that a change of the master key rewrites one value, and a key management service is asked once by each
+process.
 
 Destroying a key has to be real. So the file is in no write-ahead log, which would keep former pages; deleted
 bytes are overwritten (`secure_delete`); the rollback journal is emptied at every commit; and a wrapped key is
