@@ -21,6 +21,7 @@ from gateway.config import Config, load_config
 from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
 from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
@@ -247,11 +248,12 @@ def keyring_to_write_with(config: Config) -> Keyring | None:
 
     Raises ConfigError, KeyringError.
     """
-    if config.privacy.encrypt == "none":
+    source = KeySource.of(config)
+    if not source.encrypts:
         return None
     from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
 
-    return open_keyring(config, os.environ)
+    return open_keyring(source, os.environ)
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:
