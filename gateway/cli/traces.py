@@ -16,7 +16,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
 from gateway.config import load_config
 from gateway.errors import OperationError
-from gateway.traces.bodies import place_of
+from gateway.traces.bodies import Bodies, place_of, reason_place
 from gateway.traces.sealing import PREFIX
 from gateway.traces.store import Store, open_store
 
@@ -87,7 +87,7 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             "ORDER BY created_at",
             {**parameters, "session": found[0]["session"]},
         )
-        _make_readable(store, found[0], feedback)
+        _make_readable(store.bodies, found[0], judgments, feedback)
     if as_json:
         whole = {"trace": _with_decoded_bodies(found[0]), "judgments": judgments, "feedback": feedback}
         click.echo(json.dumps(whole, ensure_ascii=True, indent=2, default=_jsonable))
@@ -95,15 +95,18 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
         Console(highlight=False).print(trace_view(found[0], judgments, feedback))
 
 
-def _make_readable(store: Store, trace: dict[str, Any], feedback: list[dict[str, Any]]) -> None:
+def _make_readable(
+    bodies: Bodies, trace: dict[str, Any], judgments: list[dict[str, Any]], feedback: list[dict[str, Any]]
+) -> None:
     """Put readable texts in place of those stored. Raises OperationError for one that is damaged."""
     for column in ("request", "response"):
         if trace[column] is not None:
-            place = place_of("traces", column, trace["trace_id"])
-            trace[column] = store.bodies.text(trace[column], place)
+            trace[column] = bodies.text(trace[column], place_of("traces", column, trace["trace_id"]))
+    for row in judgments:
+        row["reason"] = bodies.text(row["reason"], reason_place(trace["trace_id"], row["judge"]))
     for row in feedback:
         if row["text"] is not None:
-            row["text"] = store.bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))
+            row["text"] = bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))
 
 
 def _tail(store: Store, *, route: str, count: int, follow: bool) -> Iterator[dict[str, Any]]:

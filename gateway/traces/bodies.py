@@ -143,3 +143,8 @@ class Bodies:
 def place_of(table: str, column: str, row_id: str) -> str:
     """What an encrypted text is bound to, and how errors name it."""
     return f"{table}.{column} of {row_id}"
+
+
+def reason_place(trace_id: str, judge: str) -> str:
+    """The same of a judgment's reason."""
+    return place_of("judgments", "reason", f"{trace_id} by {judge}")
