@@ -74,7 +74,7 @@ class Recorder:
         redact = config.privacy.redact == "builtin"
         redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
         self._keyring = keyring_to_write_with(config)
-        self._rows = RowBuilder(redactor, self._keyring)
+        self._rows = RowBuilder(redactor, self._keyring, body_bytes=config.capture.body_bytes)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
