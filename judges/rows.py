@@ -32,10 +32,11 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
         earlier = _sessions(store, list(rows.values())) if sessions else {}
         for trace_id in batch:
             if trace_id in rows:
+                # One at a time: what is stored may be a small part of what it holds.
                 yield Task(
-                    trace=rows[trace_id],
+                    trace=store.bodies.lenient_trace(rows[trace_id]),
                     feedback=feedback.get(trace_id, []),
-                    session=earlier.get(trace_id, []),
+                    session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
                 )
 
 
@@ -67,7 +68,7 @@ def cut(sized: Sequence[tuple[str, int]], *, limit: int) -> Iterator[list[str]]:
 
 def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
     rows = store.query(f"SELECT {_COLUMNS} FROM traces WHERE {where}", parameters)  # noqa: S608 -- constants
-    return store.bodies.traces([msgspec.convert(row, Trace, strict=False) for row in rows])
+    return [msgspec.convert(row, Trace, strict=False) for row in rows]
 
 
 def _feedback(store: Store, trace_ids: list[str]) -> dict[str, list[Feedback]]:

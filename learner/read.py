@@ -89,15 +89,18 @@ def read_judged(config: Config, entry: LearnerConfig, store: Store) -> JudgedRow
         feedback[said.trace_id].append(said)
     bound = {"max_bytes": MAX_BODY_BYTES}
     rows = store.query(_TRACES, {**scope, **bound, "limit": entry.dataset.max_traces})
-    found = store.bodies.traces([msgspec.convert(row, Trace) for row in reversed(rows)])
-    # What is stored may be shorter than what it holds.
-    traces = [row for row in found if len(row.request or "") + len(row.response or "") <= MAX_BODY_BYTES]
+    traces: list[Trace] = []
+    for row in reversed(rows):
+        trace = store.bodies.lenient_trace(msgspec.convert(row, Trace))
+        # What is stored may be shorter than what it holds.
+        if len(trace.request or "") + len(trace.response or "") <= MAX_BODY_BYTES:
+            traces.append(trace)
     scores = store.query(_SCORES, {**scope, "judge": entry.judge, "version": version})
     return JudgedRows(
         judge_version=version,
         traces=[judged_trace(row, feedback[row.trace_id]) for row in traces],
         scores={row["trace_id"]: row["score"] for row in scores},
-        too_long=int(store.query(_TOO_LONG, {**scope, **bound})[0]["n"]) + len(found) - len(traces),
+        too_long=int(store.query(_TOO_LONG, {**scope, **bound})[0]["n"]) + len(rows) - len(traces),
     )
 
 

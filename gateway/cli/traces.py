@@ -101,7 +101,7 @@ def _make_readable(
     """Put readable texts in place of those stored. Raises OperationError for one that is damaged."""
     for column in ("request", "response"):
         if trace[column] is not None:
-            trace[column] = bodies.text(trace[column], place_of("traces", column, trace["trace_id"]))
+            trace[column] = bodies.body(trace[column], place_of("traces", column, trace["trace_id"]))
     for row in judgments:
         row["reason"] = bodies.text(row["reason"], reason_place(trace["trace_id"], row["judge"]))
     for row in feedback:

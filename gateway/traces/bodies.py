@@ -7,11 +7,12 @@ Everything that reads a body goes through here. A body whose key was destroyed r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from gateway.errors import ConfigError
+from gateway.traces.blobs import blob_place
 from gateway.traces.markers import ERASED, unreadable
 from gateway.traces.sealing import (
     DamagedBodyError,
@@ -22,11 +23,20 @@ from gateway.traces.sealing import (
     unseal,
     unsealed,
 )
+from gateway.traces.shared_parts import TRACES, join
 from gateway.traces.types import Feedback, Trace
 
 if TYPE_CHECKING:
     from gateway.traces.key_source import KeySource
     from gateway.traces.keyring import Keyring
+
+
+Ask = Callable[[str, dict[str, Any]], list[dict[str, Any]]]  # as Store.query
+MAX_CACHED_BLOB_BYTES = 32 << 20
+
+
+def _no_store(_: str, __: dict[str, Any]) -> list[dict[str, Any]]:
+    return []
 
 
 class Owner(NamedTuple):
@@ -43,24 +53,29 @@ class Bodies:
     `open_keyring` is asked when the first key is needed. `encrypts`: what is written is to be encrypted.
     """
 
-    def __init__(self, open_keyring: Callable[[], Keyring | None], *, encrypts: bool = False) -> None:
+    def __init__(
+        self, open_keyring: Callable[[], Keyring | None], *, ask: Ask = _no_store, encrypts: bool = False
+    ) -> None:
         self._open_keyring = open_keyring
+        self._ask = ask
+        self._blobs: dict[str, bytes] = {}
+        self._blob_bytes = 0
         self._keyring: Keyring | None = None
         self._sealer = Sealer()
         self.encrypts = encrypts
 
     @classmethod
-    def of(cls, source: KeySource | None, environ: Mapping[str, str]) -> Bodies:
-        """With the keyring of *source*; None: there is none."""
+    def of(cls, source: KeySource | None, environ: Mapping[str, str], ask: Ask = _no_store) -> Bodies:
+        """With the keyring of *source* (None: there is none), and the store that *ask* asks for blobs."""
         if source is None:
-            return cls(lambda: None)
+            return cls(lambda: None, ask=ask)
 
         def open_it() -> Keyring | None:
             from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
 
             return open_keyring(source, environ)
 
-        return cls(open_it, encrypts=source.encrypts)
+        return cls(open_it, ask=ask, encrypts=source.encrypts)
 
     def seal(self, text: str, owner: Owner, place: str) -> str:
         """*text* in the form in which it may be written at *place*: encrypted where what is written is.
@@ -85,26 +100,48 @@ class Bodies:
         key = self._keys(place).read(sealed.key)
         return ERASED if key is None else unseal(sealed, key, place)
 
+    def body(self, stored: str, place: str) -> str:
+        """The same of a request or a response, as it was before its shared parts were taken out.
+
+        Raises StoreError besides.
+        """
+        text = self.text(stored, place)
+        if not any(trace in text for trace in TRACES):
+            return text
+        try:
+            split = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return text  # quoted in what is no JSON
+        return msgspec.json.encode(join(split, lambda blob: self._blob(blob, place))).decode()
+
     def trace(self, row: Trace) -> Trace:
-        """*row* with its bodies readable. Raises as `text` does."""
+        """*row* with its bodies readable. Raises as `body` does."""
         return msgspec.structs.replace(
             row,
-            request=self._column(row.request, place_of("traces", "request", row.trace_id)),
-            response=self._column(row.response, place_of("traces", "response", row.trace_id)),
+            **{
+                column: self.body(stored, place_of("traces", column, row.trace_id))
+                for column in ("request", "response")
+                if (stored := getattr(row, column)) is not None
+            },
         )
 
-    def traces(self, rows: Sequence[Trace]) -> list[Trace]:
-        """*rows* with their bodies readable; a damaged one says so in place of its bodies.
+    def lenient_trace(self, row: Trace) -> Trace:
+        """The same, but what is damaged says so in place of its bodies.
 
-        Raises KeyringError, ConfigError.
+        Raises KeyringError, ConfigError, StoreError.
         """
-        return [self._whole(row) for row in rows]
+        try:
+            return self.trace(row)
+        except DamagedBodyError as error:
+            told = unreadable(str(error))
+            return msgspec.structs.replace(row, request=told, response=told)
 
     def feedback(self, row: Feedback) -> Feedback:
         """*row* with its text readable. Raises as `text` does."""
-        return msgspec.structs.replace(
-            row, text=self._column(row.text, place_of("feedback", "text", row.feedback_id))
-        )
+        if row.text is None:
+            return row
+        text = self.text(row.text, place_of("feedback", "text", row.feedback_id))
+        return msgspec.structs.replace(row, text=text)
 
     def feedbacks(self, rows: Sequence[Feedback]) -> list[Feedback]:
         """*rows* with their texts readable; a damaged one says so in place of its text.
@@ -113,22 +150,27 @@ class Bodies:
         """
         return [self._said(row) for row in rows]
 
-    def _whole(self, row: Trace) -> Trace:
-        try:
-            return self.trace(row)
-        except DamagedBodyError as error:
-            return msgspec.structs.replace(
-                row, request=unreadable(str(error)), response=unreadable(str(error))
-            )
-
     def _said(self, row: Feedback) -> Feedback:
         try:
             return self.feedback(row)
         except DamagedBodyError as error:
             return msgspec.structs.replace(row, text=unreadable(str(error)))
 
-    def _column(self, stored: str | None, place: str) -> str | None:
-        return None if stored is None else self.text(stored, place)
+    def _blob(self, blob: str, place: str) -> Any:
+        content = self._blobs.get(blob)
+        if content is None:
+            rows = self._ask("SELECT content FROM blobs WHERE blob = {blob:String} LIMIT 1", {"blob": blob})
+            if not rows:
+                raise DamagedBodyError(f"{place} refers to blob {blob}, which the store does not have")
+            content = self.text(str(rows[0]["content"]), blob_place(blob)).encode()
+            self._remember(blob, content)
+        return msgspec.json.decode(content)
+
+    def _remember(self, blob: str, content: bytes) -> None:
+        while self._blobs and self._blob_bytes + len(content) > MAX_CACHED_BLOB_BYTES:
+            self._blob_bytes -= len(self._blobs.pop(next(iter(self._blobs))))
+        self._blobs[blob] = content
+        self._blob_bytes += len(content)
 
     def _keys(self, place: str) -> Keyring:
         if self._keyring is None:

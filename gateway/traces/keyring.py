@@ -4,20 +4,17 @@
 that a change of the master key rewrites one value, and a key management service is asked once by each
 process.
 
-Destroying a key has to be real. So the file is in no write-ahead log, which would keep former pages; deleted
-bytes are overwritten (`secure_delete`); the rollback journal is emptied at every commit; and a wrapped key is
-never moved: its table only grows at its end, and a key is overwritten where it lies.
+Destroying a key has to be real: see `keyring_file` for what keeps it out of every file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,29 +23,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import KeyringError
 from gateway.traces.key_source import KeySource
-from gateway.traces.master_key import LocalWrapper, Wrapper, WrongMasterKeyError, wrapper_of
+from gateway.traces.keyring_file import open_file, told, transaction
+from gateway.traces.master_key import Wrapper, wrapper_of
 
 DATA_KEY_BYTES = 32
 NONCE_BYTES = 12
 MAX_CACHED_KEYS = 20_000  # of a process, in each direction; about 1 KB each
 FORGET_WITHIN_S = 0.2  # after another process destroyed a key, this one uses it no longer than that
-LOCK_WAIT_S = 10.0  # for another process to finish its commit
 
-_PRAGMAS = (
-    "journal_mode=TRUNCATE",
-    "secure_delete=ON",
-    "temp_store=MEMORY",  # a statement's own journal would be a file elsewhere, and keep what it changed
-    "synchronous=FULL",
-)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS ring (one INTEGER PRIMARY KEY CHECK (one = 1), wrapped BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS keys (
-    n INTEGER PRIMARY KEY,
-    key_id BLOB NOT NULL, owner BLOB NOT NULL, wrapped BLOB NOT NULL, live INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS by_id ON keys (key_id);
-CREATE INDEX IF NOT EXISTS by_owner ON keys (owner) WHERE live = 1;
-"""
 # Equal in size, so that the row stays where it is and no byte of the key is left anywhere.
 _DESTROY = """
 UPDATE keys SET owner = zeroblob(length(owner)), wrapped = zeroblob(length(wrapped)), live = 0
@@ -73,6 +55,7 @@ class Keyring:
         self._path = path
         self._db = connection
         self._own = AESGCM(own_key)
+        self._digest_key = hashlib.blake2b(own_key, person=b"digests").digest()
         self._lock = threading.RLock()
         self._by_owner: dict[bytes, DataKey] = {}
         self._by_id: dict[bytes, DataKey] = {}
@@ -86,19 +69,8 @@ class Keyring:
 
         One that *former* wrapped is wrapped anew by *master*. Raises KeyringError where neither fits.
         """
-        with _told(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(
-                os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            )  # nobody else's from the start
-            db = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
-            try:
-                for pragma in _PRAGMAS:
-                    db.execute(f"PRAGMA {pragma}")
-                own_key = _own_key(db, path, master, former)
-            except BaseException:
-                db.close()
-                raise
+        with told(path):
+            db, own_key = open_file(path, master, former)
         return cls(path, db, own_key)
 
     def key_for(self, client: str, subject: str | None, session: str) -> DataKey:
@@ -106,21 +78,24 @@ class Keyring:
 
         A new one is written by the next `commit`. Nothing that it encrypted may reach a disk before.
         """
-        owner = _owner(client, subject, session)
-        with self._lock, _told(self._path):
-            self._forget_destroyed()
-            key = self._by_owner.get(owner)
-            if key is None:
-                key = self._stored_key(owner) or self._new_key(owner)
-                _remember(self._by_owner, owner, key)
-            return key
+        return self._key_of(_owner(client, subject, session))
+
+    def shared_key(self, client: str) -> DataKey:
+        """The key of what a client's requests have in common and is about nobody. As `key_for`."""
+        return self._key_of(_digest_of("shared", client, ""))
+
+    def digest(self, client: str, content: bytes) -> str:
+        """A name for *content* that only this keyring can make: nobody can test a guess."""
+        keyed = hashlib.blake2b(content, key=self._digest_key, digest_size=16, person=b"tracetune blob")
+        keyed.update(b"\0" + client.encode("utf-8", "surrogatepass"))
+        return keyed.hexdigest()
 
     def commit(self) -> None:
         """Write the new keys, on disk on return. Does nothing where there are none."""
-        with self._lock, _told(self._path):
+        with self._lock, told(self._path):
             if not self._fresh:
                 return
-            with _transaction(self._db):
+            with transaction(self._db):
                 self._db.executemany(
                     "INSERT INTO keys (key_id, owner, wrapped, live) VALUES (?, ?, ?, 1)", self._fresh
                 )
@@ -128,7 +103,7 @@ class Keyring:
 
     def read(self, key_id: str) -> DataKey | None:
         """The key of that id; None: it was destroyed. Raises KeyringError for one that was never in here."""
-        with self._lock, _told(self._path):
+        with self._lock, told(self._path):
             self._forget_destroyed()
             raw = bytes.fromhex(key_id)
             key = self._by_id.get(raw)
@@ -154,17 +129,26 @@ class Keyring:
         owners = [_owner(client, None, session) for session in sessions]
         if subject is not None:
             owners.append(_owner(client, subject, ""))
-        with self._lock, _told(self._path):
+        with self._lock, told(self._path):
             self.commit()
             self._by_owner.clear()
             self._by_id.clear()
-            with _transaction(self._db):
+            with transaction(self._db):
                 return sum(self._db.execute(_DESTROY, (owner,)).rowcount for owner in owners)
 
     def close(self) -> None:
         """Close the file. Keys that `commit` did not write are lost: nothing was kept under them."""
         with self._lock:
             self._db.close()
+
+    def _key_of(self, owner: bytes) -> DataKey:
+        with self._lock, told(self._path):
+            self._forget_destroyed()
+            key = self._by_owner.get(owner)
+            if key is None:
+                key = self._stored_key(owner) or self._new_key(owner)
+                _remember(self._by_owner, owner, key)
+            return key
 
     def _forget_destroyed(self) -> None:
         """Drop what is remembered when another process wrote: it may have destroyed some of it."""
@@ -216,57 +200,14 @@ def open_keyring(source: KeySource, environ: Mapping[str, str]) -> Keyring | Non
     return Keyring.open(source.keyring, master, former)
 
 
-def _own_key(db: sqlite3.Connection, path: Path, master: Wrapper, former: Wrapper | None) -> bytes:
-    """The key that wraps the others, made by whoever comes first.
-
-    The master key is asked outside of any transaction: a service may take its time.
-    """
-    wrapped = _ring(db)
-    if wrapped is None:
-        own_key = os.urandom(DATA_KEY_BYTES)
-        mine = master.wrap(own_key)
-        with _transaction(db):
-            for statement in _SCHEMA.strip().split(";\n"):
-                db.execute(statement)
-            db.execute("INSERT OR IGNORE INTO ring (one, wrapped) VALUES (1, ?)", (mine,))
-        wrapped = _ring(db)
-        assert wrapped is not None
-        if wrapped == mine:
-            return own_key
-    try:
-        return master.unwrap(wrapped)
-    except WrongMasterKeyError as error:
-        former_key = _from_former(wrapped, former)
-        if former_key is None:
-            told = "" if isinstance(master, LocalWrapper) else f" ({error})"
-            raise KeyringError(
-                f"privacy.master_key does not open {path}{told}; bring back the key it was made with, or "
-                "name that as privacy.former_master_key. Nothing was changed"
-            ) from error
-    mine = master.wrap(former_key)
-    with _transaction(db):
-        db.execute("UPDATE ring SET wrapped = ? WHERE wrapped = ?", (mine, wrapped))
-    return former_key
-
-
-def _ring(db: sqlite3.Connection) -> bytes | None:
-    """The wrapped key of a keyring that was made; None of one that was not, or not to its end."""
-    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'ring'").fetchone() is None:
-        return None
-    row = db.execute("SELECT wrapped FROM ring").fetchone()
-    return None if row is None else row[0]
-
-
-def _from_former(wrapped: bytes, former: Wrapper | None) -> bytes | None:
-    try:
-        return None if former is None else former.unwrap(wrapped)
-    except WrongMasterKeyError:
-        return None
-
-
 def _owner(client: str, subject: str | None, session: str) -> bytes:
+    return (
+        _digest_of("session", client, session) if subject is None else _digest_of("subject", client, subject)
+    )
+
+
+def _digest_of(kind: str, client: str, name: str) -> bytes:
     """What a key is found by: a digest, so that the file names nobody."""
-    kind, name = ("session", session) if subject is None else ("subject", subject)
     text = f"{kind}\0{client}\0{name}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=16).digest()
 
@@ -275,26 +216,3 @@ def _remember(cache: dict[bytes, DataKey], name: bytes, key: DataKey) -> None:
     if len(cache) >= MAX_CACHED_KEYS:
         del cache[next(iter(cache))]
     cache[name] = key
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.OperationalError):  # SQLite rolls back some errors by itself
-            db.execute("ROLLBACK")
-        raise
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What SQLite and the disk say, as one line."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise KeyringError(f"keyring {path} cannot be used: {error}") from error
-    except OSError as error:
-        raise KeyringError(f"keyring {path} cannot be used: {error.strerror}") from error

@@ -29,6 +29,7 @@ _RETAINED = {
     "judgments": "judged_at",
     "feedback": "created_at",
     "traces_by_minute": "minute",
+    "blobs": "used_until",
 }
 _TTL = re.compile(r"\bTTL toDateTime\(\w+\) \+ toIntervalDay\((\d+)\)")
 

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,15 @@ from gateway.config import Config, load_config
 from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
+from gateway.traces.blobs import BlobLedger, BlobRow
 from gateway.traces.key_source import KeySource
-from gateway.traces.progress import Progress, load_progress
+from gateway.traces.progress import Position, Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segments import Batch, Record, SegmentReader
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
 from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
-from gateway.traces.types import CapturedTrace, Trace
+from gateway.traces.types import BLOBS, CapturedTrace, Trace
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
 
 if TYPE_CHECKING:
@@ -43,16 +45,21 @@ HOUSEKEEPING_S = 1.0
 
 
 class _Group:
-    """Rows that are written together, and what they say that was used."""
+    """Rows that are written together, the blobs before them, and what they say that was used."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
         self.answers: list[Answer] = []
+        self.blobs: dict[str, datetime] = {}
+        self.rows = 0
         self.size = 0
 
-    def add(self, payload: bytes, answer: Answer | None) -> None:
-        self.payloads.append(payload)
-        self.size += len(payload)
+    def add(self, payloads: list[bytes], blobs: list[BlobRow], answer: Answer | None) -> None:
+        """Add a row, the last of *payloads*, and what it refers to."""
+        self.payloads += payloads
+        self.blobs.update((blob.blob, blob.used_until) for blob in blobs)
+        self.rows += 1
+        self.size += sum(map(len, payloads))
         if answer is not None:
             self.answers.append(answer)
 
@@ -74,6 +81,7 @@ class Recorder:
         redact = config.privacy.redact == "builtin"
         redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
         self._keyring = keyring_to_write_with(config)
+        self._blobs = BlobLedger()
         self._rows = RowBuilder(redactor, self._keyring, body_bytes=config.capture.body_bytes)
         self._error: str | None = None
         self._housekeeping_at = 0.0
@@ -128,8 +136,8 @@ class Recorder:
             return
         group = _Group()
         for record in batch.records:
+            self._build(group, path.name, record, (end, count))
             end, count = record.end, count + 1
-            self._build(group, path.name, record, count)
             if group.size >= self._group_bytes:
                 self._write(path.name, group, end, count)
                 group = _Group()
@@ -138,21 +146,23 @@ class Recorder:
         if batch.finished:
             self._free(path, batch)
 
-    def _build(self, group: _Group, segment: str, record: Record, count: int) -> None:
+    def _build(self, group: _Group, segment: str, record: Record, before: Position) -> None:
         """Add the spool's form of *record* to *group*; one that cannot be kept at all is counted."""
         if record.captured is not None:
             # Whatever one body does to us, its row is kept, and the rest of the segment in any case.
             for attempt in (record, without_bodies(record)):
                 try:
                     row = self._rows.build(attempt)
-                    payload = encode_record(segment, record.end, count, row.table, row.values)
+                    blobs = self._blobs.missing(list(row.blobs), group.blobs)
+                    payloads = [encode_record(segment, *before, BLOBS, blob) for blob in blobs]
+                    payloads.append(encode_record(segment, record.end, before[1] + 1, row.table, row.values))
                 except KeyringError:
                     raise  # not the record's fault, and it waits where it is
                 except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
                     log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
                     continue
-                if len(payload) <= self._record_bytes:
-                    group.add(payload, _answer_of(record, row))
+                if sum(map(len, payloads)) <= self._record_bytes:
+                    group.add(payloads, blobs, _answer_of(record, row))
                     return
         self._progress.quarantined += 1
         log.warning("a record of %d bytes in %s cannot be kept", len(record.meta), segment)
@@ -169,7 +179,8 @@ class Recorder:
                 self._make_room(group.size)
                 self._spool.append(group.payloads)
         self._progress.positions[segment] = (end, count)
-        self._progress.written += len(group.payloads)
+        self._progress.written += group.rows
+        self._blobs.wrote(group.blobs)
         self._usage.count(group.answers)
         if self._spool.due():
             self._seal()
@@ -180,7 +191,10 @@ class Recorder:
         for path in self._spool.sealed():
             if size <= 0:
                 break
-            size -= self._spool.drop(path, self._account_dropped)
+            freed = self._spool.drop(path, self._account_dropped)
+            if freed:
+                self._blobs.dropped(path.name)
+            size -= freed
 
     def _account_dropped(self, count: int) -> None:
         self._progress.drop("spool_bound", count)
@@ -196,7 +210,9 @@ class Recorder:
 
     def _seal(self) -> None:
         self._progress.save(self._progress_path)  # before the shipper can delete what says the same
+        name = self._spool.sealed_name
         self._spool.seal()
+        self._blobs.sealed(name)
         # Only now may positions in segments that are gone be forgotten: while the file was open, a restart
         # would have taken its rows for new ones.
         present = {path.name for path in self._reader.segments()}
@@ -208,6 +224,7 @@ class Recorder:
         if time.monotonic() < self._housekeeping_at:
             return
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
+        self._blobs.look({path.name for path in self._spool.sealed()})
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
             end, count = self._progress.position(segment)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from gateway.traces.assemble import assemble
+from gateway.traces.blobs import BlobRow, Splitter
 from gateway.traces.bodies import place_of
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
@@ -43,6 +45,7 @@ class Row(NamedTuple):
     table: str
     values: Trace | Feedback | RolloutEvent
     usage: Usage | None = None
+    blobs: Sequence[BlobRow] = ()  # what its bodies refer to; to be in the store no later than the row
 
 
 class _Recent(NamedTuple):
@@ -71,6 +74,7 @@ class RowBuilder:
         self._body_bytes = body_bytes
         self._keyring = keyring
         self._sealer = Sealer()
+        self._splitter = Splitter(keyring, body_bytes)
         self._recent: dict[str, _Recent] = {}
 
     def build(self, record: Record) -> Row:
@@ -79,23 +83,35 @@ class RowBuilder:
         if isinstance(captured, CapturedTrace):
             answer = _answer(captured, record.response)
             usage = read_usage(answer)
-            return Row("traces", self._trace(captured, record, answer, usage), usage)
+            blobs: list[BlobRow] = []
+            return Row("traces", self._trace(captured, record, answer, usage, blobs), usage, blobs)
         if isinstance(captured, CapturedFeedback):
             return Row("feedback", self._feedback(captured))
         assert isinstance(captured, CapturedRolloutEvent)
         return Row("rollouts", self._rollout_event(captured))
 
-    def _trace(self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage) -> Trace:
+    def _trace(
+        self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage, blobs: list[BlobRow]
+    ) -> Trace:
+        """The row of a trace. What its bodies refer to is added to *blobs*."""
         session = self._identifier(captured.session, captured.client)
         subject = None if captured.subject is None else self._identifier(captured.subject, captured.client)
         scope = self._remember(captured, subject, session)
         request = response = None
         if captured.capture == "full":
             key = self._key(captured.client, subject, session)
-            place = captured.trace_id
-            request = self._sealed(self._json(_request(record), scope), key, "traces", "request", place)
-            answered = self._json(_with_error(answer, captured, record), scope)
-            response = self._sealed(answered, key, "traces", "response", place)
+            bodies = {"request": _request(record), "response": _with_error(answer, captured, record)}
+            for column, body in bodies.items():
+                split, named = self._splitter.split(
+                    self._redacted(body, scope),
+                    client=captured.client,
+                    owner=(subject, session),
+                    started_at=_at(captured.started_at_us),
+                )
+                blobs += named
+                text = None if split is None else json_text(split, self._body_bytes)
+                bodies[column] = self._sealed(text, key, "traces", column, captured.trace_id)
+            request, response = bodies["request"], bodies["response"]
         return Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),
@@ -195,8 +211,10 @@ class RowBuilder:
     def _json(self, value: Any, scope: str) -> str | None:
         if value is None:
             return None
-        redacted = value if self._redactor is None else self._redactor.value(value, scope)
-        return json_text(redacted, self._body_bytes)
+        return json_text(self._redacted(value, scope), self._body_bytes)
+
+    def _redacted(self, value: Any, scope: str) -> Any:
+        return value if self._redactor is None or value is None else self._redactor.value(value, scope)
 
     def _identifier(self, key: str, client: str) -> str:
         """A session or a subject. Apps use e-mail addresses; feedback has to meet its traces all the same."""

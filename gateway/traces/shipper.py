@@ -28,6 +28,7 @@ from gateway.traces.replace import replace_file
 from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
+from gateway.traces.types import BLOBS
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class Shipper:
         for table, rows in _by_table(contents).items():
             refused = self._until_stored(path.name, table, rows)
             aside += [{"reason": reason, "table": table, "row": row} for row, reason in refused]
-            shipped += len(rows) - len(refused)
+            if table != BLOBS:
+                shipped += len(rows) - len(refused)
         if aside:
             self._set_aside(path.stem, aside)
         path.unlink()
@@ -170,7 +172,8 @@ def _by_table(contents: SpoolContents) -> dict[str, Rows]:
     tables: dict[str, Rows] = {}
     for record in contents.records:
         tables.setdefault(record.table, []).append(msgspec.msgpack.decode(record.row))
-    return tables
+    # Blobs first: no row is ever in the store without what it refers to.
+    return dict(sorted(tables.items(), key=lambda item: item[0] != BLOBS))
 
 
 def open_migrated(config: Config) -> Store:

@@ -55,9 +55,11 @@ class Store:
     `bodies` makes what is read from its columns `request`, `response` and `text` readable.
     """
 
-    def __init__(self, target: Callable[[], Target], bodies: Bodies | None = None) -> None:
+    def __init__(
+        self, target: Callable[[], Target], keys: KeySource | None = None, environ: Mapping[str, str] = {}
+    ) -> None:
         self._target = target
-        self.bodies = bodies or Bodies(lambda: None)
+        self.bodies = Bodies.of(keys, environ, self.query)
         # Any: clickhouse-connect is not followed by the type checker.
         self._client: Any = None
         # It logs what it also raises.
@@ -72,7 +74,7 @@ class Store:
 
         Raises StoreUnreachableError, StoreRefusedError (a wrong password), ConfigError (a missing variable).
         """
-        store = cls(lambda: resolve_target(config, secrets_env), Bodies.of(KeySource.of(config), secrets_env))
+        store = cls(lambda: resolve_target(config, secrets_env), KeySource.of(config), secrets_env)
         for attempt in tenacity.Retrying(
             stop=tenacity.stop_after_delay(wait_s),
             wait=tenacity.wait_exponential(0.05, max=0.5),
