@@ -24,6 +24,7 @@ MIN_BLOB_BYTES = 1024  # a reference takes 70 bytes, and a row of its own about 
 SHARED_BY = 3  # people (or sessions) must have had a part, before it is shared while bodies are encrypted
 MAX_STORED_BLOBS = 100_000  # remembered as stored
 MAX_COUNTED_PARTS = 10_000  # parts whose people are counted
+MAX_KEPT_ROWS = 256  # encrypted rows in memory, so that a prompt is not encrypted anew for each trace
 DIGEST_BYTES = 16
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -46,6 +47,7 @@ class Splitter:
         self._keyring = keyring
         self._max_bytes = max_bytes
         self._sealer = Sealer()
+        self._rows: dict[str, BlobRow] = {}
         self._owners: dict[str, set[tuple[str | None, str]]] = {}
 
     def split(
@@ -69,12 +71,21 @@ class Splitter:
             blob = self._keyring.digest(client, content)
             if kind == "image" or not self._is_shared(blob, owner):
                 return None
-            key = self._keyring.shared_key(client)
-            text = self._sealer.seal(content.decode(), key, blob_place(blob))
-            rows.append(_row(blob, kind, text, started_at))
+            rows.append(self._sealed_row(blob, kind, content, client, started_at))
             return blob
 
         return split(body, take), rows
+
+    def _sealed_row(self, blob: str, kind: Kind, content: bytes, client: str, at: datetime) -> BlobRow:
+        """The encrypted row, made once for as long as it is relied on."""
+        row = self._rows.get(blob)
+        if row is None or row.used_until != relied_on_until(at):
+            assert self._keyring is not None
+            text = self._sealer.seal(content.decode(), self._keyring.shared_key(client), blob_place(blob))
+            if len(self._rows) >= MAX_KEPT_ROWS:
+                del self._rows[next(iter(self._rows))]
+            row = self._rows[blob] = _row(blob, kind, text, at)
+        return row
 
     def _is_shared(self, blob: str, owner: tuple[str | None, str]) -> bool:
         owners = self._owners.setdefault(blob, set())

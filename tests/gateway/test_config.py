@@ -174,6 +174,15 @@ def test_a_missing_variable_is_named_with_file_and_place_and_no_value(tmp_path: 
         read_secrets(config, {}, Path("a.yaml"))
 
 
+def test_a_missing_master_key_is_named_before_anything_starts(tmp_path: Path) -> None:
+    asked = "privacy: {encrypt: per_subject, master_key: {env: M}}\n"
+    config = load_config(write(tmp_path, UPSTREAM + ROUTE + asked))
+
+    with pytest.raises(ConfigError, match=r"variable M is not set; export it - at `\$.privacy.master_key`"):
+        read_secrets(config, {})
+    assert "planted" not in repr(read_secrets(config, {"M": "planted"}))
+
+
 def test_credentials_of_a_proxy_are_a_user_and_a_password(tmp_path: Path) -> None:
     proxied = HTTPX.replace("default", "proxy: http://p:1, proxy_auth: {env: P}, default")
     config = load_config(write(tmp_path, proxied + ROUTE))
