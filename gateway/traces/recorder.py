@@ -23,6 +23,7 @@ from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.blobs import BlobLedger, BlobRow
+from gateway.traces.body_writer import BodyWriter
 from gateway.traces.key_source import KeySource
 from gateway.traces.progress import Position, Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
@@ -82,7 +83,7 @@ class Recorder:
         redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
         self._keyring = keyring_to_write_with(config)
         self._blobs = BlobLedger()
-        self._rows = RowBuilder(redactor, self._keyring, body_bytes=config.capture.body_bytes)
+        self._rows = RowBuilder(redactor, BodyWriter(self._keyring, body_bytes=config.capture.body_bytes))
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()

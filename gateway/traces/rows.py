@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.traces.assemble import assemble
-from gateway.traces.blobs import BlobRow, Splitter
-from gateway.traces.bodies import place_of
+from gateway.traces.blobs import BlobRow
+from gateway.traces.bodies import Owner
+from gateway.traces.body_writer import BodyWriter, WrittenBodies
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
-from gateway.traces.jsontext import MARKER, MAX_BODY_BYTES, json_text, parse_json
+from gateway.traces.jsontext import MARKER, json_text, parse_json
 from gateway.traces.redact import Redactor
-from gateway.traces.sealing import Sealer, unsealed
 from gateway.traces.segments import Record
 from gateway.traces.types import (
     CapturedFeedback,
@@ -27,9 +27,6 @@ from gateway.traces.types import (
     Trace,
 )
 from gateway.traces.usage import Usage, finish_reason, read_usage
-
-if TYPE_CHECKING:
-    from gateway.traces.keyring import DataKey, Keyring
 
 MAX_RECENT_TRACES = 50_000  # remembered, so that feedback gets the placeholders and the key of its trace
 
@@ -49,32 +46,21 @@ class Row(NamedTuple):
 
 
 class _Recent(NamedTuple):
-    """What feedback has to know of its trace. `owner`: whose key it is under, as the store has the names."""
+    """What feedback has to know of its trace."""
 
     scope: str
-    client: str
-    owner: tuple[str | None, str]  # subject and session
+    owner: Owner
 
 
 class RowBuilder:
     """Builds rows. `redactor` None leaves text as it is (privacy.redact: none).
 
-    `body_bytes` is `capture.body_bytes`. With a *keyring* bodies and the text of feedback are encrypted; its
-    `commit` is to be called before a row reaches a disk.
+    *writer* says what becomes of bodies; by default they are not encrypted.
     """
 
-    def __init__(
-        self,
-        redactor: Redactor | None,
-        keyring: Keyring | None = None,
-        *,
-        body_bytes: int = MAX_BODY_BYTES,
-    ) -> None:
+    def __init__(self, redactor: Redactor | None, writer: BodyWriter | None = None) -> None:
         self._redactor = redactor
-        self._body_bytes = body_bytes
-        self._keyring = keyring
-        self._sealer = Sealer()
-        self._splitter = Splitter(keyring, body_bytes)
+        self._writer = writer or BodyWriter()
         self._recent: dict[str, _Recent] = {}
 
     def build(self, record: Record) -> Row:
@@ -83,36 +69,30 @@ class RowBuilder:
         if isinstance(captured, CapturedTrace):
             answer = _answer(captured, record.response)
             usage = read_usage(answer)
-            blobs: list[BlobRow] = []
-            return Row("traces", self._trace(captured, record, answer, usage, blobs), usage, blobs)
+            values, blobs = self._trace(captured, record, answer, usage)
+            return Row("traces", values, usage, blobs)
         if isinstance(captured, CapturedFeedback):
             return Row("feedback", self._feedback(captured))
         assert isinstance(captured, CapturedRolloutEvent)
         return Row("rollouts", self._rollout_event(captured))
 
     def _trace(
-        self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage, blobs: list[BlobRow]
-    ) -> Trace:
-        """The row of a trace. What its bodies refer to is added to *blobs*."""
+        self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage
+    ) -> tuple[Trace, Sequence[BlobRow]]:
+        """The row of a trace, and what its bodies refer to."""
         session = self._identifier(captured.session, captured.client)
         subject = None if captured.subject is None else self._identifier(captured.subject, captured.client)
         scope = self._remember(captured, subject, session)
-        request = response = None
+        written = WrittenBodies(None, None, ())
         if captured.capture == "full":
-            key = self._key(captured.client, subject, session)
-            bodies = {"request": _request(record), "response": _with_error(answer, captured, record)}
-            for column, body in bodies.items():
-                split, named = self._splitter.split(
-                    self._redacted(body, scope),
-                    client=captured.client,
-                    owner=(subject, session),
-                    started_at=_at(captured.started_at_us),
-                )
-                blobs += named
-                text = None if split is None else json_text(split, self._body_bytes)
-                bodies[column] = self._sealed(text, key, "traces", column, captured.trace_id)
-            request, response = bodies["request"], bodies["response"]
-        return Trace(
+            written = self._writer.bodies(
+                Owner(captured.client, subject, session),
+                captured.trace_id,
+                _at(captured.started_at_us),
+                self._redacted(_request(record), scope),
+                self._redacted(_with_error(answer, captured, record), scope),
+            )
+        row = Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),
             route=captured.route,
@@ -143,12 +123,13 @@ class RowBuilder:
             tokens_out=usage.tokens_out,
             usage=None if usage.raw is None else self._json(usage.raw, scope),
             cost_usd=cost_usd(captured.price, usage, captured.machine_cost_usd),
-            request=request,
-            response=response,
+            request=written.request,
+            response=written.response,
             tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
         )
+        return row, written.blobs
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:
         recent = self._recent.get(captured.trace_id or "")
@@ -158,13 +139,10 @@ class RowBuilder:
         text = None
         if captured.text is not None:
             # Another client's feedback is not its trace's, and not under its key.
-            owner: tuple[str | None, str] = (None, session or named)
-            if recent is not None and recent.client == captured.client:
+            owner = Owner(captured.client, None, session or named)
+            if recent is not None and recent.owner.client == captured.client:
                 owner = recent.owner
-            key = self._key(captured.client, *owner)
-            text = self._sealed(
-                self._text(captured.text, scope), key, "feedback", "text", captured.feedback_id
-            )
+            text = self._writer.feedback_text(owner, captured.feedback_id, self._text(captured.text, scope))
         return Feedback(
             feedback_id=captured.feedback_id,
             trace_id=captured.trace_id,
@@ -191,27 +169,15 @@ class RowBuilder:
 
     def _remember(self, captured: CapturedTrace, subject: str | None, session: str) -> str:
         scope = f"{captured.client}\0{captured.session}"
-        self._recent[captured.trace_id] = _Recent(scope, captured.client, (subject, session))
+        self._recent[captured.trace_id] = _Recent(scope, Owner(captured.client, subject, session))
         if len(self._recent) > MAX_RECENT_TRACES:
             del self._recent[next(iter(self._recent))]
         return scope
 
-    def _key(self, client: str, subject: str | None, session: str) -> DataKey | None:
-        return None if self._keyring is None else self._keyring.key_for(client, subject, session)
-
-    def _sealed(
-        self, text: str | None, key: DataKey | None, table: str, column: str, row_id: str
-    ) -> str | None:
-        if text is None:
-            return None
-        return (
-            unsealed(text) if key is None else self._sealer.seal(text, key, place_of(table, column, row_id))
-        )
-
     def _json(self, value: Any, scope: str) -> str | None:
         if value is None:
             return None
-        return json_text(self._redacted(value, scope), self._body_bytes)
+        return json_text(self._redacted(value, scope))
 
     def _redacted(self, value: Any, scope: str) -> Any:
         return value if self._redactor is None or value is None else self._redactor.value(value, scope)
