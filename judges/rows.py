@@ -32,10 +32,11 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
         earlier = _sessions(store, list(rows.values())) if sessions else {}
         for trace_id in batch:
             if trace_id in rows:
+                # One at a time: what is stored may be a small part of what it holds.
                 yield Task(
-                    trace=rows[trace_id],
+                    trace=store.bodies.lenient_trace(rows[trace_id]),
                     feedback=feedback.get(trace_id, []),
-                    session=earlier.get(trace_id, []),
+                    session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
                 )
 
 
@@ -76,9 +77,10 @@ def _feedback(store: Store, trace_ids: list[str]) -> dict[str, list[Feedback]]:
         f"ORDER BY created_at DESC, feedback_id DESC LIMIT {MAX_FEEDBACK} BY trace_id",
         {"ids": trace_ids},
     )
+    said = store.bodies.feedbacks([msgspec.convert(row, Feedback, strict=False) for row in rows])
     found: dict[str, list[Feedback]] = {}
-    for row in rows:
-        found.setdefault(row["trace_id"], []).append(msgspec.convert(row, Feedback, strict=False))
+    for row, readable in zip(rows, said, strict=True):
+        found.setdefault(row["trace_id"], []).append(readable)
     return found
 
 

@@ -17,7 +17,9 @@ from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
 from gateway.config import load_config
 from gateway.errors import OperationError
+from gateway.traces.bodies import Bodies, place_of, reason_place
 from gateway.traces.lookup import trace_by_id
+from gateway.traces.sealing import PREFIX
 from gateway.traces.store import Store, open_store
 
 FOLLOW_EVERY_S = 1.0
@@ -28,8 +30,10 @@ _QUESTION_CHARACTERS = 120
 _TAIL = """
 SELECT trace_id, started_at, stored_at, route, variant, model, outcome, status, stream, latency_ms, tokens_in,
        tokens_out, cost_usd, client, session,
-       leftUTF8(
-           JSONExtractString(ifNull(request, ''), 'messages', -1, 'content'), {characters:UInt16}
+       if(
+           startsWith(ifNull(request, ''), {sealed:String}),
+           '(encrypted; `tracetune traces show` reads it)',
+           leftUTF8(JSONExtractString(ifNull(request, ''), 'messages', -1, 'content'), {characters:UInt16})
        ) AS question
 FROM traces
 WHERE ({route:String} = '' OR route = {route:String}) AND stored_at >= {since:DateTime64(3, 'UTC')}
@@ -88,6 +92,7 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             "ORDER BY created_at",
             {**parameters, "session": found["session"]},
         )
+        _make_readable(store.bodies, found, judgments, feedback)
     if as_json:
         whole = {"trace": _with_decoded_bodies(found), "judgments": judgments, "feedback": feedback}
         click.echo(json.dumps(whole, ensure_ascii=True, indent=2, default=_jsonable))
@@ -95,10 +100,24 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
         Console(highlight=False).print(trace_view(found, judgments, feedback))
 
 
+def _make_readable(
+    bodies: Bodies, trace: dict[str, Any], judgments: list[dict[str, Any]], feedback: list[dict[str, Any]]
+) -> None:
+    """Put readable texts in place of those stored. Raises OperationError for one that is damaged."""
+    for column in ("request", "response"):
+        if trace[column] is not None:
+            trace[column] = bodies.body(trace[column], place_of("traces", column, trace["trace_id"]))
+    for row in judgments:
+        row["reason"] = bodies.text(row["reason"], reason_place(trace["trace_id"], row["judge"]))
+    for row in feedback:
+        if row["text"] is not None:
+            row["text"] = bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))
+
+
 def _tail(store: Store, *, route: str, count: int, follow: bool) -> Iterator[dict[str, Any]]:
     """The last *count* rows, then those that arrive, each once."""
     seen: dict[str, datetime] = {}
-    parameters: dict[str, Any] = {"route": route, "characters": _QUESTION_CHARACTERS}
+    parameters: dict[str, Any] = {"route": route, "characters": _QUESTION_CHARACTERS, "sealed": PREFIX}
     since, limit = datetime.fromtimestamp(0, UTC), count
     # What is in the store before the first look, and is not among the last, is not news.
     news_from = _now(store) if follow else since

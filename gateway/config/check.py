@@ -81,10 +81,10 @@ def _check_exposure(config: Config) -> None:
 
 def _check_supported(config: Config) -> None:
     """Settings whose meaning is a promise are refused where it cannot be kept, never silently ignored."""
-    if config.privacy.encrypt != "none":
+    if config.privacy.encrypt == "per_subject" and config.privacy.master_key is None:
         raise ConfigError(
-            "encryption per subject is not built yet, and bodies would be stored readable; "
-            "write encrypt: none - at `$.privacy.encrypt`"
+            "encrypt: per_subject needs a master key; write master_key: {env: NAME}, {file: PATH} or "
+            "{command: [PROGRAM]} - at `$.privacy`"
         )
     if config.store.cluster is not None and config.store.embedded:
         raise ConfigError(

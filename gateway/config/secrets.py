@@ -51,6 +51,10 @@ def read_secrets(config: Config, environ: Mapping[str, str], origin: Path | None
 
 
 def _read_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
+    master = config.privacy.master_key
+    if config.privacy.encrypt != "none" and master is not None and master.command is None:
+        # Kept nowhere here: only what encrypts and decrypts has it in its memory.
+        read_secret(Secret(env=master.env, file=master.file), environ, "$.privacy.master_key")
     return Secrets(
         upstreams={
             upstream.name: read_upstream_secrets(upstream, environ, f"$.upstreams[{index}]")

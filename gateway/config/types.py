@@ -81,6 +81,18 @@ class Secret(Strict, frozen=True, kw_only=True):
             raise ValueError("a secret is either {env: NAME} or {file: PATH}")
 
 
+class MasterKey(Strict, frozen=True, kw_only=True):
+    """Where the master key is: a variable, a file, or a program that wraps and unwraps with it."""
+
+    env: str | None = None
+    file: Path | None = None
+    command: list[str] | None = None  # run with `wrap` or `unwrap` added, base64 in and base64 out
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.env, self.file, self.command)) != 1 or self.command == []:
+            raise ValueError("a master key is one of {env: NAME}, {file: PATH} and {command: [PROGRAM, …]}")
+
+
 class Listen(Strict, frozen=True, kw_only=True):
     """An address to listen on. `workers` is the number of gateway processes that share it."""
 
@@ -133,6 +145,7 @@ class Capture(Strict, frozen=True, kw_only=True):
     fsync: Literal["never", "interval", "always"] = "interval"
     max_bytes: Annotated[int, Meta(ge=1_000_000)] = 2_000_000_000
     memory_bytes: Annotated[int, Meta(ge=1_000_000)] = 256_000_000
+    body_bytes: Annotated[int, Meta(ge=10_000, le=100_000_000)] = 2_000_000  # of one; a longer one is cut
     max_age_days: Annotated[float, Meta(gt=0)] = 7
     quarantine_bytes: Annotated[int, Meta(ge=1_000_000)] = 100_000_000
     at_bound: Literal["drop_oldest", "drop_newest", "refuse"] = "drop_oldest"
@@ -143,7 +156,8 @@ class Privacy(Strict, frozen=True, kw_only=True):
 
     redact: Literal["builtin", "none"] = "builtin"
     encrypt: Literal["none", "per_subject"] = "none"
-    master_key: Secret | None = None
+    master_key: MasterKey | None = None  # wraps the keyring; without it nothing encrypted can be read
+    former_master_key: MasterKey | None = None  # while master_key is being replaced by another
 
 
 class KeyLimit(Strict, frozen=True, kw_only=True):

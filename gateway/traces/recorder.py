@@ -14,23 +14,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.config import Config, load_config
-from gateway.errors import OperationError
+from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
-from gateway.traces.progress import Progress, load_progress
+from gateway.traces.blobs import BlobLedger, BlobRow
+from gateway.traces.body_writer import BodyWriter
+from gateway.traces.key_source import KeySource
+from gateway.traces.progress import Position, Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segments import Batch, Record, SegmentReader, writer_began_at
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
 from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
-from gateway.traces.types import CapturedTrace, Trace, captured_at_us
+from gateway.traces.types import BLOBS, CapturedTrace, Trace, captured_at_us
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
+
+if TYPE_CHECKING:
+    from gateway.traces.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +51,21 @@ DAY_S = 86400
 
 
 class _Group:
-    """Rows that are written together, and what they say that was used."""
+    """Rows that are written together, the blobs before them, and what they say that was used."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
         self.answers: list[Answer] = []
+        self.blobs: dict[str, datetime] = {}
+        self.rows = 0
         self.size = 0
 
-    def add(self, payload: bytes, answer: Answer | None) -> None:
-        self.payloads.append(payload)
-        self.size += len(payload)
+    def add(self, payloads: list[bytes], blobs: list[BlobRow], answer: Answer | None) -> None:
+        """Add a row, the last of *payloads*, and what it refers to."""
+        self.payloads += payloads
+        self.blobs.update((blob.blob, blob.used_until) for blob in blobs)
+        self.rows += 1
+        self.size += sum(map(len, payloads))
         if answer is not None:
             self.answers.append(answer)
 
@@ -83,7 +96,10 @@ class Recorder:
         self._looked_through_at = self._reporter.last().updated_at  # a segment not known then is younger
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
-        self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+        redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
+        self._keyring = keyring_to_write_with(config)
+        self._blobs = BlobLedger()
+        self._rows = RowBuilder(redactor, BodyWriter(self._keyring, body_bytes=config.capture.body_bytes))
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._expire_at = 0.0
@@ -100,6 +116,10 @@ class Recorder:
             if self._spool.due():
                 self._seal()
             self._spool.sync_when_due()
+        except KeyringError as error:
+            self._say(str(error))
+            self._report(force=False)
+            return False
         except (OSError, SpoolBoundError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
             self._expire()
@@ -115,6 +135,8 @@ class Recorder:
             self._seal()
         self._report(force=True)
         self._usage.close()
+        if self._keyring is not None:
+            self._keyring.close()
 
     def _recover(self) -> None:
         try:
@@ -137,8 +159,8 @@ class Recorder:
             return
         group = _Group()
         for record in batch.records:
+            self._build(group, path.name, record, (end, count))
             end, count = record.end, count + 1
-            self._build(group, path.name, record, count)
             if group.size >= self._group_bytes:
                 self._write(path.name, group, end, count)
                 group = _Group()
@@ -148,25 +170,31 @@ class Recorder:
         if batch.finished:
             self._free(path, batch)
 
-    def _build(self, group: _Group, segment: str, record: Record, count: int) -> None:
+    def _build(self, group: _Group, segment: str, record: Record, before: Position) -> None:
         """Add the spool's form of *record* to *group*; one that cannot be kept at all is counted."""
         if record.captured is not None:
             # Whatever one body does to us, its row is kept, and the rest of the segment in any case.
             for attempt in (record, without_bodies(record)):
                 try:
                     row = self._rows.build(attempt)
-                    payload = encode_record(segment, record.end, count, row.table, row.values)
+                    blobs = self._blobs.missing(list(row.blobs), group.blobs)
+                    payloads = [encode_record(segment, *before, BLOBS, blob) for blob in blobs]
+                    payloads.append(encode_record(segment, record.end, before[1] + 1, row.table, row.values))
+                except KeyringError:
+                    raise  # not the record's fault, and it waits where it is
                 except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
                     log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
                     continue
-                if len(payload) <= self._record_bytes:
-                    group.add(payload, _answer_of(record, row))
+                if sum(map(len, payloads)) <= self._record_bytes:
+                    group.add(payloads, blobs, _answer_of(record, row))
                     return
         self._progress.quarantined += 1
         log.warning("a record of %d bytes in %s cannot be kept", len(record.meta), segment)
 
     def _write(self, segment: str, group: _Group, end: int, count: int) -> None:
         if group.payloads:
+            if self._keyring is not None:
+                self._keyring.commit()  # what no key is kept for must not reach the disk
             try:
                 self._spool.append(group.payloads)
             except SpoolBoundError:
@@ -175,7 +203,8 @@ class Recorder:
                 self._make_room(group.size)
                 self._spool.append(group.payloads)
         self._progress.positions[segment] = (end, count)
-        self._progress.written += len(group.payloads)
+        self._progress.written += group.rows
+        self._blobs.wrote(group.blobs)
         self._usage.count(group.answers)
         if self._spool.due():
             self._seal()
@@ -187,12 +216,16 @@ class Recorder:
         for path in self._spool.sealed():
             if size <= 0:
                 break
-            size -= self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
+            freed = self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
+            if freed:
+                self._blobs.dropped(path.name)
+            size -= freed
 
     def _let_go_of_the_old(self) -> None:
         """Drop the sealed files that have waited longer than capture.max_age_days, counted."""
         for path in self._spool.older_than(self._max_age_s):
-            self._spool.drop(path, partial(self._account, "spool_age", "capture.max_age_days"))
+            if self._spool.drop(path, partial(self._account, "spool_age", "capture.max_age_days")):
+                self._blobs.dropped(path.name)
 
     def _account(self, reason: str, setting: str, count: int) -> None:
         self._progress.drop(reason, count)
@@ -230,7 +263,9 @@ class Recorder:
 
     def _seal(self) -> None:
         self._progress.save(self._progress_path)  # before the shipper can delete what says the same
+        name = self._spool.sealed_name
         self._spool.seal()
+        self._blobs.sealed(name)
         # Only now may positions in segments that are gone be forgotten: while the file was open, a restart
         # would have taken its rows for new ones.
         present = {path.name for path in self._reader.segments()}
@@ -245,6 +280,7 @@ class Recorder:
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
         if self._drop_oldest:
             self._let_go_of_the_old()
+        self._blobs.look({path.name for path in self._spool.sealed()})
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
             end, count = self._progress.position(segment)
@@ -286,6 +322,19 @@ class Recorder:
         """Since when the oldest record of *segment* that was not taken may wait."""
         known = self._taken_until.get(segment)
         return known or max(self._looked_through_at, writer_began_at(segment)) or None
+
+
+def keyring_to_write_with(config: Config) -> Keyring | None:
+    """The keyring that new rows are encrypted with; None for `privacy.encrypt: none`.
+
+    Raises ConfigError, KeyringError.
+    """
+    source = KeySource.of(config)
+    if not source.encrypts:
+        return None
+    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
+
+    return open_keyring(source, os.environ)
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.traces.assemble import assemble
+from gateway.traces.blobs import BlobRow
+from gateway.traces.bodies import Owner
+from gateway.traces.body_writer import BodyWriter, WrittenBodies
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
 from gateway.traces.jsontext import MARKER, json_text, parse_json
@@ -24,7 +28,7 @@ from gateway.traces.types import (
 )
 from gateway.traces.usage import Usage, finish_reason, read_usage
 
-MAX_RECENT_TRACES = 50_000  # whose session is remembered, so that feedback gets the same placeholders
+MAX_RECENT_TRACES = 50_000  # remembered, so that feedback gets the placeholders and the key of its trace
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -38,14 +42,26 @@ class Row(NamedTuple):
     table: str
     values: Trace | Feedback | RolloutEvent
     usage: Usage | None = None
+    blobs: Sequence[BlobRow] = ()  # what its bodies refer to; to be in the store no later than the row
+
+
+class _Recent(NamedTuple):
+    """What feedback has to know of its trace."""
+
+    scope: str
+    owner: Owner
 
 
 class RowBuilder:
-    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none)."""
+    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none).
 
-    def __init__(self, redactor: Redactor | None) -> None:
+    *writer* says what becomes of bodies; by default they are not encrypted.
+    """
+
+    def __init__(self, redactor: Redactor | None, writer: BodyWriter | None = None) -> None:
         self._redactor = redactor
-        self._scopes: dict[str, str] = {}
+        self._writer = writer or BodyWriter()
+        self._recent: dict[str, _Recent] = {}
 
     def build(self, record: Record) -> Row:
         """The row of *record*, whose meta must be readable."""
@@ -53,16 +69,30 @@ class RowBuilder:
         if isinstance(captured, CapturedTrace):
             answer = _answer(captured, record.response)
             usage = read_usage(answer)
-            return Row("traces", self._trace(captured, record, answer, usage), usage)
+            values, blobs = self._trace(captured, record, answer, usage)
+            return Row("traces", values, usage, blobs)
         if isinstance(captured, CapturedFeedback):
             return Row("feedback", self._feedback(captured))
         assert isinstance(captured, CapturedRolloutEvent)
         return Row("rollouts", self._rollout_event(captured))
 
-    def _trace(self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage) -> Trace:
-        scope = self._remember(captured)
-        full = captured.capture == "full"
-        return Trace(
+    def _trace(
+        self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage
+    ) -> tuple[Trace, Sequence[BlobRow]]:
+        """The row of a trace, and what its bodies refer to."""
+        session = self._identifier(captured.session, captured.client)
+        subject = None if captured.subject is None else self._identifier(captured.subject, captured.client)
+        scope = self._remember(captured, subject, session)
+        written = WrittenBodies(None, None, ())
+        if captured.capture == "full":
+            written = self._writer.bodies(
+                Owner(captured.client, subject, session),
+                captured.trace_id,
+                _at(captured.started_at_us),
+                self._redacted(_request(record), scope),
+                self._redacted(_with_error(answer, captured, record), scope),
+            )
+        row = Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),
             route=captured.route,
@@ -71,8 +101,8 @@ class RowBuilder:
             rollout=captured.rollout,
             propensity=captured.propensity,
             client=captured.client,
-            session=self._identifier(captured.session, captured.client),
-            subject=None if captured.subject is None else self._identifier(captured.subject, captured.client),
+            session=session,
+            subject=subject,
             upstream=captured.upstream,
             model=self._model(captured, captured.model, scope),
             endpoint=captured.endpoint,
@@ -93,24 +123,34 @@ class RowBuilder:
             tokens_out=usage.tokens_out,
             usage=None if usage.raw is None else self._json(usage.raw, scope),
             cost_usd=cost_usd(captured.price, usage, captured.machine_cost_usd),
-            request=self._json(_request(record), scope) if full else None,
-            response=self._json(_with_error(answer, captured, record), scope) if full else None,
+            request=written.request,
+            response=written.response,
             tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
         )
+        return row, written.blobs
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:
-        own = f"{captured.client}\0{captured.session or captured.trace_id}"
-        scope = self._scopes.get(captured.trace_id or "", own)
+        recent = self._recent.get(captured.trace_id or "")
+        named = captured.session or captured.trace_id or captured.feedback_id
+        scope = f"{captured.client}\0{named}" if recent is None else recent.scope
+        session = None if captured.session is None else self._identifier(captured.session, captured.client)
+        text = None
+        if captured.text is not None:
+            # Another client's feedback is not its trace's, and not under its key.
+            owner = Owner(captured.client, None, session or named)
+            if recent is not None and recent.owner.client == captured.client:
+                owner = recent.owner
+            text = self._writer.feedback_text(owner, captured.feedback_id, self._text(captured.text, scope))
         return Feedback(
             feedback_id=captured.feedback_id,
             trace_id=captured.trace_id,
-            session=None if captured.session is None else self._identifier(captured.session, captured.client),
+            session=session,
             client=captured.client,
             kind=self._text(captured.kind, scope),
             value=captured.value,
-            text=None if captured.text is None else self._text(captured.text, scope),
+            text=text,
             created_at=_at(captured.created_at_us),
         )
 
@@ -127,17 +167,20 @@ class RowBuilder:
             evidence=_encode(captured.evidence).decode(),
         )
 
-    def _remember(self, captured: CapturedTrace) -> str:
+    def _remember(self, captured: CapturedTrace, subject: str | None, session: str) -> str:
         scope = f"{captured.client}\0{captured.session}"
-        self._scopes[captured.trace_id] = scope
-        if len(self._scopes) > MAX_RECENT_TRACES:
-            del self._scopes[next(iter(self._scopes))]
+        self._recent[captured.trace_id] = _Recent(scope, Owner(captured.client, subject, session))
+        if len(self._recent) > MAX_RECENT_TRACES:
+            del self._recent[next(iter(self._recent))]
         return scope
 
     def _json(self, value: Any, scope: str) -> str | None:
         if value is None:
             return None
-        return json_text(value if self._redactor is None else self._redactor.value(value, scope))
+        return json_text(self._redacted(value, scope))
+
+    def _redacted(self, value: Any, scope: str) -> Any:
+        return value if self._redactor is None or value is None else self._redactor.value(value, scope)
 
     def _identifier(self, key: str, client: str) -> str:
         """A session or a subject. Apps use e-mail addresses; feedback has to meet its traces all the same."""

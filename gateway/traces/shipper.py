@@ -35,6 +35,7 @@ from gateway.traces.retention import keep_retention
 from gateway.traces.spool import OPEN, SpoolContents, born_at, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
+from gateway.traces.types import BLOBS
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ class Shipper:
         for table, rows in _by_table(contents).items():
             refused = self._until_stored(path.name, table, rows, hand)
             aside += [Entry(reason=reason, table=table, row=row) for row, reason in refused]
-            shipped += len(rows) - len(refused)
+            if table != BLOBS:
+                shipped += len(rows) - len(refused)
         if aside:
             self._set_aside(path.stem, aside)
         path.unlink()
@@ -253,7 +255,8 @@ def _by_table(contents: SpoolContents) -> dict[str, Rows]:
     tables: dict[str, Rows] = {}
     for record in contents.records:
         tables.setdefault(record.table, []).append(msgspec.msgpack.decode(record.row))
-    return tables
+    # Blobs first: no row is ever in the store without what it refers to.
+    return dict(sorted(tables.items(), key=lambda item: item[0] != BLOBS))
 
 
 def open_migrated(config: Config) -> Store:

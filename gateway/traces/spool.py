@@ -26,6 +26,7 @@ import msgspec
 from gateway.errors import OperationError
 from gateway.file_lock import try_lock
 from gateway.traces.replace import replace_file
+from gateway.traces.types import BLOBS
 
 SPOOL_SEGMENT_BYTES = 8 << 20
 SPOOL_SEGMENTS_AT_LEAST = 8  # a small capture.max_bytes makes files smaller, so that it holds this many
@@ -146,6 +147,11 @@ class Spool:
     def holds_rows(self) -> bool:
         return self._fd >= 0
 
+    @property
+    def sealed_name(self) -> str:
+        """The name that the open file will have when it is sealed."""
+        return self._path.with_suffix(SEALED).name
+
     def due(self) -> bool:
         """Whether the open file is to be sealed, for its size or its age."""
         if self._fd < 0:
@@ -194,7 +200,7 @@ class Spool:
             return 0
         try:
             freed = os.fstat(fd).st_size
-            account(len(read_spool(path).records))
+            account(sum(record.table != BLOBS for record in read_spool(path).records))
             path.unlink()
         finally:
             os.close(fd)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+BLOBS = "blobs"  # the table of what bodies share; its rows are parts of others, and are counted with none
+
 Outcome = Literal["ok", "upstream_error", "timeout", "truncated", "client_cancelled", "rejected"]
 CaptureLevel = Literal["full", "metadata", "none"]
 RolloutEventKind = Literal[

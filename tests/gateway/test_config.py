@@ -40,8 +40,8 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE + UPSTREAM, "key 'upstreams' is repeated"),
         (UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
         (UPSTREAM + ROUTE + "listen: {host: 0.0.0.0}\n", "listen.host 0.0.0.0 is not loopback and there are no keys"),
-        (UPSTREAM + ROUTE + "privacy: {encrypt: per_subject}\n", "encryption per subject is not built yet"),
         (UPSTREAM + ROUTE + "store: {cluster: main}\n", "the embedded store is one server and has no cluster"),
+        (UPSTREAM + ROUTE + "privacy: {encrypt: per_subject}\n", "encrypt: per_subject needs a master key; write master_key: {env: NAME}"),
         (UPSTREAM.replace("default: true", "passthrough: [audio]") + ROUTE, "mark 'a' default, or remove it - at `$.upstreams[0].passthrough`"),
         (UPSTREAM.replace("default", "headers: [{name: x-key, value: v}], default") + ROUTE, "header 'x-key' looks like a secret; write secret: {env: NAME} in place of value - at `$.upstreams[0].headers[0]`"),
         (UPSTREAM.replace("default", 'headers: [{name: x-y, value: "a\\r\\nb"}], default') + ROUTE, "characters that no header can carry"),
@@ -173,6 +173,15 @@ def test_a_missing_variable_is_named_with_file_and_place_and_no_value(tmp_path: 
         ConfigError, match=r"^a.yaml: .* NO_KEY is not set; export it - at `\$.upstreams\[0\].api_key`"
     ):
         read_secrets(config, {}, Path("a.yaml"))
+
+
+def test_a_missing_master_key_is_named_before_anything_starts(tmp_path: Path) -> None:
+    asked = "privacy: {encrypt: per_subject, master_key: {env: M}}\n"
+    config = load_config(write(tmp_path, UPSTREAM + ROUTE + asked))
+
+    with pytest.raises(ConfigError, match=r"variable M is not set; export it - at `\$.privacy.master_key`"):
+        read_secrets(config, {})
+    assert "planted" not in repr(read_secrets(config, {"M": "planted"}))
 
 
 def test_credentials_of_a_proxy_are_a_user_and_a_password(tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+-- What bodies share (system prompts, tool schemas, images), once by the hash of its content. Where a part was taken
+-- out of a body, {"x_tracetune":{"blob":ID}} stands.
+--
+-- used_until is no less than the time of any trace that names the row, and is renewed while traces do: so retention,
+-- which counts from it, takes a blob only after the last trace that needs it.
+CREATE TABLE IF NOT EXISTS blobs
+(
+    blob       String CODEC(ZSTD(1)),
+    kind       LowCardinality(String),
+    content    String CODEC(ZSTD(3)),
+    used_until DateTime('UTC')
+)
+ENGINE = ReplacingMergeTree(used_until)
+PARTITION BY toYYYYMM(used_until)
+ORDER BY blob
+SETTINGS non_replicated_deduplication_window = 10000;
