@@ -20,9 +20,11 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
+from gateway.traces.erasures import ErasureList, Watch
 from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
+from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Batch, Record, SegmentReader
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
 from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
@@ -35,6 +37,7 @@ POLL_S = 0.1
 RETRY_S = 1.0  # after the disk or the bound refused
 GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small spool makes smaller ones
 HOUSEKEEPING_S = 1.0
+ERASED = "erased"  # a reason for dropping that is nobody's trouble
 
 
 class _Group:
@@ -68,6 +71,7 @@ class Recorder:
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
         self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+        self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
@@ -76,11 +80,12 @@ class Recorder:
         """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
         try:
             for path in self._reader.segments():
-                self._take(path)
+                with self._erasures.held() as watch:
+                    self._take(path, watch)
             self._housekeep()
             if self._spool.due():
                 self._seal()
-        except (OSError, SpoolBoundError) as error:
+        except (OSError, OperationError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
             self._report(force=False)
             return False
@@ -108,7 +113,7 @@ class Recorder:
             self._progress.save(self._progress_path)
             seal_file(path)
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path, watch: Watch) -> None:
         end, count = self._progress.position(path.name)
         batch = self._reader.read(path, end)
         if batch is None:
@@ -116,6 +121,9 @@ class Recorder:
         group = _Group()
         for record in batch.records:
             end, count = record.end, count + 1
+            if self._is_erased(record, watch):
+                self._progress.drop(ERASED, 1)
+                continue
             self._build(group, path.name, record, count)
             if group.size >= self._group_bytes:
                 self._write(path.name, group, end, count)
@@ -124,6 +132,13 @@ class Recorder:
             self._write(path.name, group, end, count)
         if batch.finished:
             self._free(path, batch)
+
+    def _is_erased(self, record: Record, watch: Watch) -> bool:
+        """Whether *record* belongs to what was erased, and must not be written down any more."""
+        if record.captured is None:
+            return is_scrubbed(record.meta)
+        named = self._rows.named(record.captured) if watch else None
+        return named is not None and watch.covers(named)
 
     def _build(self, group: _Group, segment: str, record: Record, count: int) -> None:
         """Add the spool's form of *record* to *group*; one that cannot be kept at all is counted."""

@@ -11,10 +11,12 @@ import msgspec
 from gateway.traces.assemble import assemble
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
+from gateway.traces.erasures import Named
 from gateway.traces.jsontext import MARKER, json_text, parse_json
 from gateway.traces.redact import Redactor
 from gateway.traces.segments import Record
 from gateway.traces.types import (
+    Captured,
     CapturedFeedback,
     CapturedRolloutEvent,
     CapturedTrace,
@@ -58,6 +60,26 @@ class RowBuilder:
             return Row("feedback", self._feedback(captured))
         assert isinstance(captured, CapturedRolloutEvent)
         return Row("rollouts", self._rollout_event(captured))
+
+    def named(self, captured: Captured) -> Named | None:
+        """Whose *captured* is, by the names that its row will have; None: nobody's in particular."""
+        if isinstance(captured, CapturedRolloutEvent):
+            return None
+        is_trace = isinstance(captured, CapturedTrace)
+        session = captured.session
+        subject = captured.subject if isinstance(captured, CapturedTrace) else None
+        return Named(
+            table="traces" if is_trace else "feedback",
+            client=captured.client,
+            subject=None if subject is None else self._identifier(subject, captured.client),
+            session=None if session is None else self._identifier(session, captured.client),
+            trace_id=captured.trace_id,
+            at_us=captured.started_at_us if isinstance(captured, CapturedTrace) else captured.created_at_us,
+        )
+
+    def stored_name(self, name: str, client: str) -> str:
+        """How a subject or a session that a person types is named in the rows of *client*."""
+        return self._identifier(name, client)
 
     def _trace(self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage) -> Trace:
         scope = self._remember(captured)

@@ -23,6 +23,7 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
+from gateway.traces.erasures import ErasureList, Watch, named_row
 from gateway.traces.migrate import migrate
 from gateway.traces.replace import replace_file
 from gateway.traces.spool import SpoolContents, claim, read_spool, sealed_files
@@ -46,6 +47,7 @@ class Shipper:
 
     def __init__(self, spool: Path, state: Path, connect: Callable[[], Store], stop: threading.Event) -> None:
         self._spool = spool
+        self._erasures = ErasureList(state)
         self._connect = connect
         self._stop = stop
         self._store: Store | None = None
@@ -100,8 +102,10 @@ class Shipper:
             refused = self._until_stored(path.name, table, rows)
             aside += [{"reason": reason, "table": table, "row": row} for row, reason in refused]
             shipped += len(rows) - len(refused)
-        if aside:
-            self._set_aside(path.stem, aside)
+        with self._erasures.held() as watch:
+            aside = [entry for entry in aside if not _is_erased(watch, entry.get("table"), entry.get("row"))]
+            if aside:
+                self._set_aside(path.stem, aside)
         path.unlink()
         self._suspects.discard(path.name)
         self._counts.written += shipped
@@ -141,7 +145,10 @@ class Shipper:
         try:
             if self._store is None:
                 self._store = self._connect()
-            return deliver(self._store, table, rows, f"{name}:{table}", suspect=name in self._suspects)
+            # Asked anew at each try: an erasure that was made meanwhile must find nothing on its way.
+            with self._erasures.held() as watch:
+                rows = [row for row in rows if not _is_erased(watch, table, row)]
+                return deliver(self._store, table, rows, f"{name}:{table}", suspect=name in self._suspects)
         except StoreError as error:
             self._suspects.add(name)
             if self._store is not None:
@@ -164,6 +171,13 @@ class Shipper:
         path = folder / f"{stem}.jsonl"
         replace_file(path, b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
         log.warning("%d rows were refused and set aside in %s", len(entries), path)
+
+
+def _is_erased(watch: Watch, table: Any, row: Any) -> bool:
+    """Whether *row* of *table* was erased while it was on its way."""
+    if not watch or table not in {"traces", "feedback"} or not isinstance(row, dict):
+        return False
+    return watch.covers(named_row(table, row))
 
 
 def _by_table(contents: SpoolContents) -> dict[str, Rows]:

@@ -87,7 +87,7 @@ class Spool:
 
     def append(self, payloads: list[bytes]) -> None:
         """Write *payloads*, all or none. Raises SpoolBoundError at the bound, OSError for the disk."""
-        data = b"".join(_FRAME.pack(len(one), zlib.crc32(one)) + one for one in payloads)
+        data = _framed(payloads)
         if self.backlog_bytes() + len(data) > self._max_bytes:
             self._scan()
         if self.backlog_bytes() + len(data) > self._max_bytes:
@@ -212,6 +212,16 @@ def read_spool(path: Path) -> SpoolContents:
         records.append(record)
         whole = at
     return SpoolContents(records=records, damaged=damaged, whole_bytes=whole, torn_bytes=len(data) - whole)
+
+
+def rewritten(contents: SpoolContents, keep: Callable[[SpoolRecord], bool]) -> bytes:
+    """A spool file of those of the whole records of *contents* that *keep* says may stay."""
+    payloads = [msgspec.msgpack.encode(record) for record in contents.records if keep(record)]
+    return _MAGIC + _framed(payloads)
+
+
+def _framed(payloads: list[bytes]) -> bytes:
+    return b"".join(_FRAME.pack(len(one), zlib.crc32(one)) + one for one in payloads)
 
 
 def _decode(payload: bytes) -> SpoolRecord | None:
