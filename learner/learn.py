@@ -16,9 +16,11 @@ import msgspec
 from gateway.config import Config, LearnerConfig
 from gateway.errors import TracetuneError
 from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
 from gateway.traces.store import Store, open_store
 from learner.base_model import base_model_digest, check_base_model
 from learner.dataset import build_dataset, load_manifest
+from learner.erasing import check_whole
 from learner.evaluation import Evaluation, compare_answers, generation_job
 from learner.files import content_digest, locked, read_json, write_json
 from learner.registry import load_snapshot, register
@@ -106,6 +108,7 @@ def begin_run(config: Config, entry: LearnerConfig, manifest: Manifest) -> Run:
         base_digest=base_digest,
         recipe=recipe,
         checkpoint_steps=CHECKPOINT_STEPS,
+        keys=KeySource.of(config) if config.privacy.master_key is not None else None,
     )
     write_json(folder / "plan.json", plan)
     now = datetime.now(UTC)
@@ -162,6 +165,7 @@ def register_run(config: Config, run: Run, *, stores: OpenStore = open_store) ->
     training = read_json(folder / "result.json", TrainResult)
     evaluation = read_json(folder / "evaluation.json", Evaluation)
     manifest = load_manifest(paths.datasets, run.dataset)
+    check_whole(paths.datasets / run.dataset, run.started_at)
     draft = SnapshotManifest(
         snapshot="",
         route=run.route,

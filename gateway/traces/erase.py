@@ -2,7 +2,7 @@
 
 In this order, each step safe to repeat: the list of erasures keeps out what is on its way; shared memory,
 spool and quarantine are rewritten; keys are destroyed; what was learnt from loses its rows; the store's parts
-are rewritten. An entry that was not finished keeps everything of its owners out until the same is asked for again.
+are rewritten. An entry that is not finished keeps everything of its owners out until the same is asked again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.config.types import Config
 from gateway.errors import UsageError
 from gateway.paths import Paths, paths_of
 from gateway.traces.erase_files import erase_from_quarantine, erase_from_spool, scrub_segments
-from gateway.traces.erase_store import StoredRows, Tell
+from gateway.traces.erase_store import PASSES, StoredRows, Tell
 from gateway.traces.erasures import Erasure, ErasureList, Kind, Named, Owner, without_old
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import RowBuilder
@@ -48,11 +48,11 @@ class TouchedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unlearnt(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of what was learnt from erased traces."""
+    """What became of what was learnt from erased traces. `at_work`: routes whose run may know some."""
 
     datasets: list[TouchedDataset] = []
-    runs: list[str] = []
     snapshots: list[TouchedSnapshot] = []
+    at_work: list[str] = []
 
 
 class Whom(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +102,8 @@ def erase(
 
     Raises UsageError where several clients know that name: they may mean different people. Raises
     OperationError, saying what to do, when a stage or the store is not done in time, and StoreError; the same
-    call then goes on.
+    call then goes on. While a learning run is at work on erased rows (`unlearnt.at_work`) it is not finished:
+    the same call after the run's end finishes it.
     """
     paths = paths_of(config)
     with only_one(paths.state / "erase.lock", "erasure"):
@@ -147,7 +148,8 @@ class _Erasing:
         removed = self._rows.erase(self._entry.traces, pairs, self._clock() // 1000, self._tell)
         self._rows.clear(self._tell)
         memory += self._scrub()  # what came meanwhile, and feedback on what only the store knew
-        self._finish()
+        if not unlearnt.at_work:
+            self._finish()
         return Erased(
             erasure=self._entry.erasure,
             kind=kind,
@@ -164,18 +166,25 @@ class _Erasing:
         )
 
     def _begun(self) -> Erasure:
-        """The entry of the same owners that was not finished, or a new one that is not in the list yet."""
-        digests = sorted(self._list.digest(owner) for owner in self._owners)
-        for entry in self._list.entries():
-            if entry.until_us is None and entry.owners == digests:
-                return entry
+        """A new entry, not yet in the list, that takes the place of those that were not finished.
+
+        Killed, an erasure may have left less in the store than the clients can be told by that it began with:
+        an entry is the same erasure where any of its owners is.
+        """
+        owners = {self._list.digest(owner) for owner in self._owners}
+        begun = [
+            entry
+            for entry in self._list.entries()
+            if entry.until_us is None and not owners.isdisjoint(entry.owners)
+        ]
+        self._replaced = {entry.erasure for entry in begun}
         return Erasure(
-            erasure=f"er-{os.urandom(6).hex()}",
-            asked_at_us=self._clock() // 1000,
+            erasure=begun[0].erasure if begun else f"er-{os.urandom(6).hex()}",
+            asked_at_us=begun[0].asked_at_us if begun else self._clock() // 1000,
             until_us=None,
-            owners=digests,
-            sessions=[],
-            traces=[],
+            owners=sorted(owners.union(*(entry.owners for entry in begun))),
+            sessions=sorted({session for entry in begun for session in entry.sessions}),
+            traces=sorted({trace for entry in begun for trace in entry.traces}),
         )
 
     def _note(self, stored: Iterable[tuple[str, str, str]] = (), traces: Iterable[Named] = ()) -> None:
@@ -190,13 +199,13 @@ class _Erasing:
             traces=sorted({*self._entry.traces, *(trace for trace, _, _ in found)}),
             sessions=sorted({*self._entry.sessions, *sessions}),
         )
-        with self._list.changed(lambda entries: _with(entries, entry)):
+        with self._list.changed(lambda entries: self._with(entries, entry)):
             self._entry = entry
 
     def _finish(self) -> None:
         now_us = self._clock() // 1000
         entry = msgspec.structs.replace(self._entry, until_us=now_us)
-        with self._list.changed(lambda entries: _with(without_old(entries, now_us), entry)):
+        with self._list.changed(lambda entries: self._with(without_old(entries, now_us), entry)):
             self._entry = entry
 
     def _scrub(self) -> int:
@@ -211,22 +220,28 @@ class _Erasing:
             self._note(traces=rows)
             spooled.extend(rows)
 
-        with self._list.held() as watch:
-            pass  # as it is now: our entry stays in it, and only we add to it
+        damaged = 0
         self._tell("spool")
-        erase_from_spool(self._paths.spool, watch, found)
-        with self._list.changed(lambda entries: entries) as watch:
-            rows: list[Named] = []
-            damaged = erase_from_quarantine(self._paths.spool / QUARANTINE, watch, rows.extend)
-        found(rows)
+        for _ in range(PASSES):
+            before = len(spooled)
+            with self._list.held() as watch:
+                pass  # as it is now: our entry stays in it, and only we add to it
+            erase_from_spool(self._paths.spool, watch, found)
+            with self._list.changed(lambda entries: entries) as watch:
+                rows: list[Named] = []
+                damaged += erase_from_quarantine(self._paths.spool / QUARANTINE, watch, rows.extend)
+            found(rows)
+            if len(spooled) == before:
+                break  # else there may be feedback, before its trace, on what was found only now
         return damaged
 
     def _destroy_keys(self, environ: Mapping[str, str]) -> int:
         if self._config.privacy.master_key is None:
             return 0
+        from gateway.traces.key_source import KeySource
         from gateway.traces.keyring import open_keyring  # loads cryptography, which not everybody needs
 
-        keyring = open_keyring(self._config, environ)
+        keyring = open_keyring(KeySource.of(self._config), environ)
         assert keyring is not None, "a master key is named"
         with contextlib.closing(keyring):
             destroyed = 0
@@ -238,6 +253,10 @@ class _Erasing:
                 sessions = {name for of, name in self._session_owners() if of == client}
                 destroyed += keyring.destroy(client, sessions=[*sessions, *self._entry.traces])
         return destroyed
+
+    def _with(self, entries: Sequence[Erasure], entry: Erasure) -> list[Erasure]:
+        former = {entry.erasure, *self._replaced}
+        return [*(known for known in entries if known.erasure not in former), entry]
 
     def _session_owners(self) -> set[tuple[str, str]]:
         return {(owner.client, owner.name) for owner in self._owners if owner.kind == "session"}
@@ -269,7 +288,3 @@ def _names(config: Config, paths: Paths) -> RowBuilder:
     """Names in rows, as the recorder writes them."""
     redact = config.privacy.redact == "builtin"
     return RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
-
-
-def _with(entries: Sequence[Erasure], entry: Erasure) -> list[Erasure]:
-    return [*(known for known in entries if known.erasure != entry.erasure), entry]

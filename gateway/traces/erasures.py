@@ -77,12 +77,20 @@ class Watch:
         self._key = key
         self._met = met
         self._traces = {trace for entry in entries for trace in entry.traces}
+        ends = [entry.until_us for entry in entries]
+        self._ended_us = None if None in ends else max((end for end in ends if end is not None), default=-1)
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
+    def is_over_at(self, at_us: int) -> bool:
+        """Whether every erasure had ended before then: no trace that begins at *at_us* is covered."""
+        return self._ended_us is not None and at_us > self._ended_us
+
     def covers(self, row: Named) -> bool:
         """Whether *row* belongs to what was erased. A covered trace's id is remembered for its feedback."""
+        if row.table == "traces" and self.is_over_at(row.at_us):
+            return False
         if row.trace_id is not None and (row.trace_id in self._traces or row.trace_id in self._met):
             return True
         digests = _digests(self._key, row)
@@ -94,10 +102,6 @@ class Watch:
                 self._remember(row)
                 return True
         return False
-
-    def covers_trace(self, trace_id: str) -> bool:
-        """Whether the trace of that id was erased."""
-        return trace_id in self._traces or trace_id in self._met
 
     def _remember(self, row: Named) -> None:
         if row.table != "traces" or row.trace_id is None:

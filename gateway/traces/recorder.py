@@ -13,23 +13,28 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.config import Config, load_config
-from gateway.errors import OperationError
+from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.erasures import ErasureList, Watch
+from gateway.traces.key_source import KeySource
 from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Batch, Record, SegmentReader
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
-from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
+from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
 from gateway.traces.types import CapturedTrace, Trace
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
+
+if TYPE_CHECKING:
+    from gateway.traces.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +42,6 @@ POLL_S = 0.1
 RETRY_S = 1.0  # after the disk or the bound refused
 GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small spool makes smaller ones
 HOUSEKEEPING_S = 1.0
-ERASED = "erased"  # a reason for dropping that is nobody's trouble
 
 
 class _Group:
@@ -70,7 +74,9 @@ class Recorder:
         self._reporter = Reporter(paths.state / "recorder.json")
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
-        self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+        redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
+        self._keyring = keyring_to_write_with(config)
+        self._rows = RowBuilder(redactor, self._keyring)
         self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
@@ -85,6 +91,10 @@ class Recorder:
             self._housekeep()
             if self._spool.due():
                 self._seal()
+        except KeyringError as error:
+            self._say(str(error))
+            self._report(force=False)
+            return False
         except (OSError, OperationError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
             self._report(force=False)
@@ -99,6 +109,8 @@ class Recorder:
             self._seal()
         self._report(force=True)
         self._usage.close()
+        if self._keyring is not None:
+            self._keyring.close()
 
     def _recover(self) -> None:
         try:
@@ -137,7 +149,10 @@ class Recorder:
         """Whether *record* belongs to what was erased, and must not be written down any more."""
         if record.captured is None:
             return is_scrubbed(record.meta)
-        named = self._rows.named(record.captured) if watch else None
+        captured = record.captured
+        if not watch or (isinstance(captured, CapturedTrace) and watch.is_over_at(captured.started_at_us)):
+            return False  # without asking for its names, which costs a tenth of its row
+        named = self._rows.named(captured)
         return named is not None and watch.covers(named)
 
     def _build(self, group: _Group, segment: str, record: Record, count: int) -> None:
@@ -148,6 +163,8 @@ class Recorder:
                 try:
                     row = self._rows.build(attempt)
                     payload = encode_record(segment, record.end, count, row.table, row.values)
+                except KeyringError:
+                    raise  # not the record's fault, and it waits where it is
                 except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
                     log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
                     continue
@@ -159,6 +176,8 @@ class Recorder:
 
     def _write(self, segment: str, group: _Group, end: int, count: int) -> None:
         if group.payloads:
+            if self._keyring is not None:
+                self._keyring.commit()  # what no key is kept for must not reach the disk
             try:
                 self._spool.append(group.payloads)
             except SpoolBoundError:
@@ -239,6 +258,19 @@ class Recorder:
                 errors=self._error,
             )
         )
+
+
+def keyring_to_write_with(config: Config) -> Keyring | None:
+    """The keyring that new rows are encrypted with; None for `privacy.encrypt: none`.
+
+    Raises ConfigError, KeyringError.
+    """
+    source = KeySource.of(config)
+    if not source.encrypts:
+        return None
+    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
+
+    return open_keyring(source, os.environ)
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:

@@ -22,6 +22,7 @@ from gateway.traces.replace import replace_file
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
+ERASED = "erased"  # a reason for dropping that is nobody's trouble
 
 
 class Report(msgspec.Struct, kw_only=True):

@@ -13,7 +13,15 @@ import msgspec
 Outcome = Literal["ok", "upstream_error", "timeout", "truncated", "client_cancelled", "rejected"]
 CaptureLevel = Literal["full", "metadata", "none"]
 RolloutEventKind = Literal[
-    "started", "weight", "paused", "resumed", "promoted", "rolled_back", "inconclusive", "overlay_dropped"
+    "started",
+    "weight",
+    "paused",
+    "resumed",
+    "promoted",
+    "rolled_back",
+    "inconclusive",
+    "overlay_dropped",
+    "retired",
 ]
 
 

@@ -89,6 +89,16 @@ def test_feedback_goes_with_its_trace_and_with_its_session_whoever_says_so_and_w
         assert not watch.covers(a_row(session="s", trace_id="t3"))
 
 
+def test_a_trace_that_began_when_every_erasure_was_over_is_covered_by_none(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    ended = [an_erasure(known, JANE, until_us=until) for until in (5, 10)]
+    for entries, over in (([], True), (ended, False), ([*ended, an_erasure(known, JANE)], False)):
+        listed(known, *entries)
+        with known.held() as watch:
+            assert watch.is_over_at(10) == over
+            assert watch.is_over_at(11) == (over or entries == ended)
+
+
 def test_the_list_names_nobody(tmp_path: Path) -> None:
     known = ErasureList(tmp_path)
     listed(known, an_erasure(known, JANE))
