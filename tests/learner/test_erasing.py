@@ -16,16 +16,18 @@ from gateway.traces.store import Store
 from gateway.traces.types import RolloutEvent
 from learner.dataset import build_dataset
 from learner.erasing import ERASED, WHY_FAILED, Losses, check_whole, is_retired, tainted, unlearn
-from learner.errors import LearnerError
+from learner.errors import LearnerError, LearnerRefusedError
 from learner.evaluation import generation_job
 from learner.files import jsonl, locked, read_json, read_jsonl, sha256_of, write_bytes, write_json
 from learner.generate import Answer
 from learner.learn import stable_variant
 from learner.registry import register, verify_snapshot
+from learner.rollout.start import start_rollout
 from learner.runs import Run, list_runs, run_lock, save_run
 from learner.settings import frozen, learner_of, recipe_of
 from learner.states import EVENTS_SQL, Event, snapshot_states
 from learner.types import Example, HoldoutRow, Manifest, SnapshotManifest, TrainPlan
+from tests.learner.rollout.gateway import GatewayInMemory
 from tests.learner.test_registry import a_draft, an_adapter
 from tests.learner.traffic import ROUTE, a_config, judged_traffic
 
@@ -210,6 +212,27 @@ def test_a_snapshot_that_learnt_from_erased_rows_is_retired_by_an_event_and_noth
 
     unlearn(learnt.config, learnt.store, erasure)
     assert learnt.store.query("SELECT count() AS n FROM rollouts WHERE event = 'retired'") == [{"n": 1}]
+
+
+def test_a_snapshot_that_was_retired_starts_no_rollout(learnt: Learnt, tmp_path: Path) -> None:
+    first = learnt.snapshot(tmp_path / "a").snapshot
+    unlearn(learnt.config, learnt.store, learnt.listed(learnt.train()[0]))
+
+    with pytest.raises(
+        LearnerRefusedError, match=r"learnt from traces that were erased; `tracetune learn run"
+    ):
+        start_rollout(
+            learnt.config,
+            learnt.store,
+            GatewayInMemory(learnt.config),
+            lambda *_: pytest.fail("it was published"),
+            route=ROUTE,
+            snapshot=first,
+            share=None,
+            who="ops",
+            why="",
+            now=NOW,
+        )
 
 
 def test_a_snapshot_that_only_was_evaluated_on_erased_rows_did_not_learn_from_them(
