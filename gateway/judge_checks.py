@@ -28,7 +28,7 @@ def check_judges(config: Config, config_path: Path) -> Iterator[Finding]:
         [sys.executable, "-P", "-m", "judges.usable", "--config", str(config_path)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": _python_path()},
+        env={**os.environ, "PYTHONPATH": python_path()},
         check=False,
     )
     if done.returncode != 0:
@@ -44,7 +44,7 @@ def check_judges(config: Config, config_path: Path) -> Iterator[Finding]:
             yield passed(what, f"{judge.file.name}:{judge.function}")
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """The packages are found wherever this one was, also from a folder that has a `judges` of its own."""
     path = os.environ.get("PYTHONPATH")
     return os.pathsep.join([str(_PACKAGE_ROOT), *([path] if path else [])])

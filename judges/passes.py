@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from gateway.traces.bodies import Bodies, Owner, reason_place
+from gateway.traces.delivery import IDS_PER_QUERY
 from gateway.traces.markers import ERASED_REASON
 from gateway.traces.store import Store
 from gateway.traces.types import Judgment, Trace
@@ -103,9 +104,20 @@ def _sealed(judgment: Judgment, trace: Trace, bodies: Bodies) -> Judgment:
 
 
 def _store(store: Store, rows: list[Judgment], stored: Callable[[Tally], None]) -> Tally:
+    rows = _of_stored_traces(store, rows)
     # The token makes one insert safe to repeat. A second verdict on the same traces is another insert.
     store.insert("judgments", rows, token=uuid.uuid4().hex)
     judged = sum(row.score is not None for row in rows)
     tally = Tally(judged, len(rows) - judged)
     stored(tally)
     return tally
+
+
+def _of_stored_traces(store: Store, rows: list[Judgment]) -> list[Judgment]:
+    """Those of *rows* whose trace was not erased while it was judged: a reason may quote it."""
+    found: set[str] = set()
+    for start in range(0, len(rows), IDS_PER_QUERY):
+        ids = [row.trace_id for row in rows[start : start + IDS_PER_QUERY]]
+        there = store.query("SELECT trace_id FROM traces WHERE trace_id IN {ids:Array(String)}", {"ids": ids})
+        found |= {row["trace_id"] for row in there}
+    return [row for row in rows if row.trace_id in found]

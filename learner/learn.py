@@ -20,6 +20,7 @@ from gateway.traces.key_source import KeySource
 from gateway.traces.store import Store, open_store
 from learner.base_model import base_model_digest, check_base_model
 from learner.dataset import build_dataset, load_manifest
+from learner.erasing import check_whole
 from learner.evaluation import Evaluation, compare_answers, generation_job
 from learner.files import content_digest, locked, read_json, write_json
 from learner.registry import load_snapshot, register
@@ -164,6 +165,7 @@ def register_run(config: Config, run: Run, *, stores: OpenStore = open_store) ->
     training = read_json(folder / "result.json", TrainResult)
     evaluation = read_json(folder / "evaluation.json", Evaluation)
     manifest = load_manifest(paths.datasets, run.dataset)
+    check_whole(paths.datasets / run.dataset, run.started_at)
     draft = SnapshotManifest(
         snapshot="",
         route=run.route,

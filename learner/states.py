@@ -54,6 +54,8 @@ def _apply(states: dict[str, State], events: Sequence[Event]) -> None:
                 states[promoted[-1]] = "stable"
         elif event.event == "inconclusive":
             states[event.snapshot] = "candidate"
+        elif event.event == "retired":  # what it learnt from was erased
+            states[event.snapshot] = "retired"
         else:
             assert event.event == "overlay_dropped"
             states.update(dict.fromkeys(promoted, "retired"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.config import Config
 from gateway.paths import Paths, paths_of
 from gateway.traces.spool import OPEN, SEALED
-from gateway.traces.stage import Report, Reporter
+from gateway.traces.stage import ERASED, Report, Reporter
 
 SILENT_AFTER_S = 10.0  # they report each second; a report older than this says nothing of now
 WAITS_AFTER_S = 30.0  # what lies in the spool for longer is not just on its way
@@ -61,7 +61,7 @@ def _disk(config: Config, paths: Paths) -> Iterator[str]:
 
 def _lost(stage: str, report: Report) -> Iterator[str]:
     for reason, count in report.dropped.items():
-        if count:
+        if count and reason != ERASED:
             yield f"{stage}: {count} traces were dropped: {reason}"
     if report.quarantined:
         yield f"{stage}: {report.quarantined} rows were set aside; tracetune traces quarantine shows why"

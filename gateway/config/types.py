@@ -185,6 +185,7 @@ class ClientKey(Strict, frozen=True, kw_only=True):
     scopes: list[Scope] = msgspec.field(default_factory=lambda: ["infer", "feedback"])
     routes: list[str] | None = None
     limits: list[KeyLimit] = []
+    training: bool = True  # false: nothing that comes with this key is ever learnt from
 
     def __post_init__(self) -> None:
         periods = [limit.per for limit in self.limits]

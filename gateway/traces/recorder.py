@@ -27,13 +27,15 @@ from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.blobs import BlobLedger, BlobRow
 from gateway.traces.body_writer import BodyWriter
+from gateway.traces.erasures import ErasureList, Watch
 from gateway.traces.key_source import KeySource
 from gateway.traces.progress import Position, Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
+from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Batch, Record, SegmentReader, writer_began_at
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
-from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
+from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
 from gateway.traces.types import BLOBS, CapturedTrace, Trace, captured_at_us
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
 
@@ -100,6 +102,7 @@ class Recorder:
         self._keyring = keyring_to_write_with(config)
         self._blobs = BlobLedger()
         self._rows = RowBuilder(redactor, BodyWriter(self._keyring, body_bytes=config.capture.body_bytes))
+        self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._expire_at = 0.0
@@ -110,7 +113,8 @@ class Recorder:
         began_at = time.time()
         try:
             for path in self._reader.segments():
-                self._take(path)
+                with self._erasures.held() as watch:
+                    self._take(path, watch)
             self._looked_through_at = began_at
             self._housekeep()
             if self._spool.due():
@@ -120,7 +124,7 @@ class Recorder:
             self._say(str(error))
             self._report(force=False)
             return False
-        except (OSError, SpoolBoundError) as error:
+        except (OSError, OperationError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
             self._expire()
             self._report(force=False)
@@ -151,7 +155,7 @@ class Recorder:
             self._progress.save(self._progress_path)
             seal_file(path)
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path, watch: Watch) -> None:
         end, count = self._progress.position(path.name)
         looked_at = time.time()
         batch = self._reader.read(path, end)
@@ -159,8 +163,12 @@ class Recorder:
             return
         group = _Group()
         for record in batch.records:
-            self._build(group, path.name, record, (end, count))
+            before = (end, count)
             end, count = record.end, count + 1
+            if self._is_erased(record, watch):
+                self._progress.drop(ERASED, 1)
+                continue
+            self._build(group, path.name, record, before)
             if group.size >= self._group_bytes:
                 self._write(path.name, group, end, count)
                 group = _Group()
@@ -169,6 +177,16 @@ class Recorder:
         self._taken_until[path.name] = looked_at
         if batch.finished:
             self._free(path, batch)
+
+    def _is_erased(self, record: Record, watch: Watch) -> bool:
+        """Whether *record* belongs to what was erased, and must not be written down any more."""
+        if record.captured is None:
+            return is_scrubbed(record.meta)
+        captured = record.captured
+        if not watch or (isinstance(captured, CapturedTrace) and watch.is_over_at(captured.started_at_us)):
+            return False  # without asking for its names, which costs a tenth of its row
+        named = self._rows.named(captured)
+        return named is not None and watch.covers(named)
 
     def _build(self, group: _Group, segment: str, record: Record, before: Position) -> None:
         """Add the spool's form of *record* to *group*; one that cannot be kept at all is counted."""

@@ -15,10 +15,12 @@ from gateway.traces.bodies import Owner
 from gateway.traces.body_writer import BodyWriter, WrittenBodies
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
+from gateway.traces.erasures import Named
 from gateway.traces.jsontext import MARKER, json_text, parse_json
 from gateway.traces.redact import Redactor
 from gateway.traces.segments import Record
 from gateway.traces.types import (
+    Captured,
     CapturedFeedback,
     CapturedRolloutEvent,
     CapturedTrace,
@@ -76,6 +78,26 @@ class RowBuilder:
         assert isinstance(captured, CapturedRolloutEvent)
         return Row("rollouts", self._rollout_event(captured))
 
+    def named(self, captured: Captured) -> Named | None:
+        """Whose *captured* is, by the names that its row will have; None: nobody's in particular."""
+        if isinstance(captured, CapturedRolloutEvent):
+            return None
+        is_trace = isinstance(captured, CapturedTrace)
+        session = captured.session
+        subject = captured.subject if isinstance(captured, CapturedTrace) else None
+        return Named(
+            table="traces" if is_trace else "feedback",
+            client=captured.client,
+            subject=None if subject is None else self._identifier(subject, captured.client),
+            session=None if session is None else self._identifier(session, captured.client),
+            trace_id=captured.trace_id,
+            at_us=captured.started_at_us if isinstance(captured, CapturedTrace) else captured.created_at_us,
+        )
+
+    def stored_name(self, name: str, client: str) -> str:
+        """How a subject or a session that a person types is named in the rows of *client*."""
+        return self._identifier(name, client)
+
     def _trace(
         self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage
     ) -> tuple[Trace, Sequence[BlobRow]]:
@@ -128,6 +150,7 @@ class RowBuilder:
             tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
+            training=captured.training,
         )
         return row, written.blobs
 

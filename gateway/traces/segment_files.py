@@ -66,6 +66,22 @@ def reserve(fd: int, start: int, size: int) -> None:
         _fallocate(fd, _KEEP_SIZE, start, size)
 
 
+def scrub(fd: int, data: bytes, at: int) -> None:
+    """Overwrite what the record at *at* of *data*, the content of the file *fd*, says. It stays a record.
+
+    What says whose it is goes last, so that one that was cut off in the middle is found again.
+    """
+    _, _, meta_size, request_size, response_size = HEADER.unpack_from(data, at)
+    meta_at = at + HEADER.size
+    os.pwrite(fd, bytes(request_size + response_size), meta_at + meta_size)
+    os.pwrite(fd, bytes(meta_size), meta_at)
+
+
+def is_scrubbed(meta: bytes) -> bool:
+    """Whether *meta* is that of a record that `scrub` has overwritten: no other begins with a zero."""
+    return meta.count(0) == len(meta) > 0
+
+
 def evict(path: Path) -> bool:
     """Drop a finished segment, leaving a tombstone with its record count. False: it is in use or gone."""
     return _with_finished(path, _entomb)

@@ -27,6 +27,7 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
+from gateway.traces.erasures import ErasureList, Watch, named_row
 from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
@@ -78,6 +79,7 @@ class Shipper:
         spare_report: Path | None = None,
     ) -> None:
         self._spool = spool
+        self._erasures = ErasureList(state)
         self._connect = connect
         self._stop = stop
         self._quarantine_bytes = quarantine_bytes
@@ -141,8 +143,10 @@ class Shipper:
             aside += [Entry(reason=reason, table=table, row=row) for row, reason in refused]
             if table != BLOBS:
                 shipped += len(rows) - len(refused)
-        if aside:
-            self._set_aside(path.stem, aside)
+        with self._erasures.held() as watch:
+            aside = [entry for entry in aside if not _is_erased(watch, entry.table, entry.row)]
+            if aside:
+                self._set_aside(path.stem, aside)
         path.unlink()
         self._held.pop(path.name, None)
         self._stored += 1
@@ -209,16 +213,18 @@ class Shipper:
         try:
             if self._store is None:
                 self._store = self._connect()
-            return deliver(
-                self._store,
-                table,
-                rows,
-                f"{name}:{table}",
-                suspect=suspect,
-                in_parts=hand.in_parts,
-                go_in_parts=hand.go_in_parts,
-                blame_rows=self._is_blamed(name),
-            )
+            # Asked anew at each try: an erasure that was made meanwhile must find nothing on its way.
+            with self._erasures.held() as watch:
+                return deliver(
+                    self._store,
+                    table,
+                    [row for row in rows if not _is_erased(watch, table, row)],
+                    f"{name}:{table}",
+                    suspect=suspect,
+                    in_parts=hand.in_parts,
+                    go_in_parts=hand.go_in_parts,
+                    blame_rows=self._is_blamed(name),
+                )
         except StoreError as error:
             if self._store is not None:
                 self._store.close()  # the next try connects, and migrates what is new or came back empty
@@ -249,6 +255,13 @@ class Shipper:
 def _is_about_store(error: BaseException) -> bool:
     """Whether to wait: for a store that is away or not itself, not for a refusal of these rows."""
     return isinstance(error, StoreError) and (not isinstance(error, StoreRefusedError) or error.about_store)
+
+
+def _is_erased(watch: Watch, table: Any, row: Any) -> bool:
+    """Whether *row* of *table* was erased while it was on its way."""
+    if not watch or table not in {"traces", "feedback"} or not isinstance(row, dict):
+        return False
+    return watch.covers(named_row(table, row))
 
 
 def _by_table(contents: SpoolContents) -> dict[str, Rows]:

@@ -288,6 +288,12 @@ def read_spool(path: Path) -> SpoolContents:
     return SpoolContents(records=records, damaged=damaged, whole_bytes=whole, torn_bytes=len(data) - whole)
 
 
+def rewritten(contents: SpoolContents, keep: Callable[[SpoolRecord], bool]) -> bytes:
+    """A spool file of those of the whole records of *contents* that *keep* says may stay."""
+    payloads = [msgspec.msgpack.encode(record) for record in contents.records if keep(record)]
+    return _MAGIC + b"".join(map(_framed, payloads))
+
+
 def _decode(payload: bytes) -> SpoolRecord | None:
     try:
         return _decoder.decode(payload)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
 PACE_OVER_S = 10.0
+ERASED = "erased"  # a reason for dropping that is nobody's trouble
 
 
 class Report(msgspec.Struct, kw_only=True):

@@ -12,6 +12,7 @@ from gateway.config.types import Config, JudgeConfig, LearnerConfig, Route, Upst
 from gateway.errors import UsageError
 from gateway.paths import paths_of
 from judges.load import read_source
+from learner.erasing import is_retired
 from learner.errors import LearnerRefusedError
 from learner.registry import verify_snapshot
 from learner.rollout.baseline import measure_baseline
@@ -61,6 +62,11 @@ def start_rollout(
     stable = next(variant for variant in view.variants if variant.stable)
     if stable.snapshot == snapshot:
         raise LearnerRefusedError(f"refused: {snapshot} is what route {route!r} serves already")
+    if is_retired(store, snapshot):
+        raise LearnerRefusedError(
+            f"refused: {snapshot} learnt from traces that were erased; `tracetune learn run --route {route}` "
+            "trains one without them"
+        )
     verify_snapshot(paths_of(config).snapshots, snapshot, entry.base_model)
     judge = rollout_judge(config, configured)
     version = read_source(judge.file, judge.function).version
