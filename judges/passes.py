@@ -81,7 +81,7 @@ def judge_traces(
     flushed_at = time.monotonic()
     for answer in sandbox.judge(tasks(), stop):
         task = under_way.popleft()
-        seen = len(task.feedback)
+        seen = task.feedback_seen
         rows.append(judgment_of(judge.judge, judge.version, task.trace.trace_id, seen, answer))
         if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
             done += _store(store, rows, stored)

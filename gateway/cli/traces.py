@@ -16,6 +16,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
 from gateway.config import load_config
 from gateway.errors import OperationError
+from gateway.traces.feedback import standings
 from gateway.traces.store import Store, open_store
 
 FOLLOW_EVERY_S = 1.0
@@ -77,12 +78,7 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             "WHERE trace_id = {id:String} ORDER BY judge, judged_at",
             parameters,
         )
-        feedback = store.query(
-            "SELECT feedback_id, trace_id, session, client, kind, value, text, created_at FROM feedback "
-            "WHERE trace_id = {id:String} OR (trace_id IS NULL AND session = {session:String}) "
-            "ORDER BY created_at",
-            {**parameters, "session": found[0]["session"]},
-        )
+        feedback = standings(store, found[0])
     if as_json:
         whole = {"trace": _with_decoded_bodies(found[0]), "judgments": judgments, "feedback": feedback}
         click.echo(json.dumps(whole, ensure_ascii=True, indent=2, default=_jsonable))

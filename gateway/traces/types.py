@@ -148,8 +148,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`.
 
-    `feedback_seen` is how many rows of feedback on the trace the judge was shown: where there are more
-    now, the trace is judged again and the later row replaces this one.
+    `feedback_seen` is how many rows of feedback the trace had when the judge was shown what was in force of
+    them: where there are more now, the trace is judged again and the later row replaces this one.
     """
 
     trace_id: str
