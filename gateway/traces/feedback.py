@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 # the trace's, also where only its session was named.
 SAID_SQL = """
     SELECT t.trace_id AS trace_id, f.feedback_id AS feedback_id, f.session AS session, f.client AS client,
-           f.kind AS kind, f.value AS value, f.text AS text, f.created_at AS created_at
+           f.kind AS kind, f.value AS value, f.text AS text, f.created_at AS created_at,
+           f.imported_by AS imported_by
     FROM (SELECT trace_id, client FROM traces WHERE trace_id IN scope) AS t
     INNER JOIN (SELECT * FROM feedback WHERE trace_id IN scope) AS f
     ON f.trace_id = t.trace_id AND f.client = t.client
     UNION ALL
-    SELECT t.trace_id, f.feedback_id, f.session, f.client, f.kind, f.value, f.text, f.created_at
+    SELECT t.trace_id, f.feedback_id, f.session, f.client, f.kind, f.value, f.text, f.created_at,
+           f.imported_by
     FROM (SELECT trace_id, client, session, started_at FROM traces WHERE trace_id IN scope) AS t
     INNER JOIN (
         SELECT * FROM feedback

@@ -162,7 +162,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `feedback`.."""
+    """One row of `feedback`: said over HTTP, or imported from a file (`imported_by` says by whom)."""
 
     feedback_id: str
     trace_id: str | None
@@ -172,6 +172,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     text: str | None
     created_at: datetime
+    imported_by: str | None = None
 
 
 class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True):

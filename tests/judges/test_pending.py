@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.traces.store import Store
-from gateway.traces.types import Judgment
 from judges.pending import (
     MAX_FEEDBACK,
     JudgeVersion,
@@ -21,29 +20,9 @@ from judges.pending import (
     windows,
 )
 from judges.rows import BATCH_BYTES, cut, load_tasks
-from tests.support.judging import add, feedback_on, some_traces
+from tests.support.judging import ALWAYS, add, feedback_on, judge_all, some_traces
+from tests.support.judging import ANY_JUDGE as ANY
 from tests.support.store import a_trace
-
-ANY = JudgeVersion(judge="good", version="v1")
-ALWAYS = Since(datetime(2000, 1, 1, tzinfo=UTC))
-
-
-def judge_all(store: Store, judge: JudgeVersion = ANY) -> None:
-    """As a pass does, but for the verdict: what was loaded is what was seen."""
-    tasks = load_tasks(store, pending(store, judge, ALWAYS, limit=10_000), sessions=False)
-    rows = [
-        Judgment(
-            trace_id=task.trace.trace_id,
-            judge=judge.judge,
-            version=judge.version,
-            score=1.0,
-            reason="",
-            judged_at=datetime.now(UTC),
-            feedback_seen=task.feedback_seen,
-        )
-        for task in tasks
-    ]
-    store.insert("judgments", rows, token=datetime.now(UTC).isoformat())
 
 
 def test_a_trace_is_pending_until_this_version_of_this_judge_has_judged_it(clean_store: Store):
