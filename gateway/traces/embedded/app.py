@@ -24,7 +24,7 @@ from gateway.traces.embedded.protocol import (
     with_fields,
 )
 from gateway.traces.embedded.turns import Turns
-from gateway.traces.sqltext import InsertHead, insert_head, split_format
+from gateway.traces.sqltext import InsertHead, insert_head, split_format, tokens
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,6 +35,7 @@ MAX_STATEMENT_BYTES = 64_000_000  # of a statement that is not an INSERT with it
 PIECE_BYTES = 1_000_000  # of a result, on its way to a client: what is written at once is copied
 KILL_EVERY_S = 0.5
 MAX_HEAD_BYTES = 1_000_000  # of an INSERT, before its data
+_ABOUT_TABLES = ("DESCRIBE", "DESC", "EXISTS", "SHOW")
 _log = logging.getLogger(__name__)
 
 
@@ -121,18 +122,22 @@ class StoreApp:
     async def _select(self, request: Request, text: str, receive: Receive, send: Send) -> None:
         sql, fmt = split_format(text)
         fmt = fmt or request.default_format
+        first = next(tokens(sql), None)
+        # A client asks what a table looks like before it inserts: that must not wait for questions either.
+        about_tables = first is not None and first.is_word(*_ABOUT_TABLES)
+        turns = self._inserts if about_tables else self._statements
         mark = new_mark()
         started: _Started | None = None
         try:
             async with self._stopped_when_gone(mark, receive) as gone:
                 start = partial(self._start, request, sql, fmt, mark, gone)
-                started = await self._statements.begin(start)
+                started = await turns.begin(start)
                 has_result = started.first or started.session.reads
                 told = query_headers(request, mark, fmt if has_result else None, started.session.summary)
-                await self._relay(started, told, gone, send)
+                await self._relay(started, told, turns, gone, send)
         finally:
             if started is not None:
-                await self._statements.go_on(started.session.close)
+                await turns.go_on(started.session.close)
 
     def _start(self, request: Request, sql: str, fmt: str, mark: str, gone: asyncio.Event) -> _Started:
         """All that has to wait for a thread, at once: so the bound on the waiting holds for the whole."""
@@ -147,7 +152,12 @@ class StoreApp:
             raise
 
     async def _relay(
-        self, started: _Started, headers: list[tuple[bytes, bytes]], gone: asyncio.Event, send: Send
+        self,
+        started: _Started,
+        headers: list[tuple[bytes, bytes]],
+        turns: Turns,
+        gone: asyncio.Event,
+        send: Send,
     ) -> None:
         tag = secrets.token_hex(8).encode()
         headers.append((b"x-clickhouse-exception-tag", tag))
@@ -158,7 +168,7 @@ class StoreApp:
                 for at in range(0, len(chunk), PIECE_BYTES):
                     piece = chunk[at : at + PIECE_BYTES]
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                chunk = await self._statements.go_on(partial(next, started.chunks, b""))
+                chunk = await turns.go_on(partial(next, started.chunks, b""))
         except ClickHouseError as error:
             await send({"type": "http.response.body", "body": late_error(error, tag), "more_body": True})
             return  # without the end of the body: the client must not take what it has for the whole

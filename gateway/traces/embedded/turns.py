@@ -17,7 +17,7 @@ from gateway.traces.embedded.engine import ClickHouseError
 T = TypeVar("T")
 
 STATEMENTS_AT_ONCE = 12
-INSERTS_AT_ONCE = 4  # of those with data behind them
+INSERTS_AT_ONCE = 4  # with data behind them, and what asks about tables
 WAIT_S = 60.0  # of a statement for its first thread
 
 

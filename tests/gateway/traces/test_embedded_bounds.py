@@ -22,6 +22,7 @@ from gateway.traces.endpoint import read_endpoint, read_token
 from gateway.traces.store import Store
 from tests.support.store import a_trace, started_store, write_config
 
+LONG = "SELECT " + ", ".join(f"sleep({3 - n / 100})" for n in range(8))  # 24 s, unless it is killed
 STREAMED_BYTES = 600_000_000
 MORE_MEMORY_MB = 300  # than before, of a store that sends that much
 
@@ -56,6 +57,28 @@ class Port:
 @pytest.fixture
 def port(embedded_config: Config) -> Port:
     return Port(embedded_config)
+
+
+def test_inserts_do_not_wait_for_questions_however_many_run(port: Port, clean_store: Store) -> None:
+    # One less, so that a thread is left for the question whether they run.
+    asked = [port.begin(LONG) for _ in range(STATEMENTS_AT_ONCE - 1)]
+    running = "SELECT count() AS n FROM system.processes WHERE query LIKE 'SELECT sleep(3.0)%'"
+    try:
+        deadline = time.monotonic() + 8
+        while clean_store.query(running) != [{"n": len(asked)}]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        asked.append(port.begin(LONG))
+        time.sleep(0.2)
+        clean_store.insert("traces", [a_trace()], token="t")
+        assert clean_store.query("DESCRIBE traces")
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(port.url, content=b"SELECT 1", headers=port.headers, timeout=1)
+    finally:
+        for connection in asked:
+            connection.close()
+
+    assert clean_store.query("SELECT count() AS n FROM traces") == [{"n": 1}]
 
 
 def test_a_statement_that_finds_no_thread_in_time_is_told_the_bound() -> None:
