@@ -84,8 +84,7 @@ def judge_traces(
     flushed_at = time.monotonic()
     for answer in sandbox.judge(tasks(), stop):
         task = under_way.popleft()
-        seen = len(task.feedback)
-        judgment = judgment_of(judge.judge, judge.version, task.trace, seen, answer)
+        judgment = judgment_of(judge.judge, judge.version, task.trace, task.feedback_seen, answer)
         rows.append(_sealed(judgment, task.trace, store.bodies))
         if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
             done += _store(store, rows, stored)

@@ -1,11 +1,10 @@
 """Which traces a judge has still to judge: asked of the store, never remembered.
 
 A trace is pending for (judge, version) while there is no judgment of it, or while it has more feedback than
-the judgment saw. Nothing else is state: whoever is killed at any point asks again and goes on.
+there was at its judgment. Nothing else is state: whoever is killed at any point asks again and goes on.
 
-Only answers can be judged: outcome ok, both bodies captured, a chat completion. Feedback belongs to a trace
-when it comes from the client of the trace and names the trace, or names its session alone and came after the
-trace had started. An app with several turns to a session should therefore name the trace.
+Only answers can be judged: outcome ok, both bodies captured, a chat completion. gateway.traces.feedback says
+which feedback belongs to a trace.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from typing import Any
 
 import msgspec
 
+from gateway.traces.feedback import SAID_SQL
 from gateway.traces.store import Store
 
-MAX_FEEDBACK = 100  # rows of feedback a judge is shown of one trace, the latest; more do not make it pending
+MAX_FEEDBACK = 100  # kinds of feedback a judge is shown of one trace, the latest
 MAX_IDS = 2_000  # a scope of more traces than this is asked as a condition, not as a list
 WINDOW_TRACES = 20_000  # traces that one question over the past looks at, if one hour has not more
 ANSWERED_SQL = (
@@ -26,22 +26,6 @@ ANSWERED_SQL = (
 )
 JUDGEABLE_SQL = f"{ANSWERED_SQL} AND (empty({{routes:Array(String)}}) OR route IN {{routes:Array(String)}})"
 # Each question begins with `scope`, a list of trace ids.
-FEEDBACK_SQL = """
-    SELECT t.trace_id AS trace_id, f.feedback_id AS feedback_id, f.session AS session, f.client AS client,
-           f.kind AS kind, f.value AS value, f.text AS text, f.created_at AS created_at
-    FROM (SELECT trace_id, client FROM traces WHERE trace_id IN scope) AS t
-    INNER JOIN (SELECT * FROM feedback WHERE trace_id IN scope) AS f
-    ON f.trace_id = t.trace_id AND f.client = t.client
-    UNION ALL
-    SELECT t.trace_id, f.feedback_id, f.session, f.client, f.kind, f.value, f.text, f.created_at
-    FROM (SELECT trace_id, client, session, started_at FROM traces WHERE trace_id IN scope) AS t
-    INNER JOIN (
-        SELECT * FROM feedback
-        WHERE trace_id IS NULL AND session IN (SELECT session FROM traces WHERE trace_id IN scope)
-    ) AS f
-    ON f.session = t.session AND f.client = t.client
-    WHERE f.created_at >= t.started_at
-"""
 _PENDING_SQL = f"""
     FROM (SELECT trace_id, started_at FROM traces WHERE trace_id IN scope AND {JUDGEABLE_SQL}) AS t
     LEFT JOIN (
@@ -49,8 +33,7 @@ _PENDING_SQL = f"""
         WHERE trace_id IN scope AND judge = {{judge:String}} AND version = {{version:String}}
     ) AS j ON j.trace_id = t.trace_id
     LEFT JOIN (
-        SELECT trace_id, least(uniqExact(feedback_id), {MAX_FEEDBACK}) AS said
-        FROM ({FEEDBACK_SQL}) GROUP BY trace_id
+        SELECT trace_id, uniqExact(feedback_id) AS said FROM ({SAID_SQL}) GROUP BY trace_id
     ) AS f ON f.trace_id = t.trace_id
     WHERE NOT j.judged OR f.said > j.feedback_seen
 """  # noqa: S608 -- built of constants; values travel as parameters

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
-from judges.pending import ANSWERED_SQL, FEEDBACK_SQL, MAX_FEEDBACK
+from judges.pending import ANSWERED_SQL, MAX_FEEDBACK
 from judges.wire import Task
 
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
@@ -17,6 +18,16 @@ BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
 SESSION_BATCH_TRACES = 20  # where each brings its session along
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
 _COLUMNS = ", ".join(Trace.__struct_fields__)
+
+
+class _Said(NamedTuple):
+    """What is in force on a trace, and how many rows of feedback it has in all."""
+
+    in_force: list[Feedback]
+    rows: int
+
+
+_NOTHING = _Said([], 0)
 
 
 def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Iterator[Task]:
@@ -35,8 +46,9 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
                 # One at a time: what is stored may be a small part of what it holds.
                 yield Task(
                     trace=store.bodies.lenient_trace(rows[trace_id]),
-                    feedback=feedback.get(trace_id, []),
+                    feedback=feedback.get(trace_id, _NOTHING).in_force,
                     session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
+                    feedback_seen=feedback.get(trace_id, _NOTHING).rows,
                 )
 
 
@@ -71,16 +83,16 @@ def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]
     return [msgspec.convert(row, Trace, strict=False) for row in rows]
 
 
-def _feedback(store: Store, trace_ids: list[str]) -> dict[str, list[Feedback]]:
+def _feedback(store: Store, trace_ids: list[str]) -> dict[str, _Said]:
     rows = store.query(
-        f"WITH scope AS (SELECT arrayJoin({{ids:Array(String)}}) AS trace_id) SELECT * FROM ({FEEDBACK_SQL}) "  # noqa: S608
+        f"WITH scope AS (SELECT arrayJoin({{ids:Array(String)}}) AS trace_id) SELECT * FROM ({IN_FORCE_SQL}) "  # noqa: S608
         f"ORDER BY created_at DESC, feedback_id DESC LIMIT {MAX_FEEDBACK} BY trace_id",
         {"ids": trace_ids},
     )
     said = store.bodies.feedbacks([msgspec.convert(row, Feedback, strict=False) for row in rows])
-    found: dict[str, list[Feedback]] = {}
+    found: dict[str, _Said] = {}
     for row, readable in zip(rows, said, strict=True):
-        found.setdefault(row["trace_id"], []).append(readable)
+        found.setdefault(row["trace_id"], _Said([], int(row["said"]))).in_force.append(readable)
     return found
 
 

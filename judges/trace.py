@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.traces.feedback import in_force
 from gateway.traces.types import Feedback, Trace
 
 KEPT = "kept"  # the kind of feedback that says what the answer was in the end
@@ -18,7 +19,7 @@ class JudgedTrace(Trace, frozen=True, kw_only=True):
 
     request: Any
     response: Any
-    feedback: tuple[Feedback, ...] = ()  # on this trace, by its own client, oldest first
+    feedback: tuple[Feedback, ...] = ()  # in force on this trace, oldest first: the last one of each kind
 
     @property
     def answer(self) -> str:
@@ -76,8 +77,7 @@ def judged_trace(row: Trace, feedback: Iterable[Feedback] = ()) -> JudgedTrace:
     columns = msgspec.structs.asdict(row)
     columns["request"] = msgspec.json.decode(row.request or "null")
     columns["response"] = msgspec.json.decode(row.response or "null")
-    said = sorted(feedback, key=lambda entry: (entry.created_at, entry.feedback_id))
-    return JudgedTrace(**columns, feedback=tuple(said))
+    return JudgedTrace(**columns, feedback=tuple(in_force(feedback)))
 
 
 def stored_row(trace: JudgedTrace) -> Trace:
@@ -105,7 +105,7 @@ def trace_from(
     """
     started_at = columns.setdefault("started_at", datetime.now(UTC))
     values = _PLAIN | columns
-    said = list(feedback)
+    said = in_force(feedback)
     if kept is not None:
         text = kept if isinstance(kept, str) else msgspec.json.encode(kept).decode()
         said.append(

@@ -25,11 +25,15 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One trace to judge. `session` is empty unless the judge asks for it."""
+    """One trace to judge, with the feedback in force on it. `session` is empty unless the judge asks for it.
+
+    `feedback_seen` counts what was said of the trace in all, with what a later word has replaced.
+    """
 
     trace: Trace
     feedback: list[Feedback]
     session: list[Trace] = []
+    feedback_seen: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

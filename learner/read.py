@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.config import Config, JudgeConfig, LearnerConfig
+from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.sealing import PREFIX
 from gateway.traces.types import Feedback, Trace
 from judges.load import read_source
-from judges.pending import FEEDBACK_SQL
 from judges.trace import JudgedTrace, judged_trace
 
 if TYPE_CHECKING:
@@ -58,10 +58,9 @@ WHERE outcome = 'ok' AND finish_reason = 'stop' AND propensity IS NOT NULL AND r
   AND response IS NOT NULL
   AND trace_id IN (SELECT trace_id FROM ({_SCORES}) WHERE score >= {{min_score:Float64}})
 """  # noqa: S608
-# Which feedback belongs to a trace is the judges' rule: what they were shown is what counts here.
 _FEEDBACK = f"""
 WITH scope AS (SELECT trace_id FROM traces WHERE {_OF_ROUTE})
-SELECT {", ".join(Feedback.__struct_fields__)} FROM ({FEEDBACK_SQL}) ORDER BY created_at, feedback_id
+SELECT {", ".join(Feedback.__struct_fields__)} FROM ({IN_FORCE_SQL}) ORDER BY created_at, feedback_id
 """  # noqa: S608
 
 

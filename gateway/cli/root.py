@@ -25,6 +25,7 @@ _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("gateway.cli.explain", "explain"),
     "sql": ("gateway.cli.sql", "sql"),
     "traces": ("gateway.cli.traces", "traces"),
+    "feedback": ("gateway.cli.feedback", "feedback"),
     "migrations": ("gateway.cli.migrations", "migrations"),
 }
 

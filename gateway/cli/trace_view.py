@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gateway.cli.conversation import conversation
 from gateway.cli.terminal import plain, plain_line
+from gateway.traces.feedback import IN_FORCE
 
 BAR_CELLS = 24
 ONE_LINE_CELLS = 120  # on a narrower terminal the time, the id and the route leave no room for the rest
@@ -113,8 +114,10 @@ def _judgment(row: Row) -> Text:
 def _feedback(row: Row) -> Text:
     value = "" if row["value"] is None else f" {row['value']:.3g}"
     about = " (on the session)" if row["trace_id"] is None else ""
+    standing = "" if row["standing"] == IN_FORCE else f"  ({row['standing']})"
     text = f"\n{row['text']}" if row["text"] else ""
-    return Text(plain(f"{row['kind']}{value}{about}  {row['created_at']:%Y-%m-%d %H:%M:%S}{text}"))
+    said = plain(f"{row['kind']}{value}{about}  {row['created_at']:%Y-%m-%d %H:%M:%S}{standing}{text}")
+    return Text(said, "dim" if standing else "")
 
 
 def _section(title: str, lines: Sequence[RenderableType]) -> list[RenderableType]:

@@ -20,6 +20,7 @@ from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.traces.bodies import Bodies, place_of, reason_place
 from gateway.traces.body_reads import local_reader, record_read
+from gateway.traces.feedback import standings
 from gateway.traces.lookup import trace_by_id
 from gateway.traces.sealing import PREFIX
 from gateway.traces.store import Store, open_store
@@ -90,12 +91,7 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             "WHERE trace_id = {id:String} ORDER BY judge, judged_at",
             parameters,
         )
-        feedback = store.query(
-            "SELECT feedback_id, trace_id, session, client, kind, value, text, created_at FROM feedback "
-            "WHERE trace_id = {id:String} OR (trace_id IS NULL AND session = {session:String}) "
-            "ORDER BY created_at",
-            {**parameters, "session": found["session"]},
-        )
+        feedback = standings(store, found)
         _make_readable(store.bodies, found, judgments, feedback)
     if as_json:
         whole = {"trace": _with_decoded_bodies(found), "judgments": judgments, "feedback": feedback}

@@ -12,10 +12,9 @@ from msgspec import Meta
 from gateway.config.types import Fallback, Fraction, Name, Strict
 from gateway.control.stages import StageReport
 from gateway.table import TableRollout, TableVariant
+from gateway.traces.said import Said
 
 Why = Annotated[str, Meta(min_length=1, max_length=2000)]
-Outcome = Literal["accepted", "edited", "rejected"]
-KINDS = frozenset({"rating", "outcome", "kept", "comment"})
 
 
 class StartBody(Strict, frozen=True, kw_only=True):
@@ -109,7 +108,7 @@ class Rollouts(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: list[RolloutView]
 
 
-class FeedbackBody(Strict, frozen=True, kw_only=True):
+class FeedbackBody(Said, frozen=True, kw_only=True):
     """What a person or the app said about a trace or a session, in one or more ways.
 
     `kept` is the answer as finally kept, text or JSON. `name` and `value` are the app's own signal.
@@ -117,22 +116,11 @@ class FeedbackBody(Strict, frozen=True, kw_only=True):
 
     trace_id: UUID | None = None
     session: Annotated[str, Meta(min_length=1)] | None = None
-    rating: Fraction | None = None
-    outcome: Outcome | None = None
-    kept: Any = None
-    comment: str | None = None
-    name: Name | None = None
-    value: float | bool | str | None = None
 
     def __post_init__(self) -> None:
         if self.trace_id is None and self.session is None:
             raise ValueError("feedback needs trace_id or session, to say what it is about")
-        if (self.name is None) != (self.value is None):
-            raise ValueError("name and value belong together: a signal needs both")
-        if self.name in KINDS:
-            raise ValueError(f"name {self.name!r} is a field of its own; send {{{self.name!r}: …}}")
-        if all(said is None for said in (self.rating, self.outcome, self.kept, self.comment, self.name)):
-            raise ValueError("feedback needs one of rating, outcome, kept, comment, or name with value")
+        super().__post_init__()
 
 
 class FeedbackTaken(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
-import msgspec
 from litestar import post
 
 from gateway.control.access import client_of, requires
@@ -46,16 +44,6 @@ async def give_feedback(plane: ControlPlane, request: ApiRequest, data: Feedback
 
 def rows_of(body: FeedbackBody, client: str, feedback_id: str, at_us: int) -> list[CapturedFeedback]:
     """One row for each thing that *body* says."""
-    said = [
-        ("rating", body.rating, None),
-        ("outcome", None, body.outcome),
-        ("kept", None, _as_text(body.kept)),
-        ("comment", None, body.comment),
-    ]
-    if body.name is not None:
-        text = body.value if isinstance(body.value, str) else None
-        said.append((body.name, None if isinstance(body.value, str) else _number(body.value), text))
-    stated = [(kind, value, text) for kind, value, text in said if value is not None or text is not None]
     return [
         CapturedFeedback(
             feedback_id=feedback_id if index == 0 else f"{feedback_id}-{index + 1}",
@@ -63,20 +51,10 @@ def rows_of(body: FeedbackBody, client: str, feedback_id: str, at_us: int) -> li
             # Cut as the session header of a request is, so that the two meet.
             session=body.session and body.session.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace"),
             client=client,
-            kind=kind,
-            value=value,
-            text=text,
+            kind=said.kind,
+            value=said.value,
+            text=said.text,
             created_at_us=at_us,
         )
-        for index, (kind, value, text) in enumerate(stated)
+        for index, said in enumerate(body.statements())
     ]
-
-
-def _as_text(kept: Any) -> str | None:
-    if kept is None or isinstance(kept, str):
-        return kept
-    return msgspec.json.encode(kept).decode()
-
-
-def _number(value: float | bool | None) -> float | None:
-    return None if value is None else float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import stat
 from pathlib import Path
 
 import msgspec
@@ -41,9 +42,13 @@ def read_token(store: Path) -> str:
 
 
 def ensure_token(store: Path) -> str:
-    """The token of *store*, made once: readable by its owner alone from the moment it exists."""
+    """The token of *store*, made once: readable by its owner alone from the moment it exists.
+
+    One that others can read is worth nothing any more, and is replaced.
+    """
     try:
-        if token := read_token(store):
+        others = (store / "token").stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        if (token := read_token(store)) and not others:
             return token
     except FileNotFoundError:
         pass  # the first start

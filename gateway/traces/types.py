@@ -169,9 +169,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`.
 
-    `feedback_seen` is how many rows of feedback on the trace the judge was shown: where there are more
-    now, the trace is judged again and the later row replaces this one. The last four are the trace's own, so
-    that judgments are counted by them without a join.
+    `feedback_seen` is how many rows of feedback the trace had when the judge was shown what was in force of
+    them: where there are more now, the trace is judged again and the later row replaces this one. The last
+    four are the trace's own, so that judgments are counted by them without a join.
     """
 
     trace_id: str
@@ -188,7 +188,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `feedback`.."""
+    """One row of `feedback`: said over HTTP, or imported from a file (`imported_by` says by whom)."""
 
     feedback_id: str
     trace_id: str | None
@@ -198,6 +198,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     text: str | None
     created_at: datetime
+    imported_by: str | None = None
 
 
 class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True):

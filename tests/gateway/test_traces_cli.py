@@ -12,6 +12,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,7 +126,7 @@ def test_tail_follows_what_arrives_and_prints_it_once(embedded_config_path: Path
 def test_show_prints_the_conversation_attempts_judgments_and_feedback(
     embedded_config_path: Path, clean_store: Store
 ) -> None:
-    clean_store.insert("traces", [a_trace(trace_id="t1", tags={"team": "a"})], token="t")
+    clean_store.insert("traces", [a_trace(trace_id="t1", tags={"team": "a"}, started_at=NOW)], token="t")
     judgments = [
         Judgment(trace_id="t1", judge="valid", version="v1", score=1.0, reason="", judged_at=NOW),
         Judgment(
@@ -143,7 +144,11 @@ def test_show_prints_the_conversation_attempts_judgments_and_feedback(
         text="as kept",
         created_at=NOW,
     )
-    clean_store.insert("feedback", [feedback], token="f")
+    draft, forged = (
+        msgspec.structs.replace(feedback, feedback_id=word, trace_id="t1", text=word, client=client)
+        for word, client in (("a draft", ""), ("forged", "other"))
+    )
+    clean_store.insert("feedback", [feedback, draft, forged], token="f")
 
     result = run_traces(embedded_config_path, "show", "t1")
     as_json = run_traces(embedded_config_path, "show", "t1", "--json")
@@ -158,12 +163,18 @@ def test_show_prints_the_conversation_attempts_judgments_and_feedback(
         "abstained  kept (v2)  nobody kept it",
         "kept (on the session)",
         "as kept",
+        "(replaced by a later one)\n  a draft",
+        "(another client's: counts for nothing)\n  forged",
     ):
-        assert expected in result.stdout
+        assert expected in _stripped(result)
     whole = json.loads(as_json.stdout)
     assert whole["trace"]["request"]["messages"][0]["content"] == "hello"
     assert [row["judge"] for row in whole["judgments"]] == ["kept", "valid"]
-    assert whole["feedback"][0]["text"] == "as kept"
+    assert {row["text"]: row["standing"] for row in whole["feedback"]} == {
+        "as kept": "in force",
+        "a draft": "replaced by a later one",
+        "forged": "another client's: counts for nothing",
+    }
 
 
 @pytest.mark.parametrize(("training", "shown"), [(True, "may be learnt from"), (False, "kept out for good")])
@@ -207,7 +218,14 @@ def test_stored_text_is_shown_and_neither_obeyed_nor_taken_for_markup() -> None:
     trace = a_trace(request=body, response=evil, route=evil, tags={evil: evil}, attempts=evil, session=evil)
     row = {name: getattr(trace, name) for name in trace.__struct_fields__}
     judgment = {"judge": evil, "version": "v", "score": None, "reason": evil}
-    feedback = {"trace_id": None, "kind": evil, "value": 1.0, "text": evil, "created_at": NOW}
+    feedback = {
+        "trace_id": None,
+        "kind": evil,
+        "value": 1.0,
+        "text": evil,
+        "created_at": NOW,
+        "standing": evil,
+    }
     out = io.StringIO()
 
     Console(file=out, width=120).print(trace_view(row, [judgment], [feedback]))

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.traces.store import Store
-from gateway.traces.types import Judgment
 from judges.pending import (
     MAX_FEEDBACK,
     JudgeVersion,
@@ -21,29 +20,9 @@ from judges.pending import (
     windows,
 )
 from judges.rows import BATCH_BYTES, cut, load_tasks
-from tests.support.judging import add, feedback_on, some_traces
+from tests.support.judging import ALWAYS, add, feedback_on, judge_all, some_traces
+from tests.support.judging import ANY_JUDGE as ANY
 from tests.support.store import a_trace
-
-ANY = JudgeVersion(judge="good", version="v1")
-ALWAYS = Since(datetime(2000, 1, 1, tzinfo=UTC))
-
-
-def judge_all(store: Store, judge: JudgeVersion = ANY) -> None:
-    """As a pass does, but for the verdict: what was loaded is what was seen."""
-    tasks = load_tasks(store, pending(store, judge, ALWAYS, limit=10_000), sessions=False)
-    rows = [
-        Judgment(
-            trace_id=task.trace.trace_id,
-            judge=judge.judge,
-            version=judge.version,
-            score=1.0,
-            reason="",
-            judged_at=datetime.now(UTC),
-            feedback_seen=len(task.feedback),
-        )
-        for task in tasks
-    ]
-    store.insert("judgments", rows, token=datetime.now(UTC).isoformat())
 
 
 def test_a_trace_is_pending_until_this_version_of_this_judge_has_judged_it(clean_store: Store):
@@ -91,6 +70,43 @@ def test_feedback_that_comes_later_makes_a_trace_pending_once(clean_store: Store
     assert pending(clean_store, ANY, ALWAYS, limit=10) == []
 
 
+def test_a_later_word_of_the_same_kind_makes_a_trace_pending_and_is_what_a_judge_is_shown(clean_store: Store):
+    trace = a_trace()
+    add(clean_store, trace)
+    for word in [str(n) for n in range(MAX_FEEDBACK + 2)][:: MAX_FEEDBACK // 3]:
+        add(clean_store, feedback_on(trace, word))
+        (task,) = load_tasks(clean_store, [trace.trace_id], sessions=False)
+        assert [entry.text for entry in task.feedback] == [word]
+        assert pending(clean_store, ANY, ALWAYS, limit=10) == [trace.trace_id]
+        judge_all(clean_store)
+        assert pending(clean_store, ANY, ALWAYS, limit=10) == []
+
+
+def test_an_earlier_word_that_arrives_later_is_judged_and_changes_nothing(clean_store: Store):
+    trace = a_trace()
+    now = datetime.now(UTC)
+    add(clean_store, trace, feedback_on(trace, "final", created_at=now))
+    judge_all(clean_store)
+    add(clean_store, feedback_on(trace, "first draft", created_at=now - timedelta(days=2)))
+    assert pending(clean_store, ANY, ALWAYS, limit=10) == [trace.trace_id]
+    (task,) = load_tasks(clean_store, [trace.trace_id], sessions=False)
+    assert [entry.text for entry in task.feedback] == ["final"]
+
+
+def test_feedback_that_came_before_its_trace_counts_and_another_clients_does_not(clean_store: Store):
+    trace = a_trace(client="web", session="s")
+    early = {"created_at": trace.started_at - timedelta(seconds=1)}
+    add(
+        clean_store,
+        feedback_on(trace, "ours", **early),
+        feedback_on(trace, "theirs", client="other"),
+        feedback_on(trace, "theirs", client="other", trace_id=None, session="s"),
+    )
+    add(clean_store, trace)
+    (task,) = load_tasks(clean_store, [trace.trace_id], sessions=False)
+    assert [entry.text for entry in task.feedback] == ["ours"]
+
+
 def test_feedback_on_a_session_belongs_to_its_traces_that_had_started(clean_store: Store):
     now = datetime.now(UTC)
     before, after = (a_trace(session="s", started_at=now + timedelta(seconds=at)) for at in (-5, 5))
@@ -113,9 +129,9 @@ def test_feedback_of_another_client_does_not_count(clean_store: Store, by_sessio
 
 def test_more_feedback_than_a_judge_is_shown_does_not_keep_a_trace_pending(clean_store: Store):
     trace = a_trace()
-    add(clean_store, trace, *[feedback_on(trace, str(n)) for n in range(MAX_FEEDBACK + 5)])
+    add(clean_store, trace, *[feedback_on(trace, "x", kind=str(n)) for n in range(MAX_FEEDBACK + 5)])
     (task,) = load_tasks(clean_store, [trace.trace_id], sessions=False)
-    assert len(task.feedback) == MAX_FEEDBACK
+    assert (len(task.feedback), task.feedback_seen) == (MAX_FEEDBACK, MAX_FEEDBACK + 5)
     judge_all(clean_store)
     assert pending(clean_store, ANY, ALWAYS, limit=10) == []
 

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway.traces.store import Store
-from gateway.traces.types import Feedback, Trace
+from gateway.traces.types import Feedback, Judgment, Trace
+from judges.pending import JudgeVersion, Since, pending
+from judges.rows import load_tasks
 from tests.support.store import a_trace
 
+ANY_JUDGE = JudgeVersion(judge="good", version="v1")
+ALWAYS = Since(datetime(2000, 1, 1, tzinfo=UTC))
 YES = "def good(trace):\n    return True\n"
 KEPT = (
     "import judges\n"
@@ -57,6 +61,24 @@ def judged(store: Store, judge: str = "good") -> dict[str, float | str]:
     found = {row["trace_id"]: row["reason"] if row["score"] is None else row["score"] for row in rows}
     assert len(found) == len(rows), "a trace is judged once per judge and version"
     return found
+
+
+def judge_all(store: Store, judge: JudgeVersion = ANY_JUDGE) -> None:
+    """As a pass does, but for the verdict: what was loaded is what was seen."""
+    tasks = load_tasks(store, pending(store, judge, ALWAYS, limit=10_000), sessions=False)
+    rows = [
+        Judgment(
+            trace_id=task.trace.trace_id,
+            judge=judge.judge,
+            version=judge.version,
+            score=1.0,
+            reason="",
+            judged_at=datetime.now(UTC),
+            feedback_seen=task.feedback_seen,
+        )
+        for task in tasks
+    ]
+    store.insert("judgments", rows, token=datetime.now(UTC).isoformat())
 
 
 def wait_for(true: Callable[[], bool], within_s: float = 30) -> None:

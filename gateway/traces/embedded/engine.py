@@ -7,8 +7,10 @@ import importlib
 import os
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,23 @@ from gateway.traces.sqltext import settings_start, tokens
 MARK_CACHE_BYTES = 64_000_000
 INDEX_CACHE_BYTES = 64_000_000
 INSERT_SHARE = 4  # the data of one INSERT is gathered in memory: at most memory_bytes over this
+STATEMENT_SHARE = 2  # one statement takes at most memory_bytes over this: others go on beside it
 _SETTING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _ERROR_CODE = re.compile(r"Code: (\d+)\. ")
 # Blocks of these formats stand alone, so that chunks can be sent as they come.
-_STREAMED_FORMATS = frozenset({"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"})
+_STREAMED_FORMATS = frozenset(
+    {
+        *("Native", "TabSeparated", "TSV", "TabSeparatedRaw", "TSVRaw", "CSV", "RowBinary", "JSONEachRow"),
+        *("JSONLines", "NDJSON", "JSONCompactEachRow", "JSONStringsEachRow", "JSONCompactStringsEachRow"),
+    }
+)
+# What would hold for later statements of a session; each request has a session of its own.
+_FOR_LATER = frozenset({"SET", "USE", "BEGIN", "COMMIT", "ROLLBACK"})
+
+
+def new_mark() -> str:
+    """A mark that no other statement has."""
+    return uuid.uuid4().hex
 
 
 class ClickHouseError(Exception):
@@ -45,6 +60,7 @@ class Engine:
         self._connect: Callable[[str], Any] = chdb.connect
         self._directory = directory
         self._memory_bytes = memory_bytes
+        self._asking = threading.Lock()  # one statement at a time on the engine's own connection
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.NamedTemporaryFile("w", suffix=".xml", prefix="tracetune-store-") as file:
@@ -56,20 +72,24 @@ class Engine:
         except (RuntimeError, OSError) as error:
             raise OperationError(f"{directory}: the embedded store cannot be opened: {error}") from error
 
-    def session(self, *, database: str | None, settings: Mapping[str, str]) -> Session:
-        """A session of its own, so that no setting outlives its request. Raises ClickHouseError."""
+    def session(self, *, mark: str, database: str | None, settings: Mapping[str, str]) -> Session:
+        """A session of its own, so that no setting outlives its request. Raises ClickHouseError.
+
+        *mark* is what `kill` finds its statement by.
+        """
         with _translated():
             return Session(
                 self._connect(str(self._directory)),
+                mark,
                 database,
-                settings,
+                {"max_memory_usage": str(self._memory_bytes // STATEMENT_SHARE), **settings},
                 max_insert_bytes=self._memory_bytes // INSERT_SHARE,
             )
 
     def kill(self, mark: str | None = None) -> None:
         """Ask the statement of the session with *mark* to stop, or all of them."""
         condition = f"Settings['log_comment'] = '{mark}'" if mark else "1"
-        with _translated():
+        with _translated(), self._asking:
             self._keeper.query(f"KILL QUERY WHERE {condition} ASYNC", "TabSeparated")
 
     def close(self) -> None:
@@ -80,12 +100,20 @@ class Session:
     """One connection: settings of its own, one statement at a time. Close it."""
 
     def __init__(
-        self, connection: Any, database: str | None, settings: Mapping[str, str], *, max_insert_bytes: int
+        self,
+        connection: Any,
+        mark: str,
+        database: str | None,
+        settings: Mapping[str, str],
+        *,
+        max_insert_bytes: int,
     ) -> None:
         # Any: chDB ships no types.
         self._connection = connection
         self._max_insert_bytes = max_insert_bytes
-        self.mark = uuid.uuid4().hex
+        self.mark = mark
+        self.reads = False  # of the last statement that was run
+        self.summary: dict[str, str] = {}  # of a statement that is over, as ClickHouse counts
         self._readonly = settings.get("readonly", "0") != "0"
         try:
             if database:
@@ -100,41 +128,61 @@ class Session:
             connection.close()
             raise
 
-    def run(self, sql: str, fmt: str, params: Mapping[str, str]) -> Iterator[bytes]:
-        """The result of *sql* in *fmt*, in chunks. Raises ClickHouseError, before or between chunks."""
+    def run(self, sql: str, fmt: str, params: Mapping[str, str], *, streamed: bool = True) -> Iterator[bytes]:
+        """The result of *sql* in *fmt*, in chunks. Raises ClickHouseError, before or between chunks.
+
+        Not *streamed*, or in a format that is one piece, it is in memory as a whole, within the bound.
+        """
         with _translated():
             kind = self._connection.classify_query(sql)
         if kind["statement_count"] > 1:
             text = "Code: 62. DB::Exception: Multi-statements are not allowed. (SYNTAX_ERROR)"
             raise ClickHouseError(62, text)
-        reads = kind["query_class"].name == "READ_ONLY"
-        if self._readonly and not reads:
+        self.reads = kind["query_class"].name == "READ_ONLY"
+        if self._readonly and not self.reads:
             text = "Code: 164. DB::Exception: Cannot execute query in readonly mode. (READONLY)"
             raise ClickHouseError(164, text)
         _refuse_files(sql)
         first = next(tokens(sql), None)
-        if reads and fmt in _STREAMED_FORMATS and first is not None and first.is_word("SELECT", "WITH"):
+        _refuse_what_is_for_later(sql)
+        if (
+            streamed
+            and self.reads
+            and fmt in _STREAMED_FORMATS
+            and first is not None
+            and first.is_word("SELECT", "WITH")
+        ):
             return self._stream(sql, fmt, params)
-        return iter([self._whole(sql, fmt, params)])
+        return iter([self.whole(sql, fmt, params)])
 
     def insert(self, sql: str, fmt: str) -> Insert:
         """Begin to insert data in *fmt*. Raises ClickHouseError."""
         _refuse_files(sql)
-        return Insert(self._connection, sql, fmt, self._max_insert_bytes)
+        return Insert(self, sql, fmt, self._max_insert_bytes)
 
     def close(self) -> None:
         self._connection.close()
+
+    def whole(self, sql: str, fmt: str, params: Mapping[str, str]) -> bytes:
+        """The result of *sql* in one piece, with its `summary`. Raises ClickHouseError."""
+        with _translated():
+            result = self._connection.query(sql, fmt, params=dict(params))
+            content: bytes = result.bytes()
+        self.summary = {
+            "read_rows": str(result.storage_rows_read()),
+            "read_bytes": str(result.storage_bytes_read()),
+            "written_rows": str(result.rows_written()),
+            "written_bytes": str(result.bytes_written()),
+            "result_rows": str(result.rows_read()),
+            "elapsed_ns": str(int(result.elapsed() * 1e9)),
+        }
+        return content
 
     def _stream(self, sql: str, fmt: str, params: Mapping[str, str]) -> Iterator[bytes]:
         with _translated():
             stream = self._connection.send_query(sql, fmt, params=dict(params))
             while (chunk := self._connection.streaming_fetch_result(stream)).size():
                 yield chunk.bytes()
-
-    def _whole(self, sql: str, fmt: str, params: Mapping[str, str]) -> bytes:
-        with _translated():
-            content: bytes = self._connection.query(sql, fmt, params=dict(params)).bytes()
-            return content
 
     def _execute(self, sql: str) -> None:
         with _translated():
@@ -151,8 +199,8 @@ class Session:
 class Insert:
     """An INSERT whose data comes piece by piece. Nothing is stored before `finish`. Close it."""
 
-    def __init__(self, connection: Any, sql: str, fmt: str, max_bytes: int) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, sql: str, fmt: str, max_bytes: int) -> None:
+        self._session = session
         self._max_bytes = max_bytes
         self._sql = sql
         self._fmt = fmt
@@ -179,10 +227,8 @@ class Insert:
         """Insert the data. Raises ClickHouseError; then part of it may be there where it is many blocks."""
         place = settings_start(self._sql)
         source = f" FROM INFILE '/proc/self/fd/{self._data.fileno()}' COMPRESSION 'none' "
-        with _translated():
-            self._connection.query(
-                f"{self._sql[:place]}{source}{self._sql[place:]} FORMAT {self._fmt}", "TabSeparated"
-            )
+        sql = f"{self._sql[:place]}{source}{self._sql[place:]} FORMAT {self._fmt}"
+        self._session.whole(sql, "TabSeparated", {})
 
     def close(self) -> None:
         self._data.close()
@@ -209,6 +255,17 @@ def _refuse_files(sql: str) -> None:
             text = "Code: 344. DB::Exception: Files are read and written by the client. (SUPPORT_IS_DISABLED)"
             raise ClickHouseError(344, text)
         previous = token
+
+
+def _refuse_what_is_for_later(sql: str) -> None:
+    words = [token.text.upper() for token in islice(tokens(sql), 4) if token.kind == "word"]
+    temporary = words[:1] == ["CREATE"] and "TEMPORARY" in words
+    if temporary or not _FOR_LATER.isdisjoint(words[:1]):
+        text = (
+            f"Code: 48. DB::Exception: {words[0]}{' TEMPORARY' * temporary}: sessions are not kept between "
+            "requests; send settings and the database with each. (NOT_IMPLEMENTED)"
+        )
+        raise ClickHouseError(48, text)
 
 
 def _quoted(text: str, quote: str) -> str:

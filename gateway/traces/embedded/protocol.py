@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import email.parser
 import email.policy
 import hmac
+import re
+import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,11 @@ import lz4.frame  # type: ignore[import-untyped]  # comes with clickhouse-connec
 import msgspec
 
 from gateway.traces.embedded.engine import ClickHouseError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd  # comes with clickhouse-connect, as lz4 does
 
 # Parameters of the transport, not settings of the engine. Sessions are not kept between requests.
 _TRANSPORT = frozenset(
@@ -33,8 +39,11 @@ _STATUS_BY_CODE = {
     **dict.fromkeys((60, 81), 404),
     **dict.fromkeys((164, 344, 497, 516), 403),
     48: 501,
+    73: 400,
     202: 503,
+    372: 404,
 }
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,128}")  # what goes into a header of ours
 _MEMORY_LIMIT_EXCEEDED = 241
 
 
@@ -46,6 +55,40 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, str]
     params: dict[str, str]
     default_format: str
+    query_id: str | None = None
+    wait_end: bool = False  # nothing is answered before the statement is over
+
+
+def open_handle(method: str, path: str, query_string: bytes) -> bool:
+    """Whether the request asks nothing but whether the server is there, which anyone may.
+
+    Raises ClickHouseError where nothing is at *path*, or *method* is none of ClickHouse's.
+    """
+    if method not in {"GET", "HEAD", "POST"}:
+        raise ClickHouseError(48, f"Code: 48. DB::Exception: Method {method}: unsupported. (NOT_IMPLEMENTED)")
+    if path in {"/ping", "/replicas_status"}:
+        return True
+    if path != "/":
+        raise ClickHouseError(60, "Code: 60. DB::Exception: There is no handle at this path. (UNKNOWN_TABLE)")
+    return method != "POST" and not query_string
+
+
+def query_headers(
+    request: Request, mark: str, fmt: str | None, summary: Mapping[str, str]
+) -> list[tuple[bytes, bytes]]:
+    """The headers of a statement that did not fail; *summary* is empty while it runs.
+
+    *fmt* is None of a statement that has no result: by that clickhouse-connect tells it from an empty one.
+    """
+    query_id = request.query_id if request.query_id and _WORD.fullmatch(request.query_id) else mark
+    return [
+        (b"content-type", b"application/octet-stream"),
+        *([] if fmt is None else [(b"x-clickhouse-format", fmt.encode())]),
+        (b"x-clickhouse-timezone", b"UTC"),
+        (b"x-clickhouse-server-display-name", b"embedded"),
+        (b"x-clickhouse-query-id", query_id.encode()),
+        (b"x-clickhouse-summary", msgspec.json.encode(summary)),
+    ]
 
 
 def parse_request(query_string: bytes, headers: Mapping[bytes, bytes], *, method: str) -> Request:
@@ -54,7 +97,7 @@ def parse_request(query_string: bytes, headers: Mapping[bytes, bytes], *, method
         Request(
             query="",
             database=_text(headers.get(b"x-clickhouse-database")) or None,
-            settings={"readonly": "2"} if method == "GET" else {},
+            settings={} if method == "POST" else {"readonly": "2"},
             params={},
             default_format=_text(headers.get(b"x-clickhouse-format")) or "TabSeparated",
         ),
@@ -63,7 +106,13 @@ def parse_request(query_string: bytes, headers: Mapping[bytes, bytes], *, method
 
 
 def with_fields(request: Request, fields: Mapping[str, str]) -> Request:
-    """*request* with the fields of a query string or of a form."""
+    """*request* with the fields of a query string or of a form. Raises ClickHouseError."""
+    if fields.get("session_check", "0") != "0":
+        text = "Code: 372. DB::Exception: Sessions are not kept between requests. (SESSION_NOT_FOUND)"
+        raise ClickHouseError(372, text)
+    default_format = fields.get("default_format") or request.default_format
+    if not _WORD.fullmatch(default_format):
+        raise ClickHouseError(73, "Code: 73. DB::Exception: The default format is no name. (UNKNOWN_FORMAT)")
     settings, params = dict(request.settings), dict(request.params)
     for name, value in fields.items():
         if name.startswith("param_"):
@@ -75,7 +124,9 @@ def with_fields(request: Request, fields: Mapping[str, str]) -> Request:
         database=fields.get("database") or request.database,
         settings=settings,
         params=params,
-        default_format=fields.get("default_format") or request.default_format,
+        default_format=default_format,
+        query_id=fields.get("query_id") or request.query_id,
+        wait_end=fields.get("wait_end_of_query", "0") != "0" or request.wait_end,
     )
 
 
@@ -89,7 +140,13 @@ def parse_form(body: bytes, content_type: bytes) -> dict[str, str]:
         if not isinstance(name, str) or part.get_filename() is not None:
             text = "Code: 48. DB::Exception: External tables: unsupported. (NOT_IMPLEMENTED)"
             raise ClickHouseError(48, text)
-        fields[name] = bytes(part.get_payload(decode=True)).decode()
+        payload = part.get_payload(decode=True)
+        try:
+            fields[name] = payload.decode() if isinstance(payload, bytes) else ""
+        except UnicodeDecodeError as error:
+            raise ClickHouseError(
+                62, "Code: 62. DB::Exception: A field is not UTF-8. (SYNTAX_ERROR)"
+            ) from error
     return fields
 
 
@@ -102,7 +159,7 @@ def authorized(headers: Mapping[bytes, bytes], token: str) -> bool:
     elif scheme.lower() == "basic":
         try:
             given.append(base64.b64decode(credentials, validate=True).decode().partition(":")[2])
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, or not UTF-8 in it
             return False
     return any(hmac.compare_digest(value.encode(), token.encode()) for value in given)
 
@@ -116,6 +173,8 @@ class Decoder:
         self._stream: Any = None  # Any: zlib and lz4 agree in shape only
         if self._name == "lz4":
             self._stream = lz4.frame.LZ4FrameDecompressor()
+        elif self._name == "zstd":
+            self._stream = zstd.ZstdDecompressor()
         elif self._name in {"gzip", "deflate"}:
             self._stream = zlib.decompressobj(wbits=47)  # 47: either header is recognised
         elif self._name not in {"", "identity"}:
@@ -128,7 +187,7 @@ class Decoder:
             return chunk
         try:
             data = bytes(self._stream.decompress(chunk)) if chunk else b""
-        except (RuntimeError, EOFError, zlib.error) as error:
+        except (RuntimeError, EOFError, zlib.error, zstd.ZstdError) as error:
             raise self._invalid() from error
         if last and not self._stream.eof:
             raise self._invalid()

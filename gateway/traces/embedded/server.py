@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +22,13 @@ from gateway.file_lock import try_lock
 from gateway.paths import paths_of
 from gateway.traces.embedded.app import StoreApp
 from gateway.traces.embedded.engine import ClickHouseError, Engine
+from gateway.traces.embedded.turns import INSERTS_AT_ONCE, STATEMENTS_AT_ONCE, Turns
 from gateway.traces.endpoint import Endpoint, endpoint_file, ensure_token, read_endpoint, write_endpoint
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.retention import EVERY_S, apply_retention, keep_retention
 from gateway.traces.store import Store
 
-MAX_STATEMENTS_AT_ONCE = 16
 MAX_CONNECTIONS = 256
 _GRACE_S = 1.5  # for statements under way, before they are killed
 _KILL_S = 1.5  # for killed statements, before they are abandoned
@@ -46,7 +45,8 @@ class EmbeddedServer:
         self._directory = paths_of(config).store
         self._on_death = on_death
         self._stack = contextlib.ExitStack()
-        self._pool = ThreadPoolExecutor(MAX_STATEMENTS_AT_ONCE, thread_name_prefix="statement")
+        self._statements = Turns("statements", STATEMENTS_AT_ONCE)
+        self._inserts = Turns("inserts", INSERTS_AT_ONCE)
 
     def start(self) -> None:
         """Serve, migrated. Raises StoreInUseError, or OperationError: the directory cannot be used."""
@@ -58,7 +58,8 @@ class EmbeddedServer:
             listener = _listen(read_endpoint(self._directory))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             self._stack.callback(endpoint_file(self._directory).unlink, missing_ok=True)
-            self._serve(StoreApp(self._engine, token=token, pool=self._pool), listener)
+            turns = {"statements": self._statements, "inserts": self._inserts}
+            self._serve(StoreApp(self._engine, token=token, **turns), listener)
             self._stack.callback(self._end_serving)
             settings = self._config.store
             with Store.at(url, token) as store:
@@ -127,7 +128,8 @@ class EmbeddedServer:
             with contextlib.suppress(ClickHouseError):  # what it could not kill is abandoned below
                 self._engine.kill()
             self._thread.join(_KILL_S)
-        self._pool.shutdown(wait=not self._thread.is_alive(), cancel_futures=True)
+        for turns in (self._statements, self._inserts):
+            turns.close(wait=not self._thread.is_alive())
 
 
 @contextlib.contextmanager

@@ -56,6 +56,17 @@ def test_several_things_said_at_once_are_several_rows_with_ids_of_their_own(one:
     assert {row.session for row in found} == {"s-1"}
 
 
+def test_of_two_said_in_one_millisecond_the_second_sorts_last(one: Gateway):
+    session = str(uuid4())
+    ids = []
+    with httpx.Client(base_url=one.url, trust_env=False) as kept_alive:
+        for n in range(20):
+            body = {"session": session, "name": "n", "value": n}
+            ids.append(kept_alive.post("/api/feedback", json=body).json()["feedback_id"])
+    found = {row.feedback_id: row for row in one.seen(CapturedFeedback) if row.session == session}
+    assert sorted(found, key=lambda said: (found[said].created_at_us, said)) == ids
+
+
 def test_a_session_is_cut_as_the_header_of_a_request_is(one: Gateway):
     answer = give(one, session="x" * 2000, rating=1)
     assert rows(one, answer.json()["feedback_id"])[0].session == "x" * 512

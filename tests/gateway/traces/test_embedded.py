@@ -22,7 +22,7 @@ from gateway.config import Config, load_config
 from gateway.errors import StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.embedded.engine import Engine
-from gateway.traces.endpoint import read_endpoint, read_token
+from gateway.traces.endpoint import ensure_token, read_endpoint, read_token
 from gateway.traces.store import Store
 from tests.support.store import StoreProcess, a_trace, started_store, write_config
 
@@ -66,6 +66,28 @@ def test_only_the_owner_can_read_the_token(embedded_config: Config) -> None:
 
     assert stat.S_IMODE((directory / "token").stat().st_mode) == 0o600
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_token_that_others_could_read_is_replaced(tmp_path: Path) -> None:
+    first = ensure_token(tmp_path)
+    assert ensure_token(tmp_path) == first
+    (tmp_path / "token").chmod(0o640)
+
+    second = ensure_token(tmp_path)
+
+    assert second != first
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+
+
+def test_it_listens_on_loopback_alone(embedded_config: Config) -> None:
+    endpoint = read_endpoint(paths_of(embedded_config).store)
+    assert endpoint is not None
+    host, _, port = endpoint.url.removeprefix("http://").partition(":")
+    assert host == "127.0.0.1"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {fields[1] for fields in lines if fields[3] == "0A"}
+
+    assert [at for at in listening if at.endswith(f":{int(port):04X}")] == [f"0100007F:{int(port):04X}"]
 
 
 def test_the_sql_comes_in_the_body_or_the_query_string(http: httpx.Client) -> None:
@@ -334,6 +356,23 @@ def test_sigterm_stops_it_soon_although_a_statement_runs(tmp_path: Path) -> None
     assert took < STOP_WITHIN_S
     assert len(outcome) == 1
     assert read_endpoint(paths_of(config).store) is None
+
+
+def test_sigterm_lets_a_statement_finish_that_is_nearly_done(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    config = load_config(path)
+    with started_store(path) as process:
+        store = Store.connect(config, {})
+        store.query("SELECT 1")
+        rows: list[dict[str, object]] = []
+        thread = threading.Thread(target=lambda: rows.extend(store.query("SELECT sleep(0.6) AS slept")))
+        thread.start()
+        time.sleep(0.3)
+        code = process.stop()
+        thread.join()
+
+    assert code == 0
+    assert rows == [{"slept": 0}]
 
 
 def test_what_was_confirmed_survives_sigkill_and_a_token_counts_once(tmp_path: Path) -> None:

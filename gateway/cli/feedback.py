@@ -1,0 +1,122 @@
+"""`tracetune feedback import`: outcomes that are known days later, from a file."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gateway.cli.root import config_option, json_option
+from gateway.config import Config, load_config
+from gateway.errors import OperationError
+from gateway.feedback_import import Imported, Importer
+from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
+from gateway.paths import paths_of
+from gateway.traces.redact import Redactor, redaction_key
+from gateway.traces.rows import RowBuilder
+from gateway.traces.store import open_store
+
+SHOWN_UNMATCHED = 20  # lines named on the terminal; --json names up to MAX_REPORTED
+
+
+@click.group()
+def feedback() -> None:
+    """What people and systems said of answers afterwards."""
+
+
+@feedback.command(name="import")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--on", "on", type=click.Choice(["trace", "session", "tag"]), required=True, help="What joins.")
+@click.option("--tag", metavar="NAME", help="With --on tag: the tag, and the column of the same name.")
+@click.option(
+    "--signal", "signals", metavar="COLUMN", multiple=True, help="A column that is a signal; repeatable."
+)
+@click.option("--client", help="Only traces of this client.")
+@click.option("--by", help="Who imports, as the rows will say.  [default: the user's name]")
+@click.option("--strict", is_flag=True, help="Exit with 1 where any line matches nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be imported, and import nothing.")
+@config_option
+@json_option
+def import_(
+    path: Path,
+    on: JoinedOn,
+    tag: str | None,
+    signals: tuple[str, ...],
+    client: str | None,
+    by: str | None,
+    config_path: Path,
+    *,
+    strict: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Import outcomes from FILE (.jsonl or .csv): each line names a trace, a session or a tag's value.
+
+    The same file again adds nothing. Nothing is imported of a file with a line that cannot be read. Exits 1
+    where no line matches a trace.
+    """
+    config = load_config(config_path)
+    columns = columns_of(on, tag, signals)
+    total = sum(1 for _ in read_outcomes(path, columns))
+    with open_store(config) as store, _progress(total) as progress:
+        importer = Importer(store, _row_builder(config), on=on, tag=tag, client=client, by=by or _who())
+        done = importer.run(
+            read_outcomes(path, columns),
+            now=datetime.now(UTC),
+            dry_run=dry_run,
+            told=lambda lines: progress.advance(progress.task_ids[0], lines),
+        )
+    if as_json:
+        click.echo(msgspec.json.encode(done))
+    else:
+        _tell(path, done, dry_run=dry_run)
+    missing = done.lines - done.matched
+    if done.lines and not done.matched:
+        raise OperationError(f"{path}: no line matches anything in the store; is --on {on} what joins them?")
+    return OperationError.exit_code if strict and missing else 0
+
+
+def _tell(path: Path, done: Imported, *, dry_run: bool) -> None:
+    missing = done.lines - done.matched
+    for one in done.unmatched[:SHOWN_UNMATCHED]:
+        click.echo(f"{path}:{one.line}: {one.why}", err=True)
+    if missing > SHOWN_UNMATCHED:
+        click.echo(
+            f"{path}: {missing - SHOWN_UNMATCHED} more lines match nothing; --json names them", err=True
+        )
+    would = "would be " if dry_run else ""
+    click.echo(
+        f"{done.lines} lines: {done.rows} rows of feedback {would}imported, {done.already} already there; "
+        f"{missing} lines match nothing"
+    )
+
+
+def _row_builder(config: Config) -> RowBuilder:
+    """As the recorder builds rows: with the same redaction under the same key."""
+    redact = config.privacy.redact == "builtin"
+    return RowBuilder(Redactor(redaction_key(paths_of(config).state / "redaction_key")) if redact else None)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        progress.add_task("lines", total=total)
+        yield progress
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"

@@ -1,0 +1,2 @@
+-- Who imported a row of feedback that the gateway did not take itself; NULL for what it took.
+ALTER TABLE feedback ADD COLUMN IF NOT EXISTS imported_by LowCardinality(Nullable(String)) AFTER created_at;
