@@ -123,6 +123,8 @@ def _section(title: str, lines: Sequence[RenderableType]) -> list[RenderableType
 
 def _rollout(trace: Row) -> str:
     snapshot = f", snapshot {trace['snapshot']}" if trace["snapshot"] else ""
+    if trace["imported"]:
+        return ", from another tool's log"
     share = "pinned" if trace["propensity"] is None else f"chosen with probability {trace['propensity']:g}"
     return f"{snapshot}, {share}" + (f", rollout {trace['rollout']}" if trace["rollout"] else "")
 

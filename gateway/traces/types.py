@@ -143,6 +143,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     table_hash: str
     traceparent: str | None
+    imported: bool = False  # taken over from another tool's log: trains, and is no evidence about traffic
 
 
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):
