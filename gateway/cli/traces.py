@@ -14,6 +14,7 @@ from rich.console import Console
 
 from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
+from gateway.cli.traces_export import export
 from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.traces.store import Store, open_store
@@ -38,7 +39,10 @@ LIMIT {limit:UInt32}
 
 @click.group()
 def traces() -> None:
-    """Look at what went through the gateway."""
+    """Look at what went through the gateway, and take it elsewhere."""
+
+
+traces.add_command(export)
 
 
 @traces.command()
