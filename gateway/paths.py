@@ -30,6 +30,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.data / "state"
 
     @property
+    def keyring(self) -> Path:
+        """The data keys of encrypted bodies, wrapped by the master key."""
+        return self.state / "keyring.sqlite"
+
+    @property
     def datasets(self) -> Path:
         return self.data / "datasets"
 

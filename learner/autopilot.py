@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _NEW_JUDGED = """
 SELECT count() AS n, max(started_at) AS newest FROM traces
 WHERE route = {route:String} AND endpoint = {endpoint:String} AND started_at > {since:DateTime64(6, 'UTC')}
+  AND training
   AND trace_id IN (SELECT trace_id FROM judgments
                    WHERE judge = {judge:String} AND version = {version:String} AND score IS NOT NULL)
 """

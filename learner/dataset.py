@@ -29,6 +29,7 @@ from learner.select import (
     LOW_SCORE,
     NOT_JUDGED,
     TOO_LONG,
+    WITHHELD,
     Candidate,
     why_unusable,
 )
@@ -75,7 +76,7 @@ def usable(rows: JudgedRows) -> tuple[list[Candidate], Counter[str]]:
     left_out: Counter[str] = Counter({TOO_LONG: rows.too_long})
     candidates: list[Candidate] = []
     for trace in rows.traces:
-        reason = why_unusable(trace)
+        reason = WITHHELD if trace.trace_id in rows.withheld else why_unusable(trace)
         score = rows.scores.get(trace.trace_id)
         if reason is None and trace.trace_id not in rows.scores:
             reason = NOT_JUDGED

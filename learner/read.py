@@ -21,6 +21,9 @@ CHAT = "/v1/chat/completions"
 MAX_BODY_BYTES = 512_000
 
 _OF_ROUTE = "route = {route:String} AND endpoint = {endpoint:String}"
+# A session's later traces quote its former ones: where one trace was kept out of training, its session is.
+_WITHHELD = "(client, session) IN (SELECT client, session FROM traces WHERE NOT training)"
+_WITHHELD_IDS = f"SELECT trace_id FROM traces WHERE {_OF_ROUTE} AND {_WITHHELD}"  # noqa: S608 -- constants
 _BODY_BYTES = "(ifNull(length(request), 0) + ifNull(length(response), 0))"
 _TRACES = f"""
 SELECT {", ".join(Trace.__struct_fields__)} FROM traces
@@ -45,7 +48,7 @@ SELECT uniqExact(
 ) AS n
 FROM (
     SELECT trace_id, outcome, finish_reason, propensity, imported, request, response FROM traces
-    WHERE {_OF_ROUTE} AND {_BODY_BYTES} <= {{max_bytes:UInt64}}
+    WHERE {_OF_ROUTE} AND {_BODY_BYTES} <= {{max_bytes:UInt64}} AND NOT ({_WITHHELD})
     ORDER BY started_at DESC, trace_id DESC LIMIT {{limit:UInt32}}
 )
 WHERE outcome = 'ok' AND finish_reason = 'stop' AND (propensity IS NOT NULL OR imported)
@@ -62,12 +65,14 @@ SELECT {", ".join(Feedback.__struct_fields__)} FROM ({FEEDBACK_SQL}) ORDER BY cr
 class JudgedRows(msgspec.Struct, frozen=True, kw_only=True):
     """Traces of one route, oldest first, and the verdicts of one version of one judge by trace id.
 
-    A trace without an entry in `scores` was not judged; an entry of None is an abstention.
+    A trace without an entry in `scores` was not judged; an entry of None is an abstention. `withheld` are the
+    traces that consent keeps out of training: their own, or that of another trace of their session.
     """
 
     judge_version: str
     traces: list[JudgedTrace]
     scores: dict[str, float | None]
+    withheld: frozenset[str]
     too_long: int  # traces whose bodies exceed MAX_BODY_BYTES, which were not read
 
 
@@ -91,6 +96,7 @@ def read_judged(config: Config, entry: LearnerConfig, store: Store) -> JudgedRow
         judge_version=version,
         traces=[judged_trace(trace, feedback[trace_id]) for trace_id, trace in traces.items()],
         scores={row["trace_id"]: row["score"] for row in scores},
+        withheld=frozenset(row["trace_id"] for row in store.query(_WITHHELD_IDS, scope)),
         too_long=int(store.query(_TOO_LONG, {**scope, **bound})[0]["n"]),
     )
 
@@ -135,7 +141,8 @@ def count_judged(config: Config, entry: LearnerConfig, store: Store) -> int:
     An upper bound: what is unreadable or pinned is only found out when the dataset is built.
     """
     rows: list[dict[str, Any]] = store.query(
-        f"SELECT count() AS n FROM ({_SCORES}) WHERE score IS NOT NULL",  # noqa: S608
+        f"SELECT count() AS n FROM ({_SCORES}) "  # noqa: S608
+        f"WHERE score IS NOT NULL AND trace_id NOT IN ({_WITHHELD_IDS})",
         {
             "route": entry.route,
             "endpoint": CHAT,

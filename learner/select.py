@@ -10,6 +10,7 @@ from judges.trace import JudgedTrace, text_of
 from learner.types import Example
 
 # Reasons, as the manifest counts them.
+WITHHELD = "kept out of training by its client"
 FAILED = "the answer failed or was cut short"
 NOT_STOPPED = "the answer did not end by itself"
 PINNED = "pinned to a variant by its client"

@@ -10,6 +10,7 @@ import rich_click as click
 
 from gateway.cli.root import config_option
 from gateway.config import load_config
+from gateway.traces.body_reads import local_reader, may_show_bodies, record_read, shape_of
 from gateway.traces.reading import only_reading
 from gateway.traces.store import open_store
 
@@ -33,13 +34,16 @@ def sql(statement: str, config_path: Path) -> None:
     """Run one SQL statement that reads, and print its rows as lines of JSON.
 
     Works with `tracetune up` running or not. Tables: traces, judgments, feedback, datasets, snapshots,
-    rollouts, traces_by_minute; `DESCRIBE traces` shows one.
+    rollouts, traces_by_minute, body_reads; `DESCRIBE traces` shows one. A statement that may show what people
+    wrote is put down in body_reads first, without its values.
     """
     config = load_config(config_path)
     only_reading(statement, ())  # what needs no server to be refused is refused without one
     with open_store(config) as store:
         names = [row["name"] for row in store.query("SELECT name FROM system.table_functions")]
         reading = only_reading(statement, names)
+        if may_show_bodies(reading):
+            record_read(store, local_reader(), "sql", [], statement=shape_of(reading))
         out = sys.stdout.buffer
         for line in store.json_lines(reading, _READ_SETTINGS):
             out.write(_MORE_CONTROLS.sub(_escaped, line) + b"\n")

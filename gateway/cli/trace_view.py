@@ -75,6 +75,7 @@ def _facts(trace: Row) -> Table:
             f"{trace['session']}  subject {trace['subject'] or '-'}  client {trace['client'] or '-'}",
         ),
         ("tags", ", ".join(f"{name}={value}" for name, value in trace["tags"].items()) or "-"),
+        ("training", "may be learnt from" if trace["training"] else "kept out for good, as its client says"),
     ):
         table.add_row(Text(name, "dim"), Text(plain_line(value)))
     return table

@@ -17,6 +17,7 @@ from gateway.cli.trace_view import tail_line, trace_view
 from gateway.cli.traces_export import export
 from gateway.config import load_config
 from gateway.errors import OperationError
+from gateway.traces.body_reads import local_reader, record_read
 from gateway.traces.store import Store, open_store
 
 FOLLOW_EVERY_S = 1.0
@@ -76,6 +77,7 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             raise OperationError(
                 f"no trace {trace_id!r} in the store; `tracetune traces tail` lists the last ones"
             )
+        record_read(store, local_reader(), "show", [trace_id])
         judgments = store.query(
             "SELECT judge, version, score, reason, judged_at FROM judgments "
             "WHERE trace_id = {id:String} ORDER BY judge, judged_at",
@@ -102,11 +104,12 @@ def _tail(store: Store, *, route: str, count: int, follow: bool) -> Iterator[dic
     # What is in the store before the first look, and is not among the last, is not news.
     news_from = _now(store) if follow else since
     while True:
-        for row in reversed(store.query(_TAIL, {**parameters, "since": since, "limit": limit})):
-            arrived = row.pop("stored_at")
-            if row["trace_id"] not in seen:
-                seen[row["trace_id"]] = arrived
-                yield row
+        rows = store.query(_TAIL, {**parameters, "since": since, "limit": limit})
+        new = [row for row in reversed(rows) if row["trace_id"] not in seen]
+        seen |= {row["trace_id"]: row.pop("stored_at") for row in new}
+        if new:
+            record_read(store, local_reader(), "tail", [row["trace_id"] for row in new])
+        yield from new
         if not follow:
             return
         time.sleep(FOLLOW_EVERY_S)

@@ -16,6 +16,7 @@ from gateway.cli.root import config_option
 from gateway.cli.times import Moment, Span
 from gateway.config import load_config
 from gateway.errors import OperationError, UsageError
+from gateway.traces.body_reads import local_reader, record_read
 from gateway.traces.export import FORMATS, Exported, Format, export_traces
 from gateway.traces.exporting.pages import count_traces
 from gateway.traces.exporting.selection import Selection
@@ -91,17 +92,18 @@ def export(
         max_score=max_score,
         limit=limit,
     )
+    reader = local_reader()
     with open_store(load_config(config_path)) as store:
+
+        def audit(trace_ids: Sequence[str]) -> None:
+            record_read(store, reader, "export", trace_ids)
+
         total = count_traces(store, selection)
         with counted("exporting", total) as watch, _output(output, kind) as out:
-            done = export_traces(store, selection, kind, out, audit=_unaudited, watch=watch)
+            done = export_traces(store, selection, kind, out, audit=audit, watch=watch)
             if not done.written:
                 raise OperationError(f"nothing to export: {_told(done)}")
     click.echo(f"exported {_told(done)}", err=True)
-
-
-def _unaudited(trace_ids: Sequence[str]) -> None:
-    """Where reads of bodies are recorded."""
 
 
 def _tag(text: str) -> tuple[str, str]:

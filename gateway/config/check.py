@@ -81,6 +81,11 @@ def _check_exposure(config: Config) -> None:
 
 def _check_supported(config: Config) -> None:
     """Settings whose meaning is a promise are refused while they are not kept, never silently ignored."""
+    if config.privacy.encrypt == "per_subject" and config.privacy.master_key is None:
+        raise ConfigError(
+            "encrypt: per_subject needs a master key; write master_key: {env: NAME}, {file: PATH} or "
+            "{command: [PROGRAM]} - at `$.privacy`"
+        )
     if config.privacy.encrypt != "none":
         raise ConfigError(
             "encryption per subject is not built yet, and bodies would be stored readable; "

@@ -22,7 +22,15 @@ DEFAULT_CONFIG = Path("tracetune.yaml")
 MAX_CONFIG_BYTES = 1_000_000
 NEAR_FIELDS = 3  # of the known fields, those named for one that is not, where some are spelt like it
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?$", re.DOTALL)
-_SECRET_FIELDS = (".api_key", ".key", ".password", ".master_key", ".secret", ".proxy_auth")
+_SECRET_FIELDS = (
+    ".api_key",
+    ".key",
+    ".password",
+    ".master_key",
+    ".former_master_key",
+    ".secret",
+    ".proxy_auth",
+)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -106,7 +114,11 @@ def _absolute(config: Config, base: Path) -> Config:
         config,
         store=msgspec.structs.replace(store, password=_secret(store.password, base)),
         capture=msgspec.structs.replace(config.capture, spool=(base / spool).resolve()),
-        privacy=msgspec.structs.replace(config.privacy, master_key=_secret(config.privacy.master_key, base)),
+        privacy=msgspec.structs.replace(
+            config.privacy,
+            master_key=_secret(config.privacy.master_key, base),
+            former_master_key=_secret(config.privacy.former_master_key, base),
+        ),
         auth=config.auth
         and msgspec.structs.replace(
             config.auth,

@@ -83,6 +83,18 @@ class Secret(Strict, frozen=True, kw_only=True):
             raise ValueError("a secret is either {env: NAME} or {file: PATH}")
 
 
+class MasterKey(Strict, frozen=True, kw_only=True):
+    """Where the master key is: a variable, a file, or a program that wraps and unwraps with it."""
+
+    env: str | None = None
+    file: Path | None = None
+    command: list[str] | None = None  # run with `wrap` or `unwrap` added, base64 in and base64 out
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.env, self.file, self.command)) != 1 or self.command == []:
+            raise ValueError("a master key is one of {env: NAME}, {file: PATH} and {command: [PROGRAM, …]}")
+
+
 class Listen(Strict, frozen=True, kw_only=True):
     """An address to listen on. `workers` is the number of gateway processes that share it."""
 
@@ -143,7 +155,8 @@ class Privacy(Strict, frozen=True, kw_only=True):
 
     redact: Literal["builtin", "none"] = "builtin"
     encrypt: Literal["none", "per_subject"] = "none"
-    master_key: Secret | None = None
+    master_key: MasterKey | None = None  # wraps the keyring; without it nothing encrypted can be read
+    former_master_key: MasterKey | None = None  # while master_key is being replaced by another
 
 
 class KeyLimit(Strict, frozen=True, kw_only=True):
@@ -171,6 +184,7 @@ class ClientKey(Strict, frozen=True, kw_only=True):
     scopes: list[Scope] = msgspec.field(default_factory=lambda: ["infer", "feedback"])
     routes: list[str] | None = None
     limits: list[KeyLimit] = []
+    training: bool = True  # false: nothing that comes with this key is ever learnt from
 
     def __post_init__(self) -> None:
         periods = [limit.per for limit in self.limits]

@@ -19,11 +19,12 @@ _FOUND_BY_BYTES = 16  # of a digest; no two keys share them by chance
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller by its key's name. `routes` None: every route."""
+    """A caller by its key's name. `routes` None: every route. `training`: its traces may be learnt from."""
 
     name: str
     scopes: frozenset[Scope]
     routes: frozenset[str] | None = None
+    training: bool = True
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
@@ -53,7 +54,9 @@ class ClientKeys:
             self._add(keys.admin_key, Client(name=ADMIN_CLIENT, scopes=_ALL_SCOPES))
         for entry in auth.keys:
             routes = None if entry.routes is None else frozenset(entry.routes)
-            client = Client(name=entry.name, scopes=frozenset(entry.scopes), routes=routes)
+            client = Client(
+                name=entry.name, scopes=frozenset(entry.scopes), routes=routes, training=entry.training
+            )
             self._add(keys.client_keys[entry.name], client)
 
     def identify(self, authorization: bytes | None) -> Client | None:

@@ -169,4 +169,5 @@ class OpenTrace:
             self.machine_cost_usd,
             content_encoding,
             error,
+            own.training,
         )

@@ -51,6 +51,7 @@ _NOT_DOWNSTREAM_OR_LENGTH = _NOT_DOWNSTREAM | {b"content-length"}
 _OURS = b"x-tracetune-"
 LIMITS = b"x-ratelimit-"
 _TAG = b"x-tracetune-tag-"
+_TRAINING_ALLOWED = frozenset({b"yes", b"true", b"1", b"on"})
 MAX_TAGS = 32
 MAX_TAG_BYTES = 256  # of a name and of a value; a longer one is cut
 MAX_KEY_BYTES = 512  # of a session or a subject; a longer one is cut
@@ -58,7 +59,7 @@ _SAFE_IN_HEADER = "".join(chr(code) for code in range(0x21, 0x7F))
 
 
 class OwnHeaders(msgspec.Struct, kw_only=True):
-    """What a request says to the gateway itself."""
+    """What a request says to the gateway itself. `training`: its trace may be learnt from."""
 
     authorization: bytes | None = None
     session: str | None = None
@@ -72,6 +73,7 @@ class OwnHeaders(msgspec.Struct, kw_only=True):
     content_length: int | None = None
     expects_continue: bool = False
     is_chunked: bool = False
+    training: bool = True
 
 
 def read_own(headers: Headers) -> tuple[OwnHeaders, bytes]:
@@ -160,3 +162,5 @@ def _read_ours(own: OwnHeaders, name: bytes, value: bytes) -> None:
         own.subject = value[:MAX_KEY_BYTES].decode("utf-8", "replace") or None
     elif name == b"x-tracetune-variant":
         own.variant = value.decode("utf-8", "replace") or None
+    elif name == b"x-tracetune-training" and value.strip().lower() not in _TRAINING_ALLOWED:
+        own.training = False  # whoever names it and does not clearly say yes means no, and one no is enough

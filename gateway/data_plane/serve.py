@@ -240,6 +240,8 @@ def _read_head(trace: OpenTrace, exchange: Exchange) -> bytes:
     """Note what the head says and whose request it is; the lines that go upstream. Raises ApiError."""
     trace.own, passed = read_own(exchange.headers)
     trace.client = identify(trace.live, trace.own)
+    if not trace.client.training:
+        trace.own.training = False
     return passed
 
 

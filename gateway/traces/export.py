@@ -134,5 +134,5 @@ def _fitting(kind: Format, selection: Selection) -> Selection:
             raise UsageError("trl-unpaired labels answers by the score of a judge: name one with --judge")
         return msgspec.structs.replace(selection, min_score=None)  # a label here, no condition
     if kind == "parquet":
-        return msgspec.structs.replace(selection, complete=False)  # rows, no examples
+        return msgspec.structs.replace(selection, complete=False, withheld=True)  # rows, no examples
     return selection

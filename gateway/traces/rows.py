@@ -98,6 +98,7 @@ class RowBuilder:
             tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
+            training=captured.training,
         )
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:

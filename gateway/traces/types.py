@@ -78,6 +78,7 @@ class CapturedTrace(msgspec.Struct, frozen=True, tag="trace", array_like=True):
     machine_cost_usd: float | None  # share of the machines, of all attempts at upstreams paid by the hour
     content_encoding: str | None = None  # of the response body, when the upstream compressed it
     error: str | None = None  # our own reason when outcome is not ok; never prompt text
+    training: bool = True  # False: its client, or its key's setting, keeps it out of training for good
 
 
 class CapturedFeedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback", array_like=True):
@@ -143,6 +144,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     table_hash: str
     traceparent: str | None
+    training: bool = True  # False: never learnt from, whatever comes later
     imported: bool = False  # taken over from another tool's log: trains, and is no evidence about traffic
 
 

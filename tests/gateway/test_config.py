@@ -41,7 +41,7 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE + UPSTREAM, "key 'upstreams' is repeated"),
         (UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
         (UPSTREAM + ROUTE + "listen: {host: 0.0.0.0}\n", "listen.host 0.0.0.0 is not loopback and there are no keys"),
-        (UPSTREAM + ROUTE + "privacy: {encrypt: per_subject}\n", "encryption per subject is not built yet"),
+        (UPSTREAM + ROUTE + "privacy: {encrypt: per_subject}\n", "encrypt: per_subject needs a master key; write master_key: {env: NAME}"),
         (UPSTREAM.replace("default: true", "passthrough: [audio]") + ROUTE, "mark 'a' default, or remove it - at `$.upstreams[0].passthrough`"),
         (UPSTREAM.replace("default", "headers: [{name: x-key, value: v}], default") + ROUTE, "header 'x-key' looks like a secret; write secret: {env: NAME} in place of value - at `$.upstreams[0].headers[0]`"),
         (UPSTREAM.replace("default", 'headers: [{name: x-y, value: "a\\r\\nb"}], default') + ROUTE, "characters that no header can carry"),

@@ -166,6 +166,18 @@ def test_show_prints_the_conversation_attempts_judgments_and_feedback(
     assert whole["feedback"][0]["text"] == "as kept"
 
 
+@pytest.mark.parametrize(("training", "shown"), [(True, "may be learnt from"), (False, "kept out for good")])
+def test_show_says_whether_a_trace_may_be_learnt_from(training: bool, shown: str) -> None:
+    trace = a_trace(training=training)
+    out = io.StringIO()
+
+    Console(file=out, width=120).print(
+        trace_view({name: getattr(trace, name) for name in trace.__struct_fields__}, [], [])
+    )
+
+    assert shown in out.getvalue()
+
+
 def _stripped(result: subprocess.CompletedProcess[str]) -> str:
     return "\n".join(line.rstrip() for line in result.stdout.splitlines())
 

@@ -62,6 +62,8 @@ def test_standard_output_has_the_lines_and_nothing_else(
         }
     ]
     assert done.stderr == "exported 1 of 1 traces\n"
+    reads = clean_store.query("SELECT purpose, trace_ids FROM body_reads")
+    assert [(row["purpose"], len(row["trace_ids"])) for row in reads] == [("export", 1)]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,19 @@ from gateway.traces.store import Store
 from learner.dataset import build_dataset, dataset_digest, load_manifest
 from learner.errors import LearnerRefusedError
 from learner.files import locked, read_jsonl, sha256_of
+from learner.read import count_judged, count_winners
 from learner.runs import run_lock
-from learner.select import ABSTAINED, DUPLICATE, FAILED, LOW_SCORE, NOT_JUDGED, NOT_STOPPED, PINNED, TOOLS
+from learner.select import (
+    ABSTAINED,
+    DUPLICATE,
+    FAILED,
+    LOW_SCORE,
+    NOT_JUDGED,
+    NOT_STOPPED,
+    PINNED,
+    TOOLS,
+    WITHHELD,
+)
 from learner.status import route_status
 from learner.types import Example, HoldoutRow
 from tests.learner.traffic import (
@@ -21,6 +32,7 @@ from tests.learner.traffic import (
     add,
     judged_traffic,
     judgment_on,
+    kept_on,
     trace_of,
     version_of,
 )
@@ -64,6 +76,33 @@ def test_imported_traces_train_though_nobody_chose_their_variant(tmp_path: Path,
         before.judged + 1,
         before.left_out.get(PINNED, 0),
     )
+
+
+def test_what_a_client_keeps_out_of_training_is_in_no_dataset_whatever_is_said_of_it_later(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 120)
+    entry = config.learner[0]
+    before = count_judged(config, entry, clean_store), count_winners(config, entry, clean_store)
+    no = trace_of(MESSAGES[0], 500, session="private", training=False)
+    # It quotes the trace before it, as every later turn of a conversation does.
+    later = trace_of(MESSAGES[1], 501, session="private")
+    of_another_client = trace_of(MESSAGES[2], 502, session="private", client="other")
+    add(clean_store, no, later, of_another_client)
+    add(clean_store, *(judgment_on(trace, config, 1.0) for trace in (no, later, of_another_client)))
+    add(clean_store, *(kept_on(trace, trace.response or "") for trace in (no, later)))
+
+    manifest = build_dataset(config, ROUTE, clean_store)
+
+    folder = paths_of(config).datasets / manifest.dataset
+    used = {trace for row in read_jsonl(folder / "train.jsonl", Example) for trace in row.traces}
+    used |= {row.trace.trace_id for row in read_jsonl(folder / "holdout.jsonl", HoldoutRow)}
+    assert used.isdisjoint({no.trace_id, later.trace_id})
+    assert of_another_client.trace_id in used
+    assert manifest.left_out[WITHHELD] == 2
+    after = count_judged(config, entry, clean_store), count_winners(config, entry, clean_store)
+    assert after == (before[0] + 1, before[1] + 1)
 
 
 def test_only_winners_are_trained_on_and_losers_are_held_out_too(tmp_path: Path, clean_store: Store) -> None:

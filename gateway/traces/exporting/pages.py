@@ -22,8 +22,11 @@ BATCH_BYTES = 16 << 20  # of stored bodies in memory at a time; a single larger 
 
 _COLUMNS = ", ".join(Trace.__struct_fields__)
 _END = datetime(2262, 1, 1)  # noqa: DTZ001 -- the store takes a time without a zone for UTC
+# A session's later traces quote its former ones: where one was kept out of training, its session is.
 _PAGE = """
-SELECT trace_id, started_at, outcome, finish_reason FROM traces
+SELECT trace_id, started_at, outcome, finish_reason,
+       (client, session) IN (SELECT client, session FROM traces WHERE NOT training) AS withheld
+FROM traces
 WHERE {where} AND started_at <= {{before:DateTime64(6, 'UTC')}}
   AND (started_at, trace_id) < ({{before:DateTime64(6, 'UTC')}}, {{before_id:String}})
 ORDER BY started_at DESC, trace_id DESC LIMIT {limit}
@@ -31,7 +34,7 @@ ORDER BY started_at DESC, trace_id DESC LIMIT {limit}
 _JUDGED = """
 WITH page AS ({page})
 SELECT p.trace_id AS trace_id, p.started_at AS started_at, p.outcome AS outcome,
-       p.finish_reason AS finish_reason, v.judged AS judged, v.score AS score
+       p.finish_reason AS finish_reason, p.withheld AS withheld, v.judged AS judged, v.score AS score
 FROM page AS p LEFT JOIN (
     SELECT trace_id, true AS judged, argMax(tuple(score), judged_at).1 AS score FROM judgments
     WHERE judge = {{judge:String}} AND trace_id IN (SELECT trace_id FROM page) GROUP BY trace_id

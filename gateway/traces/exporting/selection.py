@@ -12,6 +12,7 @@ ENDED_BY_ITSELF = frozenset({"stop", "tool_calls", "function_call"})
 # Reasons, as they are counted and told.
 OTHER_OUTCOME = "the answer failed (--outcome takes it)"
 CUT_SHORT = "the answer did not end by itself (--incomplete takes it)"
+WITHHELD = "kept out of training by its client"
 NOT_JUDGED = "not judged"
 ABSTAINED = "the judge abstained"
 OTHER_SCORE = "the score is another one"
@@ -20,7 +21,8 @@ OTHER_SCORE = "the score is another one"
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """What a trace has to be. None and empty: anything. `since` is inclusive, `until` exclusive, both UTC.
 
-    `complete`: of the outcome ok, answers that did not end by themselves are left out. Scores are those
+    `complete`: of the outcome ok, answers that did not end by themselves are left out. `withheld`: with the
+    traces that their clients keep out of training. Scores are those
     of the last judgment by `judge`, of whatever version; without a judge no score is looked at. `limit`
     counts what is exported, from the newest trace on.
     """
@@ -33,6 +35,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     outcomes: tuple[str, ...] = ("ok",)
     complete: bool = True
+    withheld: bool = False
     judge: str | None = None
     min_score: float | None = None
     max_score: float | None = None
@@ -63,6 +66,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     outcome: str
     finish_reason: str | None
+    withheld: bool = False  # it, or another trace of its session, is kept out of training
     judged: bool = False
     score: float | None = None
 
@@ -73,8 +77,12 @@ def why_not(found: Found, selection: Selection) -> str | None:
         return OTHER_OUTCOME
     if selection.complete and found.outcome == "ok" and found.finish_reason not in ENDED_BY_ITSELF:
         return CUT_SHORT
-    if selection.judge is None:
-        return None
+    if found.withheld and not selection.withheld:
+        return WITHHELD
+    return None if selection.judge is None else _why_not_by_score(found, selection)
+
+
+def _why_not_by_score(found: Found, selection: Selection) -> str | None:
     if not found.judged:
         return NOT_JUDGED
     if found.score is None:

@@ -20,6 +20,7 @@ from gateway.traces.exporting.selection import (
     NOT_JUDGED,
     OTHER_OUTCOME,
     OTHER_SCORE,
+    WITHHELD,
     Selection,
 )
 from gateway.traces.store import Store
@@ -120,6 +121,24 @@ def test_everything_that_is_left_out_is_counted_by_its_reason(clean_store: Store
     assert asked(examples) == ["a"]
     assert done.left_out == {OTHER_SCORE: 1, ABSTAINED: 1, NOT_JUDGED: 2}
     assert done.looked_at == done.written + sum(done.left_out.values()) == 5
+
+
+def test_what_a_client_keeps_out_of_training_is_no_example_with_all_of_its_session(
+    clean_store: Store,
+) -> None:
+    rows = [
+        trace("before", 2, session="private", client="app"),
+        trace("no", 1, session="private", client="app", training=False),
+        trace("other", 0, session="private", client="other"),
+    ]
+    clean_store.insert("traces", rows, token="t")
+    examples, done = export(clean_store)
+
+    assert (asked(examples), done.left_out) == (["other"], {WITHHELD: 2})
+    out = io.BytesIO()
+    assert export_traces(clean_store, Selection(), "parquet", out, audit=list).written == 3
+    read = pyarrow.parquet.read_table(io.BytesIO(out.getvalue())).to_pylist()
+    assert [row["training"] for row in read] == [True, False, True]
 
 
 def test_labels_are_the_judges_and_losers_are_part_of_it(clean_store: Store) -> None:
