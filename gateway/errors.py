@@ -4,6 +4,7 @@ TracetuneError                 anything a user can cause; printed as one line, n
 ├── UsageError        exit 2   the command line is off
 ├── ConfigError       exit 2   the configuration file is off, or a variable it names is missing
 ├── OperationError    exit 1   the world said no: a busy port, a failed probe, a store that is down
+│   ├── KeyringError  exit 1   the keys of encrypted bodies: their file, or the master key
 │   └── StoreError    exit 1   ClickHouse, embedded or not, refused or could not be reached
 │       ├── StoreUnreachableError   nobody answers: the same call may succeed later
 │       ├── StoreRefusedError       it answered no: `code` is ClickHouse's; `about_data`: a row's fault
@@ -41,6 +42,10 @@ class OperationError(TracetuneError):
     """Something outside of us failed: a busy port, a failed probe, a process that did not start."""
 
     exit_code: ClassVar[int] = 1
+
+
+class KeyringError(OperationError):
+    """The keyring cannot be used: its file, or the master key. What is stored is untouched."""
 
 
 class StoreError(OperationError):

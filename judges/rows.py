@@ -67,7 +67,7 @@ def cut(sized: Sequence[tuple[str, int]], *, limit: int) -> Iterator[list[str]]:
 
 def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
     rows = store.query(f"SELECT {_COLUMNS} FROM traces WHERE {where}", parameters)  # noqa: S608 -- constants
-    return [msgspec.convert(row, Trace, strict=False) for row in rows]
+    return store.bodies.traces([msgspec.convert(row, Trace, strict=False) for row in rows])
 
 
 def _feedback(store: Store, trace_ids: list[str]) -> dict[str, list[Feedback]]:
@@ -76,9 +76,10 @@ def _feedback(store: Store, trace_ids: list[str]) -> dict[str, list[Feedback]]:
         f"ORDER BY created_at DESC, feedback_id DESC LIMIT {MAX_FEEDBACK} BY trace_id",
         {"ids": trace_ids},
     )
+    said = store.bodies.feedbacks([msgspec.convert(row, Feedback, strict=False) for row in rows])
     found: dict[str, list[Feedback]] = {}
-    for row in rows:
-        found.setdefault(row["trace_id"], []).append(msgspec.convert(row, Feedback, strict=False))
+    for row, readable in zip(rows, said, strict=True):
+        found.setdefault(row["trace_id"], []).append(readable)
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.traces.markers import why_text_unreadable
 from judges.errors import JudgeFileError
 from judges.guard import descendants, stay_behind
 from judges.load import JudgeSource, load_function, place, told
@@ -71,6 +72,8 @@ def _answer(
 ) -> Answer:
     started = time.perf_counter()
     spent = False
+    if (unreadable := _why_unreadable(task)) is not None:
+        return Answer(score=None, reason=unreadable, seconds=0.0)
     try:
         value = judge(**_arguments(parameters, task))
         if inspect.isawaitable(value):
@@ -92,9 +95,20 @@ def _arguments(parameters: tuple[str, ...], task: Task) -> dict[str, Any]:
     trace = judged_trace(task.trace, task.feedback)
     arguments: dict[str, Any] = {"trace": trace, "feedback": list(trace.feedback)}
     if "session" in parameters:
-        earlier = [judged_trace(row) for row in task.session if row.trace_id != trace.trace_id]
+        earlier = [
+            judged_trace(row)
+            for row in task.session
+            if row.trace_id != trace.trace_id
+            and why_text_unreadable(row.request) is why_text_unreadable(row.response) is None
+        ]
         arguments["session"] = [*earlier, trace]
     return {name: arguments[name] for name in parameters}
+
+
+def _why_unreadable(task: Task) -> str | None:
+    """Why nobody can judge this any more: a body or a text of feedback was erased, or is damaged."""
+    texts = [task.trace.request, task.trace.response, *(said.text for said in task.feedback)]
+    return next((reason for text in texts if (reason := why_text_unreadable(text)) is not None), None)
 
 
 async def _wait_for(value: Awaitable[Any]) -> Any:

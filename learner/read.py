@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.config import Config, JudgeConfig, LearnerConfig
+from gateway.traces.sealing import PREFIX
 from gateway.traces.types import Feedback, Trace
 from judges.load import read_source
 from judges.pending import FEEDBACK_SQL
@@ -41,8 +42,10 @@ SELECT trace_id, score FROM judgments
 WHERE judge = {{judge:String}} AND version = {{version:String}}
   AND trace_id IN (SELECT trace_id FROM traces WHERE {_OF_ROUTE})
 """  # noqa: S608
+# Of what is encrypted nobody can say here whether it is the same as another: each counts.
 _WINNERS = f"""
 SELECT uniqExact(
+    if(startsWith(assumeNotNull(request), '{PREFIX}'), trace_id, ''),
     JSONExtractRaw(assumeNotNull(request), 'messages'),
     JSONExtractRaw(assumeNotNull(response), 'choices', 1, 'message', 'content')
 ) AS n
@@ -85,19 +88,22 @@ def read_judged(config: Config, entry: LearnerConfig, store: Store) -> JudgedRow
     scope = {"route": entry.route, "endpoint": CHAT}
     version = judge_version(config, entry, store)
     feedback: dict[str | None, list[Feedback]] = defaultdict(list)
-    for row in store.query(_FEEDBACK, scope):
-        said = msgspec.convert(row, Feedback)
+    for said in store.bodies.feedbacks(
+        [msgspec.convert(row, Feedback) for row in store.query(_FEEDBACK, scope)]
+    ):
         feedback[said.trace_id].append(said)
     bound = {"max_bytes": MAX_BODY_BYTES}
     rows = store.query(_TRACES, {**scope, **bound, "limit": entry.dataset.max_traces})
-    traces = {row["trace_id"]: msgspec.convert(row, Trace) for row in reversed(rows)}
+    found = store.bodies.traces([msgspec.convert(row, Trace) for row in reversed(rows)])
+    # What is stored may be shorter than what it holds.
+    traces = [row for row in found if len(row.request or "") + len(row.response or "") <= MAX_BODY_BYTES]
     scores = store.query(_SCORES, {**scope, "judge": entry.judge, "version": version})
     return JudgedRows(
         judge_version=version,
-        traces=[judged_trace(trace, feedback[trace_id]) for trace_id, trace in traces.items()],
+        traces=[judged_trace(row, feedback[row.trace_id]) for row in traces],
         scores={row["trace_id"]: row["score"] for row in scores},
         withheld=frozenset(row["trace_id"] for row in store.query(_WITHHELD_IDS, scope)),
-        too_long=int(store.query(_TOO_LONG, {**scope, **bound})[0]["n"]),
+        too_long=int(store.query(_TOO_LONG, {**scope, **bound})[0]["n"]) + len(found) - len(traces),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.traces.markers import ERASED_REASON, why_unreadable
 from judges.trace import JudgedTrace, text_of
 from learner.types import Example
 
@@ -15,6 +16,8 @@ FAILED = "the answer failed or was cut short"
 NOT_STOPPED = "the answer did not end by itself"
 PINNED = "pinned to a variant by its client"
 METADATA_ONLY = "no bodies were captured"
+ERASED = "erased"
+DAMAGED = "the stored bodies are damaged"
 UNREADABLE = "no messages or no text answer"
 TOOLS = "uses tools"
 TOO_LONG = "bodies too long to learn from"
@@ -69,11 +72,20 @@ def why_unusable(trace: JudgedTrace) -> str | None:
         return TOOLS if trace.finish_reason in {"tool_calls", "function_call"} else NOT_STOPPED
     if trace.propensity is None and not trace.imported:
         return PINNED
-    if trace.request is None or trace.response is None:
-        return METADATA_ONLY
+    if (missing := _why_missing(trace)) is not None:
+        return missing
     if isinstance(trace.request, dict) and (trace.request.get("tools") or trace.request.get("functions")):
         return TOOLS
     return UNREADABLE if not trace.answer.strip() or plain_messages(trace.request) is None else None
+
+
+def _why_missing(trace: JudgedTrace) -> str | None:
+    if trace.request is None or trace.response is None:
+        return METADATA_ONLY
+    reasons = [why for body in (trace.request, trace.response) if (why := why_unreadable(body)) is not None]
+    if not reasons:
+        return None
+    return ERASED if ERASED_REASON in reasons else DAMAGED
 
 
 def plain_messages(request: Any) -> list[dict[str, str]] | None:

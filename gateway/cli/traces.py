@@ -17,7 +17,9 @@ from gateway.cli.trace_view import tail_line, trace_view
 from gateway.cli.traces_export import export
 from gateway.config import load_config
 from gateway.errors import OperationError
+from gateway.traces.bodies import place_of
 from gateway.traces.body_reads import local_reader, record_read
+from gateway.traces.sealing import PREFIX
 from gateway.traces.store import Store, open_store
 
 FOLLOW_EVERY_S = 1.0
@@ -28,8 +30,10 @@ _QUESTION_CHARACTERS = 120
 _TAIL = """
 SELECT trace_id, started_at, stored_at, route, variant, model, outcome, status, stream, latency_ms, tokens_in,
        tokens_out, cost_usd, client, session,
-       leftUTF8(
-           JSONExtractString(ifNull(request, ''), 'messages', -1, 'content'), {characters:UInt16}
+       if(
+           startsWith(ifNull(request, ''), {sealed:String}),
+           '(encrypted; `tracetune traces show` reads it)',
+           leftUTF8(JSONExtractString(ifNull(request, ''), 'messages', -1, 'content'), {characters:UInt16})
        ) AS question
 FROM traces
 WHERE ({route:String} = '' OR route = {route:String}) AND stored_at >= {since:DateTime64(3, 'UTC')}
@@ -89,6 +93,7 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
             "ORDER BY created_at",
             {**parameters, "session": found[0]["session"]},
         )
+        _make_readable(store, found[0], feedback)
     if as_json:
         whole = {"trace": _with_decoded_bodies(found[0]), "judgments": judgments, "feedback": feedback}
         click.echo(json.dumps(whole, ensure_ascii=True, indent=2, default=_jsonable))
@@ -96,10 +101,21 @@ def show(trace_id: str, config_path: Path, as_json: bool) -> None:
         Console(highlight=False).print(trace_view(found[0], judgments, feedback))
 
 
+def _make_readable(store: Store, trace: dict[str, Any], feedback: list[dict[str, Any]]) -> None:
+    """Put readable texts in place of those stored. Raises OperationError for one that is damaged."""
+    for column in ("request", "response"):
+        if trace[column] is not None:
+            place = place_of("traces", column, trace["trace_id"])
+            trace[column] = store.bodies.text(trace[column], place)
+    for row in feedback:
+        if row["text"] is not None:
+            row["text"] = store.bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))
+
+
 def _tail(store: Store, *, route: str, count: int, follow: bool) -> Iterator[dict[str, Any]]:
     """The last *count* rows, then those that arrive, each once."""
     seen: dict[str, datetime] = {}
-    parameters: dict[str, Any] = {"route": route, "characters": _QUESTION_CHARACTERS}
+    parameters: dict[str, Any] = {"route": route, "characters": _QUESTION_CHARACTERS, "sealed": PREFIX}
     since, limit = datetime.fromtimestamp(0, UTC), count
     # What is in the store before the first look, and is not among the last, is not news.
     news_from = _now(store) if follow else since

@@ -86,11 +86,6 @@ def _check_supported(config: Config) -> None:
             "encrypt: per_subject needs a master key; write master_key: {env: NAME}, {file: PATH} or "
             "{command: [PROGRAM]} - at `$.privacy`"
         )
-    if config.privacy.encrypt != "none":
-        raise ConfigError(
-            "encryption per subject is not built yet, and bodies would be stored readable; "
-            "write encrypt: none - at `$.privacy.encrypt`"
-        )
     if config.store.cluster is not None and not config.store.embedded:
         raise ConfigError(
             "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"

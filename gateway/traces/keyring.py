@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.config.types import Config
-from gateway.errors import OperationError
+from gateway.errors import KeyringError
 from gateway.paths import paths_of
 from gateway.traces.master_key import LocalWrapper, Wrapper, WrongMasterKeyError, wrapper_of
 
@@ -55,10 +55,6 @@ _DESTROY = """
 UPDATE keys SET owner = zeroblob(length(owner)), wrapped = zeroblob(length(wrapped)), live = 0
 WHERE owner = ? AND live = 1
 """
-
-
-class KeyringError(OperationError):
-    """The keyring cannot be used: its file, or the master key. What is stored is untouched."""
 
 
 class DataKey(NamedTuple):

@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.config import Config, load_config
-from gateway.errors import OperationError
+from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.progress import Progress, load_progress
@@ -28,6 +29,9 @@ from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_fil
 from gateway.traces.stage import Report, Reporter, backlog, only_one, run_stage
 from gateway.traces.types import CapturedTrace, Trace
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
+
+if TYPE_CHECKING:
+    from gateway.traces.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +71,9 @@ class Recorder:
         self._reporter = Reporter(paths.state / "recorder.json")
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         redact = config.privacy.redact == "builtin"
-        self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+        redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
+        self._keyring = keyring_to_write_with(config)
+        self._rows = RowBuilder(redactor, self._keyring)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
@@ -80,6 +86,10 @@ class Recorder:
             self._housekeep()
             if self._spool.due():
                 self._seal()
+        except KeyringError as error:
+            self._say(str(error))
+            self._report(force=False)
+            return False
         except (OSError, SpoolBoundError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
             self._report(force=False)
@@ -94,6 +104,8 @@ class Recorder:
             self._seal()
         self._report(force=True)
         self._usage.close()
+        if self._keyring is not None:
+            self._keyring.close()
 
     def _recover(self) -> None:
         try:
@@ -133,6 +145,8 @@ class Recorder:
                 try:
                     row = self._rows.build(attempt)
                     payload = encode_record(segment, record.end, count, row.table, row.values)
+                except KeyringError:
+                    raise  # not the record's fault, and it waits where it is
                 except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
                     log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
                     continue
@@ -144,6 +158,8 @@ class Recorder:
 
     def _write(self, segment: str, group: _Group, end: int, count: int) -> None:
         if group.payloads:
+            if self._keyring is not None:
+                self._keyring.commit()  # what no key is kept for must not reach the disk
             try:
                 self._spool.append(group.payloads)
             except SpoolBoundError:
@@ -224,6 +240,18 @@ class Recorder:
                 errors=self._error,
             )
         )
+
+
+def keyring_to_write_with(config: Config) -> Keyring | None:
+    """The keyring that new rows are encrypted with; None for `privacy.encrypt: none`.
+
+    Raises ConfigError, KeyringError.
+    """
+    if config.privacy.encrypt == "none":
+        return None
+    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
+
+    return open_keyring(config, os.environ)
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from gateway.traces.assemble import assemble
+from gateway.traces.bodies import place_of
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
 from gateway.traces.jsontext import MARKER, json_text, parse_json
 from gateway.traces.redact import Redactor
+from gateway.traces.sealing import Sealer, unsealed
 from gateway.traces.segments import Record
 from gateway.traces.types import (
     CapturedFeedback,
@@ -24,7 +26,10 @@ from gateway.traces.types import (
 )
 from gateway.traces.usage import Usage, finish_reason, read_usage
 
-MAX_RECENT_TRACES = 50_000  # whose session is remembered, so that feedback gets the same placeholders
+if TYPE_CHECKING:
+    from gateway.traces.keyring import DataKey, Keyring
+
+MAX_RECENT_TRACES = 50_000  # remembered, so that feedback gets the placeholders and the key of its trace
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -40,12 +45,26 @@ class Row(NamedTuple):
     usage: Usage | None = None
 
 
-class RowBuilder:
-    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none)."""
+class _Recent(NamedTuple):
+    """What feedback has to know of its trace. `owner`: whose key it is under, as the store has the names."""
 
-    def __init__(self, redactor: Redactor | None) -> None:
+    scope: str
+    client: str
+    owner: tuple[str | None, str]  # subject and session
+
+
+class RowBuilder:
+    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none).
+
+    With a *keyring* bodies and the text of feedback are encrypted; its `commit` is to be called before a row
+    reaches a disk.
+    """
+
+    def __init__(self, redactor: Redactor | None, keyring: Keyring | None = None) -> None:
         self._redactor = redactor
-        self._scopes: dict[str, str] = {}
+        self._keyring = keyring
+        self._sealer = Sealer()
+        self._recent: dict[str, _Recent] = {}
 
     def build(self, record: Record) -> Row:
         """The row of *record*, whose meta must be readable."""
@@ -60,8 +79,16 @@ class RowBuilder:
         return Row("rollouts", self._rollout_event(captured))
 
     def _trace(self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage) -> Trace:
-        scope = self._remember(captured)
-        full = captured.capture == "full"
+        session = self._identifier(captured.session, captured.client)
+        subject = None if captured.subject is None else self._identifier(captured.subject, captured.client)
+        scope = self._remember(captured, subject, session)
+        request = response = None
+        if captured.capture == "full":
+            key = self._key(captured.client, subject, session)
+            place = captured.trace_id
+            request = self._sealed(self._json(_request(record), scope), key, "traces", "request", place)
+            answered = self._json(_with_error(answer, captured, record), scope)
+            response = self._sealed(answered, key, "traces", "response", place)
         return Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),
@@ -71,8 +98,8 @@ class RowBuilder:
             rollout=captured.rollout,
             propensity=captured.propensity,
             client=captured.client,
-            session=self._identifier(captured.session, captured.client),
-            subject=None if captured.subject is None else self._identifier(captured.subject, captured.client),
+            session=session,
+            subject=subject,
             upstream=captured.upstream,
             model=self._model(captured, captured.model, scope),
             endpoint=captured.endpoint,
@@ -93,8 +120,8 @@ class RowBuilder:
             tokens_out=usage.tokens_out,
             usage=None if usage.raw is None else self._json(usage.raw, scope),
             cost_usd=cost_usd(captured.price, usage, captured.machine_cost_usd),
-            request=self._json(_request(record), scope) if full else None,
-            response=self._json(_with_error(answer, captured, record), scope) if full else None,
+            request=request,
+            response=response,
             tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
@@ -102,16 +129,28 @@ class RowBuilder:
         )
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:
-        own = f"{captured.client}\0{captured.session or captured.trace_id}"
-        scope = self._scopes.get(captured.trace_id or "", own)
+        recent = self._recent.get(captured.trace_id or "")
+        named = captured.session or captured.trace_id or captured.feedback_id
+        scope = f"{captured.client}\0{named}" if recent is None else recent.scope
+        session = None if captured.session is None else self._identifier(captured.session, captured.client)
+        text = None
+        if captured.text is not None:
+            # Another client's feedback is not its trace's, and not under its key.
+            owner: tuple[str | None, str] = (None, session or named)
+            if recent is not None and recent.client == captured.client:
+                owner = recent.owner
+            key = self._key(captured.client, *owner)
+            text = self._sealed(
+                self._text(captured.text, scope), key, "feedback", "text", captured.feedback_id
+            )
         return Feedback(
             feedback_id=captured.feedback_id,
             trace_id=captured.trace_id,
-            session=None if captured.session is None else self._identifier(captured.session, captured.client),
+            session=session,
             client=captured.client,
             kind=self._text(captured.kind, scope),
             value=captured.value,
-            text=None if captured.text is None else self._text(captured.text, scope),
+            text=text,
             created_at=_at(captured.created_at_us),
         )
 
@@ -128,12 +167,24 @@ class RowBuilder:
             evidence=_encode(captured.evidence).decode(),
         )
 
-    def _remember(self, captured: CapturedTrace) -> str:
+    def _remember(self, captured: CapturedTrace, subject: str | None, session: str) -> str:
         scope = f"{captured.client}\0{captured.session}"
-        self._scopes[captured.trace_id] = scope
-        if len(self._scopes) > MAX_RECENT_TRACES:
-            del self._scopes[next(iter(self._scopes))]
+        self._recent[captured.trace_id] = _Recent(scope, captured.client, (subject, session))
+        if len(self._recent) > MAX_RECENT_TRACES:
+            del self._recent[next(iter(self._recent))]
         return scope
+
+    def _key(self, client: str, subject: str | None, session: str) -> DataKey | None:
+        return None if self._keyring is None else self._keyring.key_for(client, subject, session)
+
+    def _sealed(
+        self, text: str | None, key: DataKey | None, table: str, column: str, row_id: str
+    ) -> str | None:
+        if text is None:
+            return None
+        return (
+            unsealed(text) if key is None else self._sealer.seal(text, key, place_of(table, column, row_id))
+        )
 
     def _json(self, value: Any, scope: str) -> str | None:
         if value is None:

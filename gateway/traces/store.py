@@ -25,6 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from gateway.config.types import Config
 from gateway.errors import StoreError, StoreInUseError, StoreRefusedError, StoreUnreachableError
+from gateway.traces.bodies import Bodies
 from gateway.traces.target import Target, embedded_target, resolve_target
 
 T = TypeVar("T")
@@ -48,10 +49,14 @@ _UNWRITABLE = (driver.DataError, driver.ProgrammingError, ValueError, TypeError,
 
 
 class Store:
-    """A connection to the store. Reconnects by itself where the embedded store was restarted elsewhere."""
+    """A connection to the store. Reconnects by itself where the embedded store was restarted elsewhere.
 
-    def __init__(self, target: Callable[[], Target]) -> None:
+    `bodies` makes what is read from its columns `request`, `response` and `text` readable.
+    """
+
+    def __init__(self, target: Callable[[], Target], bodies: Bodies | None = None) -> None:
         self._target = target
+        self.bodies = bodies or Bodies(lambda: None)
         # Any: clickhouse-connect is not followed by the type checker.
         self._client: Any = None
         # It logs what it also raises.
@@ -66,7 +71,7 @@ class Store:
 
         Raises StoreUnreachableError, StoreRefusedError (a wrong password), ConfigError (a missing variable).
         """
-        store = cls(lambda: resolve_target(config, secrets_env))
+        store = cls(lambda: resolve_target(config, secrets_env), Bodies.of(config, secrets_env))
         for attempt in tenacity.Retrying(
             stop=tenacity.stop_after_delay(wait_s),
             wait=tenacity.wait_exponential(0.05, max=0.5),

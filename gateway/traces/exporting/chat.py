@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.traces.jsontext import MARKER, parse_json_or_none
+from gateway.traces.markers import ERASED_REASON, why_unreadable
 from gateway.traces.types import Trace
 
 CHAT = "/v1/chat/completions"
@@ -16,6 +17,7 @@ CHAT = "/v1/chat/completions"
 OTHER_ENDPOINT = "no chat completion"
 NO_BODIES = "no bodies were captured"
 SHORTENED = "a body was too long and was cut when it was stored"
+DAMAGED = "a body is damaged"
 UNREADABLE = "no messages or no answer"
 
 # How `jsontext.cut_strings` marks a string.
@@ -43,6 +45,8 @@ def chat_of(trace: Trace) -> Chat | str:
     request, response = _object(trace.request), _object(trace.response)
     if request is None or response is None:
         return UNREADABLE
+    if (why := why_unreadable(request) or why_unreadable(response)) is not None:
+        return why if why == ERASED_REASON else DAMAGED
     if MARKER in request or MARKER in response or _CUT.search(trace.request) or _CUT.search(trace.response):
         return SHORTENED
     return _chat(request, response)

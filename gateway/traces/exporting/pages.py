@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.traces.bodies import Bodies
 from gateway.traces.exporting.selection import Found, Selection
 from gateway.traces.types import Trace
 
@@ -45,6 +46,9 @@ ORDER BY p.started_at DESC, p.trace_id DESC
 
 class Reads(Protocol):
     """What reading needs of `gateway.traces.store.Store`."""
+
+    @property
+    def bodies(self) -> Bodies: ...
 
     def query(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]: ...
 
@@ -109,9 +113,9 @@ def _sizes(store: Reads, selection: Selection, asked: Sequence[Found]) -> list[i
 
 
 def _read(store: Reads, selection: Selection, asked: Sequence[Found]) -> list[Trace]:
-    """The rows of *asked*: the one place where bodies are read for an export."""
+    """The rows of *asked*, with their bodies as they were captured."""
     rows = _ask(store, _COLUMNS, selection, asked)
-    return [msgspec.convert(row, Trace, strict=False) for row in rows]
+    return store.bodies.traces([msgspec.convert(row, Trace, strict=False) for row in rows])
 
 
 def _ask(store: Reads, columns: str, selection: Selection, asked: Sequence[Found]) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.types import MasterKey
-from gateway.errors import ConfigError, OperationError
-from gateway.traces.keyring import FORGET_WITHIN_S, Keyring, KeyringError
+from gateway.errors import ConfigError, KeyringError, OperationError
+from gateway.traces.keyring import FORGET_WITHIN_S, Keyring
 from gateway.traces.master_key import CommandWrapper, LocalWrapper, wrapper_of
 from tests.support.disk import small_disk
 

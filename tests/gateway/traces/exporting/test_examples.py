@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.traces.exporting.chat import (
+    DAMAGED,
     NO_BODIES,
     OTHER_ENDPOINT,
     SHORTENED,
@@ -25,6 +26,7 @@ from gateway.traces.exporting.examples import (
     trl_example,
 )
 from gateway.traces.jsontext import MARKER, MAX_BODY_CHARS, json_text
+from gateway.traces.markers import ERASED, ERASED_REASON, unreadable
 from tests.support.store import a_trace
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"order": 7}'}}
@@ -124,6 +126,8 @@ def test_functions_become_the_tools_that_they_were_later_called() -> None:
         ({"response": '{"choices": [{"message": {"content": ""}}]}'}, UNREADABLE),
         ({"response": '{"error": {"message": "no"}}'}, UNREADABLE),
         ({"response": json.dumps({MARKER: {"left_out": True}})}, SHORTENED),
+        ({"request": ERASED}, ERASED_REASON),
+        ({"response": unreadable("traces.response of t1 is damaged")}, DAMAGED),
     ],
 )
 def test_what_is_no_whole_conversation_is_no_example_and_says_why(

@@ -174,6 +174,7 @@ class Watched:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.bodies = store.bodies
         self.held: list[int] = []
         self.rows: list[int] = []
 
