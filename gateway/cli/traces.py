@@ -15,6 +15,7 @@ from rich.console import Console
 from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
 from gateway.cli.traces_export import export
+from gateway.cli.traces_import import import_command
 from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.traces.bodies import place_of
@@ -48,6 +49,7 @@ def traces() -> None:
 
 
 traces.add_command(export)
+traces.add_command(import_command)
 
 
 @traces.command()

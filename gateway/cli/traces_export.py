@@ -82,7 +82,7 @@ def export(
         route=route,
         variant=variant,
         session=session,
-        tags=dict(_tag(text) for text in tags),
+        tags=dict(tag_of(text) for text in tags),
         since=datetime.now(UTC) - since if since is not None else start,
         until=end,
         outcomes=() if ANY in outcomes else outcomes,
@@ -106,7 +106,8 @@ def export(
     click.echo(f"exported {_told(done)}", err=True)
 
 
-def _tag(text: str) -> tuple[str, str]:
+def tag_of(text: str) -> tuple[str, str]:
+    """The name and the value of a tag as it is typed. Raises UsageError."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UsageError(f"--tag {text!r} is not NAME=VALUE")

@@ -70,10 +70,8 @@ class Recorder:
         self._progress = Progress()
         self._reporter = Reporter(paths.state / "recorder.json")
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
-        redact = config.privacy.redact == "builtin"
-        redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
         self._keyring = keyring_to_write_with(config)
-        self._rows = RowBuilder(redactor, self._keyring)
+        self._rows = RowBuilder(redactor_of(config), self._keyring)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
@@ -240,6 +238,16 @@ class Recorder:
                 errors=self._error,
             )
         )
+
+
+def redactor_of(config: Config) -> Redactor | None:
+    """What every row goes through before it is written; None for `privacy.redact: none`.
+
+    Raises OperationError.
+    """
+    if config.privacy.redact != "builtin":
+        return None
+    return Redactor(redaction_key(paths_of(config).state / "redaction_key"))
 
 
 def keyring_to_write_with(config: Config) -> Keyring | None:

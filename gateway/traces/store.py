@@ -38,6 +38,7 @@ _SETTINGS = {"final": "1"}
 _INSERT_SETTINGS = {
     "async_insert": "0",  # on by default since 26; a confirmed insert must be stored, once
     "insert_deduplicate": "1",
+    "max_partitions_per_insert_block": "0",  # an import brings years of months at once
     "deduplicate_blocks_in_dependent_materialized_views": "1",
 }
 _NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
