@@ -31,8 +31,8 @@ STANDARD_OUTPUT = "-"
 @click.command("export")
 @click.option(
     "--format", "kind", type=click.Choice(FORMATS), default="openai", show_default=True,
-    help="OpenAI's chat format for fine-tuning; TRL's conversational prompt-completion, or unpaired "
-    "preference with a judge's labels; or the rows themselves as Parquet.",
+    help="OpenAI's chat format for fine-tuning; TRL's conversational prompt-completion, or its "
+    "unpaired and paired preference by a judge's scores; or the rows themselves as Parquet.",
 )  # fmt: skip
 @click.option("-o", "--output", default=STANDARD_OUTPUT, metavar="FILE", help="A file; `-`: standard output.")
 @click.option("--route", help="Only this route.")
@@ -45,9 +45,7 @@ STANDARD_OUTPUT = "-"
 )
 @click.option("--incomplete", is_flag=True, help="Also answers that a length limit or a filter cut short.")
 @click.option("--judge", help="Only what this judge has scored.")
-@click.option(
-    "--min-score", type=click.FloatRange(0, 1), help="With trl-unpaired: the least score that is good."
-)
+@click.option("--min-score", type=click.FloatRange(0, 1), help="In a preference: the least that is good.")
 @click.option("--max-score", type=click.FloatRange(0, 1))
 @click.option("--session", help="Only this session, as `traces show` prints it.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")

@@ -15,10 +15,11 @@ import msgspec
 from gateway.errors import UsageError
 from gateway.traces.exporting.examples import Build, labelled_by, openai_example, trl_example
 from gateway.traces.exporting.pages import BATCH_TRACES, Reads, batches, pages
+from gateway.traces.exporting.pairs import Pairs
 from gateway.traces.exporting.selection import Found, Selection, why_not
 from gateway.traces.exporting.sinks import Lines, Parquet, Sink
 
-Format = Literal["openai", "trl", "trl-unpaired", "parquet"]
+Format = Literal["openai", "trl", "trl-unpaired", "trl-preference", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 GONE = "it was removed meanwhile"
 GOOD_FROM = 0.5  # the score from which on an answer is labelled good, where --min-score says nothing else
@@ -58,7 +59,6 @@ def export_traces(
             watch(before - len(rest))
         if work.full:
             break
-    sink.close()
     return work.exported()
 
 
@@ -90,6 +90,10 @@ class _Work:
             self._sink.flush()
 
     def exported(self) -> Exported:
+        """End the file, and say what became of everything. Raises OSError."""
+        for reason, count in self._sink.close().items():
+            self._left_out[reason] += count
+            self._written -= count
         left_out = dict(sorted(self._left_out.items()))
         return Exported(
             looked_at=self._written + sum(left_out.values()), written=self._written, left_out=left_out
@@ -117,6 +121,8 @@ def _sink(kind: Format, selection: Selection, out: BinaryIO) -> Sink:
     if kind == "parquet":
         return Parquet(out)
     threshold = GOOD_FROM if selection.min_score is None else selection.min_score
+    if kind == "trl-preference":
+        return Pairs(out, threshold)
     builds: dict[str, Build] = {
         "openai": openai_example,
         "trl": trl_example,
@@ -129,9 +135,9 @@ def _fitting(kind: Format, selection: Selection) -> Selection:
     """*selection* as *kind* means it."""
     if selection.judge is None and (selection.min_score is not None or selection.max_score is not None):
         raise UsageError("a score is a judge's: name one with --judge")
-    if kind == "trl-unpaired":
+    if kind in {"trl-unpaired", "trl-preference"}:
         if selection.judge is None:
-            raise UsageError("trl-unpaired labels answers by the score of a judge: name one with --judge")
+            raise UsageError(f"{kind} tells good answers by the score of a judge: name one with --judge")
         return msgspec.structs.replace(selection, min_score=None)  # a label here, no condition
     if kind == "parquet":
         return msgspec.structs.replace(selection, complete=False, withheld=True)  # rows, no examples

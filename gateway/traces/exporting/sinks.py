@@ -27,8 +27,11 @@ class Sink(Protocol):
         """Write what was taken. Raises OSError."""
         ...
 
-    def close(self) -> None:
-        """Write what ends the file. Raises OSError."""
+    def close(self) -> dict[str, int]:
+        """Write what ends the file; of those taken, how many are not in it after all, by reason.
+
+        Raises OSError.
+        """
         ...
 
 
@@ -51,8 +54,9 @@ class Lines:
     def flush(self) -> None:
         self._out.flush()
 
-    def close(self) -> None:
+    def close(self) -> dict[str, int]:
         self._out.flush()
+        return {}
 
 
 class Parquet:
@@ -78,9 +82,10 @@ class Parquet:
             self._writer.write_table(self._pa.Table.from_pylist(self._rows, self._schema))
             self._rows = []
 
-    def close(self) -> None:
+    def close(self) -> dict[str, int]:
         self.flush()
         self._writer.close()
+        return {}
 
 
 def _fields(pa: Any) -> list[tuple[str, Any]]:

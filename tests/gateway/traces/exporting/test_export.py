@@ -13,7 +13,8 @@ import pytest
 
 from gateway.errors import OperationError, UsageError
 from gateway.traces.export import export_traces
-from gateway.traces.exporting import pages
+from gateway.traces.exporting import pages, pairs
+from gateway.traces.exporting.pairs import PAIRED, SAME, UNPAIRED
 from gateway.traces.exporting.selection import (
     ABSTAINED,
     CUT_SHORT,
@@ -231,3 +232,54 @@ def test_with_a_limit_no_more_bodies_are_read_than_are_exported(clean_store: Sto
     done = export_traces(clean_store, Selection(limit=3), "openai", io.BytesIO(), audit=seen.extend)
 
     assert (done.written, seen) == (3, ["t0", "t1", "t2"])
+
+
+def answered(name: str, minutes_ago: int, prompt: str, answer: str) -> Trace:
+    return trace(
+        name,
+        minutes_ago,
+        request=json.dumps({"messages": [{"role": "user", "content": prompt}]}),
+        response=json.dumps({"choices": [{"message": {"role": "assistant", "content": answer}}]}),
+    )
+
+
+def test_a_preference_is_the_newest_good_and_the_newest_bad_answer_to_one_prompt(clean_store: Store) -> None:
+    rows = [
+        answered("a", 0, "p", "good, new"),
+        answered("b", 1, "p", "good, old"),
+        answered("c", 2, "p", "bad, new"),
+        answered("d", 3, "p", "bad, old"),
+        answered("e", 4, "q", "bad first"),
+        answered("f", 5, "q", "good after it"),
+        answered("g", 6, "alone", "good"),
+        answered("h", 7, "torn", "the same"),
+        answered("i", 8, "torn", "the same"),
+    ]
+    clean_store.insert("traces", rows, token="t")
+    scores = {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.2, "e": 0.0, "f": 1.0, "g": 1.0, "h": 1.0, "i": 0.0}
+    clean_store.insert("judgments", [judgment(name, score) for name, score in scores.items()], token="j")
+    lines, done = export(clean_store, "trl-preference", judge="good")
+
+    assert lines == [
+        {
+            "prompt": [{"role": "user", "content": prompt}],
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+        }
+        for prompt, chosen, rejected in [("p", "good, new", "bad, new"), ("q", "good after it", "bad first")]
+    ]
+    assert (done.looked_at, done.written) == (9, 4)  # a pair is two traces
+    assert done.left_out == {PAIRED: 1, SAME: 1, UNPAIRED: 3}
+
+
+def test_answers_that_wait_for_their_counterpart_are_bounded(
+    clean_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "MAX_HELD_BYTES", 100)
+    clean_store.insert("traces", [trace(name, n) for n, name in enumerate("abcd")], token="t")
+    clean_store.insert("judgments", [judgment(name, 1.0) for name in "abcd"], token="j")
+
+    with pytest.raises(
+        OperationError, match=r"MAX_HELD_BYTES\); export less at a time: --route, --from and --to"
+    ):
+        export(clean_store, "trl-preference", judge="good")
