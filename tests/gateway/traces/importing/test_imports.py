@@ -18,6 +18,7 @@ from gateway.traces import imports
 from gateway.traces.importing import lines, storing
 from gateway.traces.imports import FailedLine, Imported, Into, import_file
 from gateway.traces.store import Store
+from judges.pending import JudgeVersion, Window, pending
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LATER = NOW + timedelta(days=3)
@@ -321,3 +322,17 @@ def test_an_array_and_an_unknown_route_are_usage_errors(tmp_path: Path, embedded
         run(embedded_config, written(tmp_path, [example(1)]), None)
     with pytest.raises(UsageError, match=r"no route 'nobody'; routes: support-bot"):
         run(embedded_config, written(tmp_path, example(1)), None, Into(route="nobody"))
+
+
+def test_imported_traces_are_judged_like_others(
+    tmp_path: Path, embedded_config: Config, store: Store
+) -> None:
+    failed = logged(2, response={"error": {"message": "no"}})
+    run(embedded_config, written(tmp_path, example(1), logged(1), failed), store)
+    answered = {row["trace_id"] for row in store.query("SELECT trace_id FROM traces WHERE outcome = 'ok'")}
+    window = Window(datetime(2020, 1, 1, tzinfo=UTC), NOW + timedelta(days=1))
+
+    waiting = pending(store, JudgeVersion(judge="good", version="v1"), window, limit=10)
+
+    assert len(answered) == 2
+    assert set(waiting) == answered
