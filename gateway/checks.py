@@ -12,9 +12,10 @@ import msgspec
 
 from gateway.config.secrets import read_secret
 from gateway.config.types import Config, Secret
-from gateway.errors import ConfigError, OperationError
+from gateway.errors import ConfigError, OperationError, TracetuneError
 from gateway.model_files import model_fault
 from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ def check_local(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]
     """Everything on this machine, in the order of the file."""
     yield from _secrets(config, environ)
     yield _data(config)
+    if config.privacy.master_key is not None:
+        yield _keyring(config, environ)
     yield _memory(config)
     models = {upstream.managed.model for upstream in config.upstreams if upstream.managed is not None}
     for directory in sorted(models | {entry.base_model for entry in config.learner}):
@@ -99,6 +102,24 @@ def _data(config: Config) -> Finding:
             "capture.max_bytes lets the spool take; free some, or lower it",
         )
     return passed("data directory", f"{paths.data}, {_bytes(free)} free")
+
+
+def _keyring(config: Config, environ: Mapping[str, str]) -> Finding:
+    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
+    from gateway.traces.master_key import wrapper_of
+
+    what, path = "keys of encrypted bodies", paths_of(config).keyring
+    assert config.privacy.master_key is not None
+    try:
+        if not path.exists():
+            wrapper_of(config.privacy.master_key, environ, "$.privacy.master_key")
+            return passed(what, f"{path} will be made")
+        keyring = open_keyring(KeySource.of(config), environ)
+    except TracetuneError as error:
+        return failed(what, str(error), error.exit_code)
+    assert keyring is not None, "a master key is named"
+    keyring.close()
+    return passed(what, f"the master key opens {path}")
 
 
 def _memory(config: Config) -> Finding:

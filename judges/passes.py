@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from gateway.traces.bodies import Bodies, Owner, reason_place
+from gateway.traces.markers import ERASED_REASON
 from gateway.traces.store import Store
-from gateway.traces.types import Judgment
+from gateway.traces.types import Judgment, Trace
 from judges.evaluate import judgment_of
 from judges.load import JudgeSource
 from judges.pending import JudgeVersion
@@ -82,11 +84,22 @@ def judge_traces(
     for answer in sandbox.judge(tasks(), stop):
         task = under_way.popleft()
         seen = len(task.feedback)
-        rows.append(judgment_of(judge.judge, judge.version, task.trace.trace_id, seen, answer))
+        judgment = judgment_of(judge.judge, judge.version, task.trace.trace_id, seen, answer)
+        rows.append(_sealed(judgment, task.trace, store.bodies))
         if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
             done += _store(store, rows, stored)
             rows, flushed_at = [], time.monotonic()
     return done + _store(store, rows, stored)
+
+
+def _sealed(judgment: Judgment, trace: Trace, bodies: Bodies) -> Judgment:
+    """*judgment* as it is stored: a reason may quote the bodies, and is under their key where they are."""
+    # Of what was erased nothing is quoted, and a new key would be made for it.
+    if not bodies.encrypts or not judgment.reason or judgment.reason == ERASED_REASON:
+        return judgment
+    place = reason_place(judgment.trace_id, judgment.judge)
+    owner = Owner(trace.client, trace.subject, trace.session)
+    return msgspec.structs.replace(judgment, reason=bodies.seal(judgment.reason, owner, place))
 
 
 def _store(store: Store, rows: list[Judgment], stored: Callable[[Tally], None]) -> Tally:

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.config import Config, LearnerConfig
 from gateway.paths import paths_of
+from gateway.traces.bodies import Bodies, Owner
 from gateway.traces.store import Store
 from gateway.traces.types import DatasetRow
 from judges.trace import stored_row
@@ -21,6 +22,7 @@ from learner.errors import LearnerError, LearnerRefusedError
 from learner.files import content_digest, jsonl, read_json, slug, write_bytes, write_json
 from learner.read import JudgedRows, count_judged, read_judged
 from learner.refusal import forget_refusal, save_refusal
+from learner.rows import Line, lines, owner_of
 from learner.runtime import check_installed
 from learner.select import (
     ABSTAINED,
@@ -66,7 +68,8 @@ def build_dataset(config: Config, route: str, store: Store) -> Manifest:
         save_refusal(runs, entry, count_judged(config, entry, store), str(error))
         raise
     forget_refusal(runs, entry)
-    publish(paths_of(config).datasets, manifest, train, holdout)
+    owners = {candidate.trace.trace_id: owner_of(candidate.trace) for candidate in candidates}
+    publish(paths_of(config).datasets, manifest, train, holdout, owners, store.bodies)
     record(store, manifest)
     return manifest
 
@@ -168,16 +171,28 @@ def check_enough(manifest: Manifest) -> None:
         )
 
 
-def publish(root: Path, manifest: Manifest, train: Sequence[Example], holdout: Sequence[HoldoutRow]) -> None:
-    """Put the dataset's folder in place, whole or not at all. Nothing happens when it is there already."""
+def publish(
+    root: Path,
+    manifest: Manifest,
+    train: Sequence[Example],
+    holdout: Sequence[HoldoutRow],
+    owners: Mapping[str, Owner],
+    bodies: Bodies,
+) -> None:
+    """Put the dataset's folder in place, whole or not at all. Nothing happens when it is there already.
+
+    Each row is under the key of the *owners* of the first trace that it came from, where bodies are.
+    """
     target = root / manifest.dataset
     if (target / "manifest.json").is_file():
         return
     work = root / f".{manifest.dataset}.work"
     try:
         shutil.rmtree(work, ignore_errors=True)
-        write_bytes(work / "train.jsonl", jsonl(train))
-        write_bytes(work / "holdout.jsonl", jsonl(holdout))
+        trained = [Line(example.traces, owners[example.traces[0]], example) for example in train]
+        held_out = [Line([row.trace.trace_id], owners[row.trace.trace_id], row) for row in holdout]
+        write_bytes(work / "train.jsonl", lines("train.jsonl", trained, bodies))
+        write_bytes(work / "holdout.jsonl", lines("holdout.jsonl", held_out, bodies))
         write_json(work / "manifest.json", manifest)
         work.rename(target)
     except OSError as error:

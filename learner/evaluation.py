@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import msgspec
 
 from gateway.config import Config, JudgeConfig, LearnerConfig
+from gateway.traces.bodies import Bodies, Owner
 from judges.evaluate import evaluate_answers
 from judges.load import read_source
 from judges.trace import judged_trace
-from learner.files import read_json, read_jsonl, write_json
-from learner.generate import Answer, Arm, Job
+from learner.files import read_json, write_json
+from learner.generate import Answer, Arm, Job, SealedPrompts
 from learner.paired import Comparison, Interval, compare, mean_interval
 from learner.read import judge_of
+from learner.rows import owner_of, read_rows
 from learner.types import Example, HoldoutRow, Manifest, TrainPlan
 
 ALL = "all"
@@ -89,24 +92,38 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def generation_job(entry: LearnerConfig, run: Path, plan: TrainPlan) -> Job:
-    """What `learner.generate` is to answer: the holdout, by the base (with examples) and by the candidate."""
-    holdout = read_jsonl(plan.dataset_dir / "holdout.jsonl", HoldoutRow)
-    examples = few_shot(read_jsonl(plan.dataset_dir / "train.jsonl", Example), entry.evaluate.few_shot)
-    prompts = {row.trace.trace_id: row.prompt for row in holdout}
-    return Job(
+    """What `learner.generate` is to answer: the holdout, by the base (with examples) and by the candidate.
+
+    Of an encrypted dataset it names where the prompts are: written down, they would be readable.
+    """
+    job = Job(
         base_model=plan.base_model,
         arms=[
-            Arm(
-                name="base",
-                adapter=None,
-                prompts={key: with_examples(prompt, examples) for key, prompt in prompts.items()},
-            ),
-            Arm(name="candidate", adapter=run / "adapter", prompts=prompts),
+            Arm(name="base", adapter=None, prompts={}),
+            Arm(name="candidate", adapter=run / "adapter", prompts={}),
         ],
         max_new_tokens=entry.evaluate.max_new_tokens,
         batch_size=entry.evaluate.batch_size,
         threads=plan.recipe.threads,
+        sealed=SealedPrompts(plan=plan, few_shot=entry.evaluate.few_shot),
     )
+    bodies = Bodies.of(plan.keys, os.environ)
+    return job if bodies.encrypts else with_prompts(job, bodies)[0]
+
+
+def with_prompts(job: Job, bodies: Bodies) -> tuple[Job, dict[str, Owner]]:
+    """*job* with its prompts, as they are given to the models, and whose they are by trace id."""
+    if job.sealed is None:
+        return job, {}
+    plan, count = job.sealed.plan, job.sealed.few_shot
+    holdout = read_rows(plan.dataset_dir / "holdout.jsonl", HoldoutRow, bodies)
+    examples = few_shot(read_rows(plan.dataset_dir / "train.jsonl", Example, bodies), count)
+    prompts = {row.trace.trace_id: row.prompt for row in holdout}
+    base, candidate = job.arms
+    shown = {key: with_examples(prompt, examples) for key, prompt in prompts.items()}
+    arms = [msgspec.structs.replace(base, prompts=shown), msgspec.structs.replace(candidate, prompts=prompts)]
+    owners = {row.trace.trace_id: owner_of(row.trace) for row in holdout}
+    return msgspec.structs.replace(job, arms=arms, sealed=None), owners
 
 
 def few_shot(examples: Sequence[Example], count: int) -> list[Example]:
@@ -134,12 +151,13 @@ def compare_answers(
     path = run / "evaluation.json"
     if path.is_file():
         return read_json(path, Evaluation)
-    holdout = read_jsonl(plan.dataset_dir / "holdout.jsonl", HoldoutRow)
+    bodies = Bodies.of(plan.keys, os.environ)
+    holdout = read_rows(plan.dataset_dir / "holdout.jsonl", HoldoutRow, bodies)
     manifest = read_json(plan.dataset_dir / "manifest.json", Manifest)
     answers = {"stable": _logged(holdout, stable)}
     for name in ("base", "candidate"):
         answers[name] = {
-            answer.trace_id: answer for answer in read_jsonl(run / f"answers-{name}.jsonl", Answer)
+            answer.trace_id: answer for answer in read_rows(run / f"answers-{name}.jsonl", Answer, bodies)
         }
     judge = judge_of(config, entry)
     evaluation = report(
@@ -150,6 +168,8 @@ def compare_answers(
         version=read_source(judge.file, judge.function).version,
         few_shot=entry.evaluate.few_shot,
     )
+    if bodies.encrypts:
+        evaluation = msgspec.structs.replace(evaluation, wins=[], losses=[])  # they show answers
     write_json(path, evaluation)
     return evaluation
 

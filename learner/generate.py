@@ -12,7 +12,7 @@ import copy
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 
 from gateway.errors import TracetuneError
-from learner.files import jsonl, locked, read_json, read_jsonl, write_bytes, write_json
+from gateway.traces.bodies import Bodies, Owner
+from learner.files import jsonl, locked, read_json, write_bytes, write_json
 from learner.render import prompt_ids
+from learner.rows import Line, lines, read_rows
 from learner.runtime import ORPHAN_ENDS_WITHIN_S, die_with_parent, find_device, quiet_libraries
-from learner.types import Progress
+from learner.types import Progress, TrainPlan
 
 MAX_PROMPT_TOKENS = 8192  # longer prompts are answered with nothing and count as cut short
 
@@ -36,6 +38,13 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     prompts: dict[str, list[dict[str, str]]]
 
 
+class SealedPrompts(msgspec.Struct, frozen=True, kw_only=True):
+    """In place of prompts: the encrypted dataset that they are in."""
+
+    plan: TrainPlan
+    few_shot: int
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The input of one generation process, frozen in the run's folder."""
 
@@ -44,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     max_new_tokens: int
     batch_size: int
     threads: int | None
+    sealed: SealedPrompts | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +72,11 @@ def generate(run: Path) -> None:
 
     Raises LearnerError for a damaged input or a full disk.
     """
+    from learner.evaluation import with_prompts  # which imports this module
+
     job = read_json(run / "generate.json", Job)
+    bodies = Bodies.of(job.sealed.plan.keys if job.sealed else None, os.environ)
+    job, owners = with_prompts(job, bodies)
     quiet_libraries()
     import torch
     import transformers
@@ -78,12 +92,31 @@ def generate(run: Path) -> None:
 
             model = peft.PeftModel.from_pretrained(model, arm.adapter)
         model.eval()
-        _answer_arm(run, job, arm, tokenizer, model)
+        kept = _Answers(run / f"answers-{arm.name}.jsonl", owners, bodies)
+        _answer_arm(run, job, arm, tokenizer, model, kept)
 
 
-def _answer_arm(run: Path, job: Job, arm: Arm, tokenizer: Any, model: Any) -> None:
-    path = run / f"answers-{arm.name}.jsonl"
-    answers = read_jsonl(path, Answer) if path.is_file() else []
+class _Answers:
+    """The file of one arm's answers, each under the key of its prompt's owner where the dataset is."""
+
+    def __init__(self, path: Path, owners: Mapping[str, Owner], bodies: Bodies) -> None:
+        self._path = path
+        self._owners = owners
+        self._bodies = bodies
+
+    def read(self) -> list[Answer]:
+        return read_rows(self._path, Answer, self._bodies) if self._path.is_file() else []
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        if not self._bodies.encrypts:
+            write_bytes(self._path, jsonl(answers))
+            return
+        rows = [Line([answer.trace_id], self._owners[answer.trace_id], answer) for answer in answers]
+        write_bytes(self._path, lines(self._path.name, rows, self._bodies))
+
+
+def _answer_arm(run: Path, job: Job, arm: Arm, tokenizer: Any, model: Any, kept: _Answers) -> None:
+    answers = kept.read()
     done = {answer.trace_id for answer in answers}
     prompts = {key: prompt_ids(tokenizer, messages) for key, messages in arm.prompts.items()}
     decoder = Decoder(model, tokenizer, common_prefix(list(prompts.values())), job.max_new_tokens)
@@ -91,7 +124,7 @@ def _answer_arm(run: Path, job: Job, arm: Arm, tokenizer: Any, model: Any) -> No
     for start in range(0, len(open_ids), job.batch_size):
         keys = open_ids[start : start + job.batch_size]
         answers += _timed(decoder.answer, keys, [prompts[key] for key in keys])
-        write_bytes(path, jsonl(answers))
+        kept.write(answers)
         progress = Progress(
             stage=f"answers of {arm.name}",
             done=len(answers),

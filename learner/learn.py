@@ -16,6 +16,7 @@ import msgspec
 from gateway.config import Config, LearnerConfig
 from gateway.errors import TracetuneError
 from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
 from gateway.traces.store import Store, open_store
 from learner.base_model import base_model_digest, check_base_model
 from learner.dataset import build_dataset, load_manifest
@@ -106,6 +107,7 @@ def begin_run(config: Config, entry: LearnerConfig, manifest: Manifest) -> Run:
         base_digest=base_digest,
         recipe=recipe,
         checkpoint_steps=CHECKPOINT_STEPS,
+        keys=KeySource.of(config) if config.privacy.master_key is not None else None,
     )
     write_json(folder / "plan.json", plan)
     now = datetime.now(UTC)

@@ -12,7 +12,8 @@ from learner.dataset import load_manifest
 from learner.errors import LearnerError
 from learner.files import read_jsonl
 from learner.registry import list_snapshots, load_snapshot
-from learner.types import Example, SnapshotManifest
+from learner.rows import TraceIds
+from learner.types import SnapshotManifest
 
 if TYPE_CHECKING:
     from gateway.traces.store import Store
@@ -62,7 +63,7 @@ def lineage_of(config: Config, name: str, store: Store) -> Lineage:
     if manifest.dataset is None:
         return Lineage(steps=steps, traces=[])
     dataset = load_manifest(paths.datasets, manifest.dataset)
-    examples = read_jsonl(paths.datasets / manifest.dataset / "train.jsonl", Example)
+    examples = read_jsonl(paths.datasets / manifest.dataset / "train.jsonl", TraceIds)
     traces = [trace for example in examples for trace in example.traces]
     facts = {
         "learnt from": f"{len(traces)} traces in {dataset.examples} examples",

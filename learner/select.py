@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.traces.jsontext import is_cut
 from gateway.traces.markers import ERASED_REASON, why_unreadable
 from judges.trace import JudgedTrace, text_of
 from learner.types import Example
@@ -17,6 +18,7 @@ NOT_STOPPED = "the answer did not end by itself"
 PINNED = "pinned to a variant by its client"
 METADATA_ONLY = "no bodies were captured"
 ERASED = "erased"
+CUT = "bodies longer than capture.body_bytes"
 DAMAGED = "the stored bodies are damaged"
 UNREADABLE = "no messages or no text answer"
 TOOLS = "uses tools"
@@ -84,7 +86,7 @@ def _why_missing(trace: JudgedTrace) -> str | None:
         return METADATA_ONLY
     reasons = [why for body in (trace.request, trace.response) if (why := why_unreadable(body)) is not None]
     if not reasons:
-        return None
+        return CUT if is_cut(trace.request) or is_cut(trace.response) else None
     return ERASED if ERASED_REASON in reasons else DAMAGED
 
 

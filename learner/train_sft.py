@@ -18,10 +18,12 @@ from typing import Any
 import msgspec
 
 from gateway.errors import TracetuneError
+from gateway.traces.bodies import Bodies
 from learner.base_model import base_model_digest
 from learner.errors import LearnerError, LearnerRefusedError
-from learner.files import locked, read_json, read_jsonl, sha256_of, write_json
+from learner.files import locked, read_json, sha256_of, write_json
 from learner.render import render
+from learner.rows import read_rows
 from learner.runtime import (
     ORPHAN_ENDS_WITHIN_S,
     die_with_parent,
@@ -60,7 +62,8 @@ def train_sft(run: Path) -> TrainResult:
     transformers.set_seed(recipe.seed)
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(plan.base_model)
-    rendered = render(tokenizer, read_jsonl(plan.dataset_dir / "train.jsonl", Example), recipe.max_tokens)
+    examples = read_rows(plan.dataset_dir / "train.jsonl", Example, Bodies.of(plan.keys, os.environ))
+    rendered = render(tokenizer, examples, recipe.max_tokens)
     if not rendered.rows:
         raise LearnerRefusedError(
             f"all {rendered.over_length} rows are longer than {recipe.max_tokens} tokens; "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.traces.key_source import KeySource
 from gateway.traces.types import Feedback, Trace
 
 
@@ -48,7 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     first_trace_at: datetime | None
     last_trace_at: datetime | None
     options: dict[str, Any]
-    files: dict[str, str]  # name -> sha256
+    files: dict[str, str]  # name -> sha256 of its rows, before they were encrypted
     created_at: datetime
 
 
@@ -76,6 +77,7 @@ class TrainPlan(msgspec.Struct, frozen=True, kw_only=True):
     base_digest: str
     recipe: Recipe
     checkpoint_steps: int
+    keys: KeySource | None = None  # of an encrypted dataset
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -147,6 +147,7 @@ class Capture(Strict, frozen=True, kw_only=True):
     fsync: Literal["never", "interval", "always"] = "interval"
     max_bytes: Annotated[int, Meta(ge=1_000_000)] = 2_000_000_000
     memory_bytes: Annotated[int, Meta(ge=1_000_000)] = 256_000_000
+    body_bytes: Annotated[int, Meta(ge=10_000, le=100_000_000)] = 2_000_000  # of one; a longer one is cut
     at_bound: Literal["drop_oldest", "drop_newest", "refuse"] = "drop_oldest"
 
 

@@ -7,37 +7,72 @@ Everything that reads a body goes through here. A body whose key was destroyed r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from gateway.errors import ConfigError
 from gateway.traces.markers import ERASED, unreadable
-from gateway.traces.sealing import DamagedBodyError, is_sealed, parse_sealed, read_unsealed, unseal
+from gateway.traces.sealing import (
+    DamagedBodyError,
+    Sealer,
+    is_sealed,
+    parse_sealed,
+    read_unsealed,
+    unseal,
+    unsealed,
+)
 from gateway.traces.types import Feedback, Trace
 
 if TYPE_CHECKING:
-    from gateway.config.types import Config
+    from gateway.traces.key_source import KeySource
     from gateway.traces.keyring import Keyring
 
 
-class Bodies:
-    """Reads stored bodies. `open_keyring` is asked when the first encrypted one is met."""
+class Owner(NamedTuple):
+    """Whose key a text is under: a subject's of a client, else a session's; names as the store has them."""
 
-    def __init__(self, open_keyring: Callable[[], Keyring | None]) -> None:
+    client: str
+    subject: str | None
+    session: str
+
+
+class Bodies:
+    """Reads stored bodies, and encrypts what is made of them. For one thread.
+
+    `open_keyring` is asked when the first key is needed. `encrypts`: what is written is to be encrypted.
+    """
+
+    def __init__(self, open_keyring: Callable[[], Keyring | None], *, encrypts: bool = False) -> None:
         self._open_keyring = open_keyring
         self._keyring: Keyring | None = None
+        self._sealer = Sealer()
+        self.encrypts = encrypts
 
     @classmethod
-    def of(cls, config: Config, environ: Mapping[str, str]) -> Bodies:
-        """Of the configuration's keyring."""
+    def of(cls, source: KeySource | None, environ: Mapping[str, str]) -> Bodies:
+        """With the keyring of *source*; None: there is none."""
+        if source is None:
+            return cls(lambda: None)
 
         def open_it() -> Keyring | None:
             from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
 
-            return open_keyring(config, environ)
+            return open_keyring(source, environ)
 
-        return cls(open_it)
+        return cls(open_it, encrypts=source.encrypts)
+
+    def seal(self, text: str, owner: Owner, place: str) -> str:
+        """*text* in the form in which it may be written at *place*: encrypted where what is written is.
+
+        Its key is on disk on return. Raises KeyringError, ConfigError.
+        """
+        if not self.encrypts:
+            return unsealed(text)
+        keyring = self._keys(place)
+        key = keyring.key_for(*owner)
+        keyring.commit()
+        return self._sealer.seal(text, key, place)
 
     def text(self, stored: str, place: str) -> str:
         """What was written at *place*; ERASED where its key was destroyed.
@@ -108,3 +143,8 @@ class Bodies:
 def place_of(table: str, column: str, row_id: str) -> str:
     """What an encrypted text is bound to, and how errors name it."""
     return f"{table}.{column} of {row_id}"
+
+
+def reason_place(trace_id: str, judge: str) -> str:
+    """The same of a judgment's reason."""
+    return place_of("judgments", "reason", f"{trace_id} by {judge}")

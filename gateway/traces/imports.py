@@ -25,9 +25,8 @@ from gateway.traces.importing.lines import MAX_LINE_BYTES, RawLine, read_lines
 from gateway.traces.importing.recognise import Source, call_of
 from gateway.traces.importing.storing import ImportStore, Storing
 from gateway.traces.jsontext import parse_json_or_none
-from gateway.traces.recorder import keyring_to_write_with, redactor_of
+from gateway.traces.recorder import keyring_to_write_with, row_builder
 from gateway.traces.redact import redaction_key
-from gateway.traces.rows import RowBuilder
 from gateway.traces.segments import Record
 from gateway.traces.stage import only_one
 from gateway.traces.types import CapturedTrace, Trace
@@ -114,7 +113,7 @@ class _Import:
         days = config.store.retention_days
         self._expired_before = None if days is None else now - timedelta(days=days)
         self._keyring = None if store is None else keyring_to_write_with(config)
-        self._rows = RowBuilder(redactor_of(config), self._keyring)
+        self._rows = row_builder(config, self._keyring)
         self._storing = None if store is None else Storing(store, self._commit, self._refused)
         self._done = Imported()
         self._other: Counter[str] = Counter()

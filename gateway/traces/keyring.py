@@ -24,9 +24,8 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.config.types import Config
 from gateway.errors import KeyringError
-from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
 from gateway.traces.master_key import LocalWrapper, Wrapper, WrongMasterKeyError, wrapper_of
 
 DATA_KEY_BYTES = 32
@@ -201,20 +200,20 @@ class Keyring:
         return DataKey(raw.hex(), AESGCM(data_key))
 
 
-def open_keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
-    """The keyring of *config*; None without a master key: nothing is, and nothing was, encrypted.
+def open_keyring(source: KeySource, environ: Mapping[str, str]) -> Keyring | None:
+    """The keyring of *source*; None without a master key: nothing is, and nothing was, encrypted.
 
     It opens with `encrypt: none` too, as long as a master key is named: what was encrypted before stays
     readable. Raises ConfigError for a master key that cannot be read, KeyringError for one that does not fit.
     """
-    privacy = config.privacy
+    privacy = source.privacy
     if privacy.master_key is None:
         return None
     master = wrapper_of(privacy.master_key, environ, "$.privacy.master_key")
     former = None
     if privacy.former_master_key is not None:
         former = wrapper_of(privacy.former_master_key, environ, "$.privacy.former_master_key")
-    return Keyring.open(paths_of(config).keyring, master, former)
+    return Keyring.open(source.keyring, master, former)
 
 
 def _own_key(db: sqlite3.Connection, path: Path, master: Wrapper, former: Wrapper | None) -> bytes:

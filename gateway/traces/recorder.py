@@ -21,6 +21,7 @@ from gateway.config import Config, load_config
 from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
 from gateway.traces.progress import Progress, load_progress
 from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
@@ -71,7 +72,7 @@ class Recorder:
         self._reporter = Reporter(paths.state / "recorder.json")
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         self._keyring = keyring_to_write_with(config)
-        self._rows = RowBuilder(redactor_of(config), self._keyring)
+        self._rows = row_builder(config, self._keyring)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
@@ -240,14 +241,14 @@ class Recorder:
         )
 
 
-def redactor_of(config: Config) -> Redactor | None:
-    """What every row goes through before it is written; None for `privacy.redact: none`.
+def row_builder(config: Config, keyring: Keyring | None) -> RowBuilder:
+    """Builds every row that is written: redacted, within `capture.body_bytes`, encrypted with *keyring*.
 
     Raises OperationError.
     """
-    if config.privacy.redact != "builtin":
-        return None
-    return Redactor(redaction_key(paths_of(config).state / "redaction_key"))
+    redact = config.privacy.redact == "builtin"
+    redactor = Redactor(redaction_key(paths_of(config).state / "redaction_key")) if redact else None
+    return RowBuilder(redactor, keyring, body_bytes=config.capture.body_bytes)
 
 
 def keyring_to_write_with(config: Config) -> Keyring | None:
@@ -255,11 +256,12 @@ def keyring_to_write_with(config: Config) -> Keyring | None:
 
     Raises ConfigError, KeyringError.
     """
-    if config.privacy.encrypt == "none":
+    source = KeySource.of(config)
+    if not source.encrypts:
         return None
     from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
 
-    return open_keyring(config, os.environ)
+    return open_keyring(source, os.environ)
 
 
 def _answer_of(record: Record, row: Row) -> Answer | None:

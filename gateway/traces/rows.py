@@ -12,7 +12,7 @@ from gateway.traces.assemble import assemble
 from gateway.traces.bodies import place_of
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
-from gateway.traces.jsontext import MARKER, json_text, parse_json
+from gateway.traces.jsontext import MARKER, MAX_BODY_BYTES, json_text, parse_json
 from gateway.traces.redact import Redactor
 from gateway.traces.sealing import Sealer, unsealed
 from gateway.traces.segments import Record
@@ -56,12 +56,19 @@ class _Recent(NamedTuple):
 class RowBuilder:
     """Builds rows. `redactor` None leaves text as it is (privacy.redact: none).
 
-    With a *keyring* bodies and the text of feedback are encrypted; its `commit` is to be called before a row
-    reaches a disk.
+    `body_bytes` is `capture.body_bytes`. With a *keyring* bodies and the text of feedback are encrypted; its
+    `commit` is to be called before a row reaches a disk.
     """
 
-    def __init__(self, redactor: Redactor | None, keyring: Keyring | None = None) -> None:
+    def __init__(
+        self,
+        redactor: Redactor | None,
+        keyring: Keyring | None = None,
+        *,
+        body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._redactor = redactor
+        self._body_bytes = body_bytes
         self._keyring = keyring
         self._sealer = Sealer()
         self._recent: dict[str, _Recent] = {}
@@ -189,7 +196,8 @@ class RowBuilder:
     def _json(self, value: Any, scope: str) -> str | None:
         if value is None:
             return None
-        return json_text(value if self._redactor is None else self._redactor.value(value, scope))
+        redacted = value if self._redactor is None else self._redactor.value(value, scope)
+        return json_text(redacted, self._body_bytes)
 
     def _identifier(self, key: str, client: str) -> str:
         """A session or a subject. Apps use e-mail addresses; feedback has to meet its traces all the same."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.bodies import place_of
+from gateway.traces.bodies import Bodies, place_of, reason_place
 from gateway.traces.body_reads import Reader, record_read
 from gateway.traces.store import Store
 
@@ -43,16 +43,19 @@ def show_trace(store: Store, trace_id: str, reader: Reader) -> Shown:
         "ORDER BY created_at",
         {**parameters, "session": found[0]["session"]},
     )
-    _make_readable(store, found[0], feedback)
+    _make_readable(store.bodies, found[0], judgments, feedback)
     return Shown(trace=found[0], judgments=judgments, feedback=feedback)
 
 
-def _make_readable(store: Store, trace: dict[str, Any], feedback: list[dict[str, Any]]) -> None:
+def _make_readable(
+    bodies: Bodies, trace: dict[str, Any], judgments: list[dict[str, Any]], feedback: list[dict[str, Any]]
+) -> None:
     """Put readable texts in place of those stored. Raises OperationError for one that is damaged."""
     for column in ("request", "response"):
         if trace[column] is not None:
-            place = place_of("traces", column, trace["trace_id"])
-            trace[column] = store.bodies.text(trace[column], place)
+            trace[column] = bodies.text(trace[column], place_of("traces", column, trace["trace_id"]))
+    for row in judgments:
+        row["reason"] = bodies.text(row["reason"], reason_place(trace["trace_id"], row["judge"]))
     for row in feedback:
         if row["text"] is not None:
-            row["text"] = store.bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))
+            row["text"] = bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))

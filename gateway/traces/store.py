@@ -26,6 +26,7 @@ from urllib3.exceptions import HTTPError
 from gateway.config.types import Config
 from gateway.errors import StoreError, StoreInUseError, StoreRefusedError, StoreUnreachableError
 from gateway.traces.bodies import Bodies
+from gateway.traces.key_source import KeySource
 from gateway.traces.target import Target, embedded_target, resolve_target
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Store:
 
         Raises StoreUnreachableError, StoreRefusedError (a wrong password), ConfigError (a missing variable).
         """
-        store = cls(lambda: resolve_target(config, secrets_env), Bodies.of(config, secrets_env))
+        store = cls(lambda: resolve_target(config, secrets_env), Bodies.of(KeySource.of(config), secrets_env))
         for attempt in tenacity.Retrying(
             stop=tenacity.stop_after_delay(wait_s),
             wait=tenacity.wait_exponential(0.05, max=0.5),

@@ -8,6 +8,7 @@ import pytest
 from demo.messages import messages
 from gateway.paths import paths_of
 from gateway.traces.store import Store
+from judges.trace import trace_from
 from learner.dataset import build_dataset, dataset_digest, load_manifest
 from learner.errors import LearnerRefusedError
 from learner.files import locked, read_jsonl, sha256_of
@@ -15,6 +16,7 @@ from learner.read import count_judged, count_winners
 from learner.runs import run_lock
 from learner.select import (
     ABSTAINED,
+    CUT,
     DUPLICATE,
     FAILED,
     LOW_SCORE,
@@ -23,6 +25,7 @@ from learner.select import (
     PINNED,
     TOOLS,
     WITHHELD,
+    why_unusable,
 )
 from learner.status import route_status
 from learner.types import Example, HoldoutRow
@@ -266,3 +269,8 @@ def test_feedback_of_another_client_is_not_what_was_kept(tmp_path: Path, clean_s
     manifest = build_dataset(config, ROUTE, clean_store)
     holdout = read_jsonl(paths_of(config).datasets / manifest.dataset / "holdout.jsonl", HoldoutRow)
     assert all(said.text != "forged" for row in holdout for said in row.feedback)
+
+
+def test_nothing_is_learnt_from_a_body_that_was_cut() -> None:
+    request = {"messages": [{"role": "user", "content": "hi"}], "x_tracetune": {"cut": True, "bytes": 9}}
+    assert why_unusable(trace_from(request=request, answer="ho")) == CUT

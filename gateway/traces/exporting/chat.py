@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -20,8 +19,6 @@ SHORTENED = "a body was too long and was cut when it was stored"
 DAMAGED = "a body is damaged"
 UNREADABLE = "no messages or no answer"
 
-# How `jsontext.cut_strings` marks a string.
-_CUT = re.compile(r"\[cut, \d+ characters\]")
 # What the API knows of a message; what a client or an upstream adds, a training API may refuse.
 _FIELDS = ("role", "name", "content", "refusal", "tool_calls", "tool_call_id", "function_call")
 _ANSWERS = ("content", "tool_calls", "function_call", "refusal")
@@ -47,7 +44,7 @@ def chat_of(trace: Trace) -> Chat | str:
         return UNREADABLE
     if (why := why_unreadable(request) or why_unreadable(response)) is not None:
         return why if why == ERASED_REASON else DAMAGED
-    if MARKER in request or MARKER in response or _CUT.search(trace.request) or _CUT.search(trace.response):
+    if MARKER in request or MARKER in response:
         return SHORTENED
     return _chat(request, response)
 

@@ -17,6 +17,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.cli.root import main
+from gateway.config import load_config
+from gateway.paths import paths_of
+from gateway.traces.key_source import KeySource
+from gateway.traces.keyring import open_keyring
 from tests.support.control_gateway import YAML, Gateway, running
 from tests.support.upstream import Received, Reply, ScriptedUpstream
 
@@ -116,6 +120,25 @@ def test_check_exits_2_for_a_missing_variable_and_names_it(tmp_path: Path, upstr
     done = tracetune(written(tmp_path, upstream), "check", "--json", OPENAI_KEY="")
     assert done.returncode == 2
     assert "OPENAI_KEY is not set" in findings(done)["key of upstream openai"][1]
+
+
+def test_check_opens_the_keys_of_encrypted_bodies_and_makes_none(tmp_path: Path, upstream: int):
+    more = "privacy: {encrypt: per_subject, master_key: {env: MASTER}}\n"
+    path = written(tmp_path, upstream, more=more)
+    config = load_config(path / "tracetune.yaml")
+    what = "keys of encrypted bodies"
+    done = tracetune(path, "check", "--json", OPENAI_KEY="right", MASTER="0f" * 32)
+    assert findings(done)[what] == ("ok", f"{paths_of(config).keyring} will be made")
+    assert not paths_of(config).keyring.exists()
+    keyring = open_keyring(KeySource.of(config), {"MASTER": "0f" * 32})
+    assert keyring is not None
+    keyring.close()
+    done = tracetune(path, "check", "--json", OPENAI_KEY="right", MASTER="0e" * 32)
+    assert done.returncode == 1
+    assert "privacy.master_key does not open" in findings(done)[what][1]
+    done = tracetune(path, "check", "--json", OPENAI_KEY="right", MASTER="hunter2")
+    assert done.returncode == 2
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.traces.jsontext import MAX_BODY_CHARS, json_text, parse_json
+from gateway.traces.jsontext import is_cut, json_text, parse_json
 
 
 @given(st.binary(max_size=200))
@@ -43,16 +43,49 @@ def test_nesting_beyond_any_parser_is_kept_as_text() -> None:
     assert parse_json(b"[" * 100_000) == "[" * 100_000
 
 
-def test_long_strings_are_cut_with_a_marker_and_the_structure_stays() -> None:
-    body = {"messages": [{"role": "user", "content": "x" * (MAX_BODY_CHARS + 5)}], "model": "m"}
-    text = json_text(body)
-    assert len(text) <= MAX_BODY_CHARS
+def test_long_strings_are_cut_first_and_the_structure_stays() -> None:
+    body = {
+        "messages": [{"role": "system", "content": "short"}, {"role": "user", "content": "x" * 100_005}],
+        "n": 1,
+    }
+    text = json_text(body, 50_000)
     cut = json.loads(text)
-    assert cut["model"] == "m"
-    assert cut["messages"][0]["content"].endswith(f"[cut, {MAX_BODY_CHARS + 5} characters]")
+    assert (cut["n"], cut["messages"][0]) == (1, {"role": "system", "content": "short"})
+    assert cut["messages"][1]["content"].startswith("x" * 10_000)
+    assert cut["messages"][1]["content"].endswith("[cut, 100005 characters]")
+    assert cut["x_tracetune"] == {"cut": True, "bytes": len(json_text(body)), "bound": "capture.body_bytes"}
+    assert is_cut(cut)
+    assert not is_cut(body)
 
 
-def test_a_body_of_too_many_small_parts_is_cut_as_a_whole_and_says_so() -> None:
-    text = json_text([1] * (MAX_BODY_CHARS + 5))
-    assert len(text) <= MAX_BODY_CHARS
-    assert json.loads(text)["x_tracetune"]["cut"] is True
+def test_of_a_list_that_is_too_long_the_beginning_and_the_end_stay() -> None:
+    turns = [{"role": "user", "content": f"turn {n}"} for n in range(5000)]
+    cut = json.loads(json_text({"messages": turns}, 50_000))
+    messages = cut["messages"]
+    assert (messages[0], messages[-1]) == (turns[0], turns[-1])
+    assert {"x_tracetune": {"cut": True, "items": 5000}} in messages
+    assert is_cut(cut)
+
+
+def test_what_cannot_be_cut_down_is_its_beginning_and_says_so() -> None:
+    body = {f"key {n}": n for n in range(5000)}
+    cut = json.loads(json_text(body, 10_000))
+    assert cut["x_tracetune"]["head"].startswith('{"key 0":0,')
+    assert is_cut(cut)
+
+
+@given(
+    value=st.recursive(
+        st.none() | st.integers() | st.text(max_size=300),
+        lambda inner: (
+            st.lists(inner, max_size=30) | st.dictionaries(st.text(max_size=50), inner, max_size=30)
+        ),
+        max_leaves=60,
+    ),
+    max_bytes=st.integers(1000, 3000),
+)
+def test_whatever_the_body_its_text_keeps_the_bound_and_is_json(value: Any, max_bytes: int) -> None:
+    text = json_text(value, max_bytes)
+    assert len(text.encode()) <= max_bytes
+    decoded = json.loads(text)
+    assert decoded == value or is_cut(decoded)

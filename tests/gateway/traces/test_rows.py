@@ -234,3 +234,15 @@ def test_a_rollout_event_keeps_its_evidence_as_json() -> None:
     assert row.table == "rollouts"
     assert isinstance(row.values, RolloutEvent)
     assert (row.values.version, json.loads(row.values.evidence)) == (3, {"table": []})
+
+
+def test_a_body_is_cut_at_the_configured_size_and_its_answer_still_counts() -> None:
+    long = {"messages": [{"role": "user", "content": "x" * 50_000}]}
+    row = RowBuilder(None, body_bytes=10_000).build(record(captured_trace(), long, ANSWER))
+    assert isinstance(row.values, Trace)
+    assert len(row.values.request or "") <= 10_000
+    assert json.loads(row.values.request or "")["x_tracetune"]["bytes"] == len(
+        json.dumps(long, separators=(",", ":"))
+    )
+    assert json.loads(row.values.response or "") == ANSWER
+    assert row.values.tokens_in == 100

@@ -25,7 +25,7 @@ from gateway.traces.exporting.examples import (
     openai_example,
     trl_example,
 )
-from gateway.traces.jsontext import MARKER, MAX_BODY_CHARS, json_text
+from gateway.traces.jsontext import MARKER, MAX_BODY_BYTES, json_text
 from gateway.traces.markers import ERASED, ERASED_REASON, unreadable
 from tests.support.store import a_trace
 
@@ -137,7 +137,7 @@ def test_what_is_no_whole_conversation_is_no_example_and_says_why(
 
 
 def test_a_body_that_was_cut_when_it_was_stored_is_no_example() -> None:
-    long = json_text({"messages": [{"role": "user", "content": "x" * (MAX_BODY_CHARS + 1)}]})
+    long = json_text({"messages": [{"role": "user", "content": "x" * (MAX_BODY_BYTES + 1)}]})
 
     assert chat(response=long) == SHORTENED
     assert chat_of(a_trace(request=long)) == SHORTENED
