@@ -18,7 +18,7 @@ from gateway.traces.exporting.selection import Found, Selection
 from gateway.traces.types import Trace
 
 PAGE_TRACES = 5_000  # known at a time, without their bodies
-BATCH_TRACES = 200  # also: ids in one question, which travel in its URL
+BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
 BATCH_BYTES = 16 << 20  # of stored bodies in memory at a time; a single larger trace is a batch of its own
 
 _COLUMNS = ", ".join(Trace.__struct_fields__)
