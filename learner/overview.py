@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _TRAFFIC = """
 SELECT route, count() AS traces, countIf(outcome != 'ok') AS failed, max(started_at) AS last_at
-FROM traces WHERE started_at > now() - INTERVAL 24 HOUR GROUP BY route
+FROM traces WHERE started_at > now() - INTERVAL 24 HOUR AND NOT imported GROUP BY route
 """
 _JUDGED = """
 SELECT traces.route AS route, uniqExact(trace_id) AS judged

@@ -50,12 +50,12 @@ SELECT uniqExact(
     JSONExtractRaw(assumeNotNull(response), 'choices', 1, 'message', 'content')
 ) AS n
 FROM (
-    SELECT trace_id, outcome, finish_reason, propensity, request, response FROM traces
+    SELECT trace_id, outcome, finish_reason, propensity, imported, request, response FROM traces
     WHERE {_OF_ROUTE} AND {_BODY_BYTES} <= {{max_bytes:UInt64}} AND NOT ({_WITHHELD})
     ORDER BY started_at DESC, trace_id DESC LIMIT {{limit:UInt32}}
 )
-WHERE outcome = 'ok' AND finish_reason = 'stop' AND propensity IS NOT NULL AND request IS NOT NULL
-  AND response IS NOT NULL
+WHERE outcome = 'ok' AND finish_reason = 'stop' AND (propensity IS NOT NULL OR imported)
+  AND request IS NOT NULL AND response IS NOT NULL
   AND trace_id IN (SELECT trace_id FROM ({_SCORES}) WHERE score >= {{min_score:Float64}})
 """  # noqa: S608
 _FEEDBACK = f"""

@@ -72,7 +72,7 @@ def why_unusable(trace: JudgedTrace) -> str | None:
         return FAILED
     if trace.finish_reason != "stop":
         return TOOLS if trace.finish_reason in {"tool_calls", "function_call"} else NOT_STOPPED
-    if trace.propensity is None:
+    if trace.propensity is None and not trace.imported:
         return PINNED
     if (missing := _why_missing(trace)) is not None:
         return missing

@@ -20,8 +20,7 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError
 from gateway.feedback_import import Imported, Importer
 from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
-from gateway.paths import paths_of
-from gateway.traces.redact import Redactor, redaction_key
+from gateway.traces.recorder import keyring_to_write_with, row_builder
 from gateway.traces.rows import RowBuilder
 from gateway.traces.store import open_store
 
@@ -101,9 +100,8 @@ def _tell(path: Path, done: Imported, *, dry_run: bool) -> None:
 
 
 def _row_builder(config: Config) -> RowBuilder:
-    """As the recorder builds rows: with the same redaction under the same key."""
-    redact = config.privacy.redact == "builtin"
-    return RowBuilder(Redactor(redaction_key(paths_of(config).state / "redaction_key")) if redact else None)
+    """As the recorder builds rows: with the same redaction and encryption under the same keys."""
+    return row_builder(config, keyring_to_write_with(config))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,14 @@ from rich.text import Text
 
 from gateway.cli.conversation import conversation
 from gateway.cli.terminal import plain, plain_line
+from gateway.cli.timeline import duration, timeline
 from gateway.traces.feedback import IN_FORCE
 
-BAR_CELLS = 24
+SHOWN_CHARACTERS = 4_000  # of a message or an answer, unless all is asked for
+WIDTH = 100  # of a terminal that does not say
 ONE_LINE_CELLS = 120  # on a narrower terminal the time, the id and the route leave no room for the rest
 TIME_INDENT = " " * len("HH:MM:SS ")
+INDENT = 2  # of what stands under a heading
 _ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green", "error": "bold red"}
 
 Row = dict[str, Any]
@@ -29,7 +31,7 @@ def tail_line(row: Row, width: int | None = None) -> Text:
     when = Text.assemble((f"{row['started_at']:%H:%M:%S}", "dim"), f" {plain_line(row['trace_id'])} ")
     arm = Text(plain_line(f"{row['route'] or row['model']}@{row['variant'] or '-'}"), "bold")
     ended = Text.assemble(
-        (f"{row['outcome']} {row['status']}", "green" if good else "red"), f" {_duration(row['latency_ms'])}"
+        (f"{row['outcome']} {row['status']}", "green" if good else "red"), f" {duration(row['latency_ms'])}"
     )
     rest = Text.assemble(f" {_tokens(row)} {_cost(row['cost_usd'])} ", (plain_line(row["question"]), "dim"))
     if width is None or width >= ONE_LINE_CELLS:
@@ -42,21 +44,32 @@ def tail_line(row: Row, width: int | None = None) -> Text:
     return Text("\n").join(lines)
 
 
-def trace_view(trace: Row, judgments: Sequence[Row], feedback: Sequence[Row]) -> RenderableType:
-    """One trace with all that is known of it."""
+def trace_view(
+    trace: Row, judgments: Sequence[Row], feedback: Sequence[Row], *, width: int = WIDTH, full: bool = False
+) -> RenderableType:
+    """One trace with all that is known of it, for a terminal of *width*; long texts are cut unless *full*."""
     parts: list[RenderableType] = [_facts(trace), Text()]
     turns = conversation(trace["request"], trace["response"])
     for role, text in turns:
         parts += [
             Text(plain_line(role), _ROLE_STYLES.get(role, "bold")),
-            Padding(Text(plain(text)), (0, 0, 1, 2)),
+            Padding(_said(text, full=full), (0, 0, 1, INDENT)),
         ]
     if not turns:
         parts.append(Text("no bodies were stored: the route captures metadata only\n", "dim"))
-    parts += _section("attempts", _attempts(trace))
+    lines = timeline(trace["attempts"], trace["latency_ms"], trace["ttft_ms"], width - INDENT)
+    parts += _section("attempts", lines)
     parts += _section("judgments", [_judgment(row) for row in judgments])
     parts += _section("feedback", [_feedback(row) for row in feedback])
     return Group(*parts)
+
+
+def _said(text: str, *, full: bool) -> Text:
+    more = len(text) - SHOWN_CHARACTERS
+    if full or more <= 0:
+        return Text(plain(text))
+    hint = f"\n… {more:,} more characters; --full prints them"
+    return Text.assemble(plain(text[:SHOWN_CHARACTERS]), (hint, "dim"))
 
 
 def _facts(trace: Row) -> Table:
@@ -69,7 +82,7 @@ def _facts(trace: Row) -> Table:
             "outcome",
             f"{trace['outcome']}, {trace['status']}, finish reason {trace['finish_reason'] or 'unknown'}",
         ),
-        ("took", f"{_duration(trace['latency_ms'])}, first token {_duration(trace['ttft_ms'])}"),
+        ("took", f"{duration(trace['latency_ms'])}, first token {duration(trace['ttft_ms'])}"),
         ("tokens", f"{_tokens(trace)}, {_known(trace['tokens_cached'])} cached, {_cost(trace['cost_usd'])}"),
         (
             "session",
@@ -80,29 +93,6 @@ def _facts(trace: Row) -> Table:
     ):
         table.add_row(Text(name, "dim"), Text(plain_line(value)))
     return table
-
-
-def _attempts(trace: Row) -> list[RenderableType]:
-    try:
-        attempts = json.loads(trace["attempts"])
-        ends = max([attempt["ended_ms"] for attempt in attempts], default=0) or 1
-        return [_attempt(attempt, ends) for attempt in attempts]
-    except (ValueError, TypeError, KeyError):  # rows of another version
-        return [Text(plain_line(trace["attempts"]))]
-
-
-def _attempt(attempt: Row, ends_ms: float) -> Text:
-    first = min(int(attempt["started_ms"] / ends_ms * BAR_CELLS), BAR_CELLS - 1)
-    last = max(first + 1, round(attempt["ended_ms"] / ends_ms * BAR_CELLS))
-    result = attempt.get("error") or attempt.get("status") or "unknown"
-    return Text.assemble(
-        (
-            f"{' ' * first}{'━' * (last - first)}{' ' * (BAR_CELLS - last)} ",
-            "red" if attempt.get("error") else "green",
-        ),
-        f"{_duration(attempt['started_ms'])} to {_duration(attempt['ended_ms'])}  ",
-        plain_line(f"{attempt['upstream']} / {attempt['model']} at {attempt['server']}: {result}"),
-    )
 
 
 def _judgment(row: Row) -> Text:
@@ -122,19 +112,15 @@ def _feedback(row: Row) -> Text:
 
 def _section(title: str, lines: Sequence[RenderableType]) -> list[RenderableType]:
     shown = lines or [Text("none", "dim")]
-    return [Text(title, "bold"), *(Padding(line, (0, 0, 0, 2)) for line in shown)]
+    return [Text(title, "bold"), *(Padding(line, (0, 0, 0, INDENT)) for line in shown)]
 
 
 def _rollout(trace: Row) -> str:
     snapshot = f", snapshot {trace['snapshot']}" if trace["snapshot"] else ""
+    if trace["imported"]:
+        return ", from another tool's log"
     share = "pinned" if trace["propensity"] is None else f"chosen with probability {trace['propensity']:g}"
     return f"{snapshot}, {share}" + (f", rollout {trace['rollout']}" if trace["rollout"] else "")
-
-
-def _duration(milliseconds: float | None) -> str:
-    if milliseconds is None:
-        return "unknown"
-    return f"{milliseconds:.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.1f} s"
 
 
 def _tokens(row: Row) -> str:

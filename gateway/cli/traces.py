@@ -1,11 +1,9 @@
-"""`tracetune traces`: look at what went through the gateway."""
+"""`tracetune traces`: look at what went through the gateway, and take it elsewhere."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +14,22 @@ from gateway.cli.erase import erase
 from gateway.cli.quarantine import quarantine
 from gateway.cli.root import config_option, json_option
 from gateway.cli.trace_view import tail_line, trace_view
+from gateway.cli.traces_export import export
+from gateway.cli.traces_import import import_command
 from gateway.config import load_config
-from gateway.errors import OperationError
-from gateway.traces.bodies import Bodies, place_of, reason_place
-from gateway.traces.body_reads import local_reader, record_read
-from gateway.traces.feedback import standings
-from gateway.traces.lookup import trace_by_id
-from gateway.traces.sealing import PREFIX
-from gateway.traces.store import Store, open_store
-
-FOLLOW_EVERY_S = 1.0
-# Rows of one insert become visible a little after their `stored_at`; this far back is looked at again.
-FOLLOW_OVERLAP = timedelta(seconds=30)
-MAX_FOLLOWED = 10_000
-_QUESTION_CHARACTERS = 120
-_TAIL = """
-SELECT trace_id, started_at, stored_at, route, variant, model, outcome, status, stream, latency_ms, tokens_in,
-       tokens_out, cost_usd, client, session,
-       if(
-           startsWith(ifNull(request, ''), {sealed:String}),
-           '(encrypted; `tracetune traces show` reads it)',
-           leftUTF8(JSONExtractString(ifNull(request, ''), 'messages', -1, 'content'), {characters:UInt16})
-       ) AS question
-FROM traces
-WHERE ({route:String} = '' OR route = {route:String}) AND stored_at >= {since:DateTime64(3, 'UTC')}
-ORDER BY started_at DESC
-LIMIT {limit:UInt32}
-"""
+from gateway.traces.body_reads import local_reader
+from gateway.traces.show import show_trace
+from gateway.traces.store import open_store
+from gateway.traces.tail import MAX_FOLLOWED, tail_traces
 
 
 @click.group()
 def traces() -> None:
-    """Look at what went through the gateway."""
+    """Look at what went through the gateway, and take it elsewhere."""
+
+
+traces.add_command(export)
+traces.add_command(import_command)
 
 
 traces.add_command(erase)
@@ -65,7 +47,7 @@ def tail(count: int, follow: bool, route: str, config_path: Path, as_json: bool)
     console = Console(highlight=False, soft_wrap=True)
     width = console.width if console.is_terminal else None
     with open_store(load_config(config_path)) as store:
-        for row in _tail(store, route=route, count=count, follow=follow):
+        for row in tail_traces(store, local_reader(), route=route, count=count, follow=follow):
             if as_json:
                 click.echo(json.dumps(row, ensure_ascii=True, default=_jsonable))
             else:
@@ -74,71 +56,26 @@ def tail(count: int, follow: bool, route: str, config_path: Path, as_json: bool)
 
 @traces.command()
 @click.argument("trace_id")
+@click.option("--full", is_flag=True, help="Print long bodies to their end.")
 @config_option
 @json_option
-def show(trace_id: str, config_path: Path, as_json: bool) -> None:
+def show(trace_id: str, full: bool, config_path: Path, as_json: bool) -> None:
     """Print one trace: the conversation, its attempts, its judgments and its feedback."""
     with open_store(load_config(config_path)) as store:
-        parameters = {"id": trace_id}
-        found = trace_by_id(store, trace_id)
-        if found is None:
-            raise OperationError(
-                f"no trace {trace_id!r} in the store; `tracetune traces tail` lists the last ones"
-            )
-        record_read(store, local_reader(), "show", [trace_id])
-        judgments = store.query(
-            "SELECT judge, version, score, reason, judged_at FROM judgments "
-            "WHERE trace_id = {id:String} ORDER BY judge, judged_at",
-            parameters,
-        )
-        feedback = standings(store, found)
-        _make_readable(store.bodies, found, judgments, feedback)
+        shown = show_trace(store, trace_id, local_reader())
     if as_json:
-        whole = {"trace": _with_decoded_bodies(found), "judgments": judgments, "feedback": feedback}
+        whole = {
+            "trace": _with_decoded_bodies(shown.trace),
+            "judgments": shown.judgments,
+            "feedback": shown.feedback,
+        }
         click.echo(json.dumps(whole, ensure_ascii=True, indent=2, default=_jsonable))
     else:
-        Console(highlight=False).print(trace_view(found, judgments, feedback))
-
-
-def _make_readable(
-    bodies: Bodies, trace: dict[str, Any], judgments: list[dict[str, Any]], feedback: list[dict[str, Any]]
-) -> None:
-    """Put readable texts in place of those stored. Raises OperationError for one that is damaged."""
-    for column in ("request", "response"):
-        if trace[column] is not None:
-            trace[column] = bodies.body(trace[column], place_of("traces", column, trace["trace_id"]))
-    for row in judgments:
-        row["reason"] = bodies.text(row["reason"], reason_place(trace["trace_id"], row["judge"]))
-    for row in feedback:
-        if row["text"] is not None:
-            row["text"] = bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))
-
-
-def _tail(store: Store, *, route: str, count: int, follow: bool) -> Iterator[dict[str, Any]]:
-    """The last *count* rows, then those that arrive, each once."""
-    seen: dict[str, datetime] = {}
-    parameters: dict[str, Any] = {"route": route, "characters": _QUESTION_CHARACTERS, "sealed": PREFIX}
-    since, limit = datetime.fromtimestamp(0, UTC), count
-    # What is in the store before the first look, and is not among the last, is not news.
-    news_from = _now(store) if follow else since
-    while True:
-        rows = store.query(_TAIL, {**parameters, "since": since, "limit": limit})
-        new = [row for row in reversed(rows) if row["trace_id"] not in seen]
-        seen |= {row["trace_id"]: row.pop("stored_at") for row in new}
-        if new:
-            record_read(store, local_reader(), "tail", [row["trace_id"] for row in new])
-        yield from new
-        if not follow:
-            return
-        time.sleep(FOLLOW_EVERY_S)
-        since, limit = max(news_from, _now(store) - FOLLOW_OVERLAP), MAX_FOLLOWED
-        seen = {trace_id: arrived for trace_id, arrived in seen.items() if arrived >= since}
-
-
-def _now(store: Store) -> datetime:
-    """The store's clock: `stored_at` is taken from it."""
-    now: datetime = store.query("SELECT now64(3, 'UTC') AS now")[0]["now"]
-    return now
+        console = Console(highlight=False)
+        whole_texts = full or not console.is_terminal  # what is piped is never cut
+        console.print(
+            trace_view(shown.trace, shown.judgments, shown.feedback, width=console.width, full=whole_texts)
+        )
 
 
 def _with_decoded_bodies(row: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ PassthroughFamily = Literal[
 ]
 Period = Literal["minute", "hour", "day", "month"]
 
+IMPORTED_VARIANT = "imported"  # under which traces of other tools' logs stand, in tables and aggregates
+
 _WEIGHT_TOLERANCE = 1e-9
 _HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 _HEADER_VALUE = re.compile(r"^[\x20-\x7e]*$")
@@ -389,6 +391,8 @@ class Variant(Strict, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.model is None) == (self.snapshot is None):
             raise ValueError(f"variant {self.name!r} needs exactly one of model and snapshot")
+        if self.name == IMPORTED_VARIANT:
+            raise ValueError(f"a variant cannot be called {self.name!r}: imported traces stand under it")
 
     @property
     def served_model(self) -> str:

@@ -97,11 +97,9 @@ class Recorder:
         self._taken_until: dict[str, float] = {}
         self._looked_through_at = self._reporter.last().updated_at  # a segment not known then is younger
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
-        redact = config.privacy.redact == "builtin"
-        redactor = Redactor(redaction_key(paths.state / "redaction_key")) if redact else None
         self._keyring = keyring_to_write_with(config)
         self._blobs = BlobLedger()
-        self._rows = RowBuilder(redactor, BodyWriter(self._keyring, body_bytes=config.capture.body_bytes))
+        self._rows = row_builder(config, self._keyring)
         self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
@@ -340,6 +338,16 @@ class Recorder:
         """Since when the oldest record of *segment* that was not taken may wait."""
         known = self._taken_until.get(segment)
         return known or max(self._looked_through_at, writer_began_at(segment)) or None
+
+
+def row_builder(config: Config, keyring: Keyring | None) -> RowBuilder:
+    """Builds every row that is written: redacted, within `capture.body_bytes`, encrypted with *keyring*.
+
+    Raises OperationError.
+    """
+    redact = config.privacy.redact == "builtin"
+    redactor = Redactor(redaction_key(paths_of(config).state / "redaction_key")) if redact else None
+    return RowBuilder(redactor, BodyWriter(keyring, body_bytes=config.capture.body_bytes))
 
 
 def keyring_to_write_with(config: Config) -> Keyring | None:

@@ -45,6 +45,7 @@ _SETTINGS = {
 _INSERT_SETTINGS = {
     "async_insert": "0",  # on by default since 26; a confirmed insert must be stored, once
     "insert_deduplicate": "1",
+    "max_partitions_per_insert_block": "0",  # an import brings years of months at once
     "deduplicate_blocks_in_dependent_materialized_views": "1",
     "distributed_foreground_insert": "1",  # of a cluster: confirmed is when the shards have it
     "max_partitions_per_insert_block": "1000",  # rows of years may come at once, where a log is taken over

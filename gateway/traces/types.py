@@ -164,6 +164,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     table_hash: str
     traceparent: str | None
     training: bool = True  # False: never learnt from, whatever comes later
+    imported: bool = False  # taken over from another tool's log: trains, and is no evidence about traffic
 
 
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,7 +30,7 @@ SELECT avg(if({failed}, 0, v.score)) AS quality,
        countIf(t.cost_usd IS NULL AND NOT {unbilled}) AS unpriced,
        max(t.started_at) AS newest
 FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
-WHERE t.route = {{route:String}} AND t.variant = {{variant:String}} AND t.propensity IS NOT NULL
+WHERE t.route = {{route:String}} AND t.variant = {{variant:String}} AND {drawn}
   AND t.started_at >= {{since:DateTime64(6, 'UTC')}} AND NOT {gone}
 GROUP BY {unit}
 ORDER BY newest DESC
@@ -47,6 +47,7 @@ def measure_baseline(
             verdicts=sql.VERDICTS_OF_VARIANT,
             failed=sql.FAILED,
             unbilled=sql.UNBILLED,
+            drawn=sql.DRAWN,
             gone=sql.GONE,
             unit=sql.unit_of(sticky_by),
         ),

@@ -132,6 +132,7 @@ def _fill(query: str, policy: FrozenPolicy, **more: str) -> str:
         verdicts=sql.VERDICTS_OF_ROLLOUT,
         unit=sql.unit_of(policy.sticky_by),
         alone=sql.alone(policy.sticky_by),
+        drawn=sql.DRAWN,
         gone=sql.GONE,
         failed=sql.FAILED,
         unbilled=sql.UNBILLED,

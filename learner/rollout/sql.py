@@ -7,6 +7,7 @@ Rules, applied to both arms alike:
 - An answer without a verdict is missing for quality, never zero.
 - When the shares change in the middle of a unit, what follows enters nothing: in both arms, because both see
   another propensity from then on.
+- An imported trace enters nothing: nobody here chose who answered it.
 - An answer is broken when the variant itself did not give it: it failed, or a fallback had to.
 - A unit whose cost is not known whole stays in, with what is known of it as the least that it cost. An error
   that came instead of an answer costs nothing, beside answers of the unit that did cost something.
@@ -21,6 +22,8 @@ _UNITS = {
     "request": "t.trace_id",
 }
 
+# Drawn here, by the shares in force: neither pinned by its client nor imported.
+DRAWN = "(t.propensity IS NOT NULL AND NOT t.imported)"
 GONE = "(t.outcome = 'client_cancelled' OR (t.outcome = 'rejected' AND t.status < 500 AND t.status != 429))"
 FAILED = "(t.outcome != 'ok')"
 # Nobody bills for an error that comes instead of an answer; one that broke off or took too long is billed.
@@ -75,7 +78,7 @@ answers AS (
            v.score AS score,
            toBool({alone}) AS alone
     FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
-    WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL
+    WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND {drawn}
 ),
 grouped AS (
     SELECT argMin(variant, at) AS arm,
@@ -127,7 +130,7 @@ SELECT t.trace_id AS trace_id, t.variant = {{candidate:String}} AS candidate,
        {failed} AND NOT {clients_fault} OR {fell_back} AS broken,
        if({failed}, 0, v.score) AS score
 FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
-WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL
+WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND {drawn}
   AND NOT {gone} AND t.variant IN ({variants})
 ORDER BY t.started_at {order}, t.trace_id {order}
 LIMIT {{limit:UInt32}}
@@ -142,7 +145,7 @@ SELECT t.variant = {{candidate:String}} AS candidate, count() AS answers, countI
        countIf(t.cost_usd IS NOT NULL) AS priced,
        avg(t.cost_usd) AS cost
 FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
-WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND t.propensity IS NOT NULL
+WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND {drawn}
   AND NOT {gone} AND t.variant IN ({{candidate:String}}, {{stable:String}})
 GROUP BY candidate
 """
@@ -150,5 +153,5 @@ GROUP BY candidate
 VERSION_QUERY = """
 SELECT argMax(version, judged_at) AS version, count() AS n FROM judgments
 WHERE judge = {judge:String} AND trace_id IN (
-    SELECT trace_id FROM traces WHERE route = {route:String} AND rollout = {rollout:String})
+    SELECT trace_id FROM traces WHERE route = {route:String} AND rollout = {rollout:String} AND NOT imported)
 """

@@ -37,6 +37,7 @@ def error_of(tmp_path: Path, text: str) -> str:
         (UPSTREAM + ROUTE.replace("model: x", "model: x, weight: 0.4"), "weights of route 'm' sum to 0.4, not 1 - at `$.routes[0]`"),
         (UPSTREAM + ROUTE.replace("model: x", "model: x, weight: on"), "Expected `float`, got `bool`"),
         (UPSTREAM + ROUTE.replace("model: x", "model: x, snapshot: y"), "exactly one of model and snapshot"),
+        (UPSTREAM + ROUTE.replace("name: s", "name: imported"), "a variant cannot be called 'imported': imported traces stand under it"),
         (UPSTREAM + ROUTE + UPSTREAM, "key 'upstreams' is repeated"),
         (UPSTREAM.replace("default", "api_key: sk-literal, default") + ROUTE, "a literal secret is refused; write {env: NAME}"),
         (UPSTREAM + ROUTE + "listen: {host: 0.0.0.0}\n", "listen.host 0.0.0.0 is not loopback and there are no keys"),

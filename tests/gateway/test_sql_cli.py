@@ -8,10 +8,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import clickhouse_connect
 import pytest
 
+from gateway.config import load_config
 from gateway.traces.store import Store
+from gateway.traces.target import resolve_target
+from gateway.traces.types import Judgment
 from tests.support.store import a_trace, write_config
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
 def run_sql(config_path: Path, sql: str) -> subprocess.CompletedProcess[str]:
@@ -110,6 +116,41 @@ def test_it_works_while_nothing_else_runs(tmp_path: Path) -> None:
 
     assert (result.returncode, result.stdout, result.stderr) == (0, '{"n":0}\n', "")
     assert not (tmp_path / "data" / "store" / "endpoint.json").exists()
+
+
+def test_sql_and_clickhouse_connect_see_the_same_tables_and_rows(
+    embedded_config_path: Path, clean_store: Store
+) -> None:
+    """What a notebook asks with the public client is what the command asks."""
+    imported = a_trace(trace_id="t2", imported=True, variant="imported", propensity=None, tags={"team": "é"})
+    clean_store.insert("traces", [a_trace(trace_id="t1"), imported], token="t")
+    verdict = Judgment(trace_id="t1", judge="good", version="v", score=None, reason="no", judged_at=NOW)
+    clean_store.insert("judgments", [verdict], token="j")
+    target = resolve_target(load_config(embedded_config_path), {})
+    client = clickhouse_connect.get_client(
+        interface=target.interface,
+        host=target.host,
+        port=target.port,
+        username=target.user,
+        password=target.password,
+        database=target.database,
+    )
+    try:
+        for sql in (
+            "SELECT name, engine FROM system.tables WHERE database = currentDatabase() ORDER BY name",
+            "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() ORDER BY table, name",
+            "SELECT trace_id, route, variant, imported, propensity, outcome, tags, tokens_in FROM traces ORDER BY trace_id",
+            "SELECT trace_id, judge, version, score, reason FROM judgments",
+            "SELECT variant, sum(traces) AS n FROM traces_by_minute GROUP BY variant ORDER BY variant",
+        ):
+            told = run_sql(embedded_config_path, sql)
+            rows = [json.loads(line) for line in told.stdout.splitlines()]
+
+            assert told.returncode == 0, told.stderr
+            assert rows
+            assert rows == list(client.query(sql).named_results())
+    finally:
+        client.close()
 
 
 def test_a_missing_configuration_is_one_line_and_exit_2(tmp_path: Path) -> None:

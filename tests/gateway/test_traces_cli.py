@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,8 +23,12 @@ from rich.console import Console
 
 from gateway.cli.conversation import Turn, conversation
 from gateway.cli.terminal import plain, plain_line
+from gateway.cli.timeline import timeline
 from gateway.cli.trace_view import tail_line, trace_view
+from gateway.traces.body_reads import Reader
+from gateway.traces.show import show_trace
 from gateway.traces.store import Store
+from gateway.traces.tail import tail_traces
 from gateway.traces.types import Feedback, Judgment
 from tests.support.store import a_trace
 
@@ -123,6 +130,30 @@ def test_tail_follows_what_arrives_and_prints_it_once(embedded_config_path: Path
     assert (seen[1:], rest) == (["new0", "new1"], "")
 
 
+def test_the_functions_behind_the_commands_give_each_trace_once_and_put_down_who_saw_it(
+    clean_store: Store,
+) -> None:
+    clean_store.insert("traces", [a_trace(trace_id=f"old{n}") for n in range(3)], token="t")
+    arriving = iter(["new0", "new1"])
+
+    def arrive(seconds: float) -> None:
+        name = next(arriving)
+        clean_store.insert("traces", [a_trace(trace_id=name)], token=name)
+
+    reader = Reader("somebody", "here")
+    tailed = tail_traces(clean_store, reader, count=1, follow=True, sleep=arrive)
+    seen = [row["trace_id"] for row in islice(tailed, 3)]
+    shown = show_trace(clean_store, "new1", reader)
+
+    assert seen == ["old2", "new0", "new1"]
+    assert (shown.trace["trace_id"], shown.judgments, shown.feedback) == ("new1", [], [])
+    reads = clean_store.query("SELECT purpose, who, trace_ids FROM body_reads ORDER BY at")
+    assert [(row["purpose"], row["who"], row["trace_ids"]) for row in reads] == [
+        *(("tail", "somebody", [name]) for name in seen),
+        ("show", "somebody", ["new1"]),
+    ]
+
+
 def test_show_prints_the_conversation_attempts_judgments_and_feedback(
     embedded_config_path: Path, clean_store: Store
 ) -> None:
@@ -191,6 +222,102 @@ def test_show_says_whether_a_trace_may_be_learnt_from(training: bool, shown: str
 
 def _stripped(result: subprocess.CompletedProcess[str]) -> str:
     return "\n".join(line.rstrip() for line in result.stdout.splitlines())
+
+
+def view_of(width: int, **changes: Any) -> list[str]:
+    trace = a_trace(**changes)
+    row = {name: getattr(trace, name) for name in trace.__struct_fields__}
+    out = io.StringIO()
+    Console(file=out, width=width).print(trace_view(row, [], [], width=width))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def an_attempt(started_ms: float, ended_ms: float, **changes: Any) -> dict[str, Any]:
+    times = {"started_ms": started_ms, "ended_ms": ended_ms}
+    return {
+        "upstream": "up",
+        "server": "http://h",
+        "model": "m",
+        "status": 200,
+        "error": None,
+        **times,
+        **changes,
+    }
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)).map(sorted), min_size=1, max_size=4),
+    st.integers(20, 200),
+)
+def test_attempts_are_drawn_to_scale(spans: list[list[float]], width: int) -> None:
+    ends_ms = max(1.0, *(end for _, end in spans))
+    lines = timeline(json.dumps([an_attempt(*span) for span in spans]), ends_ms, None, width)
+    bars = [line.plain for line in lines if "━" in line.plain]
+    cells = len(lines[0].plain.split(" ")[0])
+
+    assert len(bars) == len(spans)
+    for (start, end), bar in zip(spans, bars, strict=True):
+        first, last = bar.index("━"), bar.rindex("━") + 1
+        assert abs(first - start / ends_ms * cells) <= 1
+        assert abs(last - end / ends_ms * cells) <= 1
+        assert last <= cells
+
+
+def test_the_timeline_shows_waits_failures_and_the_first_token() -> None:
+    attempts = [
+        an_attempt(0, 250, status=None, error="connect"),
+        an_attempt(500, 1000, server="http://other"),
+    ]
+    shown = view_of(120, attempts=json.dumps(attempts), latency_ms=1000, ttft_ms=750)
+    start = shown.index("attempts")
+
+    cells = shown[start + 1].index("┤") - 1
+    assert shown[start + 1] == f"  ├{'─' * (cells - 2)}┤ 1000 ms in all"
+    assert shown[start + 2].strip().startswith("━" * math.ceil(cells / 4) + " ")
+    assert shown[start + 2].endswith("250 ms from 0 ms  up / m at http://h: connect")
+    assert shown[start + 3].index("━") - 2 == cells // 2
+    assert shown[start + 3].endswith("500 ms from 500 ms  up / m at http://other: 200")
+    assert shown[start + 4].index("▲") - 2 == cells * 3 // 4
+    assert shown[start + 4].endswith("first token 750 ms")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_timeline_fits_a_narrow_terminal(width: int) -> None:
+    attempts = json.dumps([an_attempt(0, 100), an_attempt(100, 200)])
+    shown = view_of(width, attempts=attempts, latency_ms=200)
+    start = shown.index("attempts")
+
+    assert all(len(line) <= width for line in shown)
+    assert sum("━" in line for line in shown[start:]) == 2
+    assert sum("up / m at http://h: 200" in line for line in shown[start:]) == 2
+
+
+@pytest.mark.parametrize(
+    "attempts", ["", "7", "[7]", "[{}]", "null", '[{"started_ms": "x", "ended_ms": {}}]']
+)
+def test_attempts_of_another_version_are_shown_as_they_are(attempts: str) -> None:
+    assert [line.plain for line in timeline(attempts, 1.0, None, 100)] == [attempts]
+
+
+def test_a_long_text_is_cut_on_a_terminal_and_says_how_to_see_the_rest() -> None:
+    request = json.dumps({"messages": [{"role": "user", "content": "x" * 5_000}]})
+    row = {name: getattr(a_trace(request=request), name) for name in a_trace().__struct_fields__}
+
+    def shown(*, full: bool) -> str:
+        out = io.StringIO()
+        Console(file=out, width=100).print(trace_view(row, [], [], full=full))
+        return out.getvalue()
+
+    assert shown(full=False).count("x") < 4_100
+    assert "… 1,000 more characters; --full prints them" in shown(full=False)
+    assert shown(full=True).count("x") >= 5_000
+
+
+def test_what_is_piped_out_of_show_is_never_cut(embedded_config_path: Path, clean_store: Store) -> None:
+    request = json.dumps({"messages": [{"role": "user", "content": "x" * 5_000}]})
+    clean_store.insert("traces", [a_trace(trace_id="t1", request=request)], token="t")
+
+    assert run_traces(embedded_config_path, "show", "t1").stdout.count("x") >= 5_000
 
 
 def test_an_unknown_trace_is_one_line_and_exit_1(embedded_config_path: Path, clean_store: Store) -> None:

@@ -67,6 +67,20 @@ def test_every_trace_is_trained_on_or_held_out_or_counted_with_its_reason(
     assert reasons[LOW_SCORE] > 0
 
 
+def test_imported_traces_train_though_nobody_chose_their_variant(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    judged_traffic(clean_store, config, 120)
+    before = build_dataset(config, ROUTE, clean_store)
+    imported = trace_of(MESSAGES[5], 600, propensity=None, imported=True, variant="imported", session="new")
+    add(clean_store, imported, judgment_on(imported, config, 1.0))
+    after = build_dataset(config, ROUTE, clean_store)
+
+    assert (after.judged, after.left_out.get(PINNED, 0)) == (
+        before.judged + 1,
+        before.left_out.get(PINNED, 0),
+    )
+
+
 def test_what_a_client_keeps_out_of_training_is_in_no_dataset_whatever_is_said_of_it_later(
     tmp_path: Path, clean_store: Store
 ) -> None:

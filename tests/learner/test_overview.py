@@ -96,6 +96,11 @@ def test_without_traffic_the_next_step_is_to_run_and_then_to_send(quiet: Config,
     assert line_of(quiet, clean_store).next == expected
 
 
+def test_imported_traces_are_no_traffic(quiet: Config, clean_store: Store):
+    add(clean_store, *some_traces(2, imported=True))
+    assert line_of(quiet, clean_store).has == "no traffic in 24 hours"
+
+
 def test_a_route_whose_every_answer_failed_is_not_sent_to_its_judge(quiet: Config, clean_store: Store):
     add(clean_store, *some_traces(2, outcome="upstream_error"))
     line = line_of(quiet, clean_store)

@@ -7,8 +7,8 @@ import msgspec
 
 from demo.messages import SEED, messages
 from gateway.traces.store import Store
-from learner.read import read_judged
-from tests.learner.traffic import a_config, add, kept_on, trace_of
+from learner.read import count_winners, read_judged
+from tests.learner.traffic import a_config, add, judgment_on, kept_on, trace_of
 
 
 def test_what_was_kept_of_a_session_is_known_of_its_trace(tmp_path: Path, clean_store: Store) -> None:
@@ -31,3 +31,15 @@ def test_what_was_kept_of_a_session_is_known_of_its_trace(tmp_path: Path, clean_
         by_session.trace_id: "kept",
         silent.trace_id: None,
     }
+
+
+def test_an_imported_winner_counts_and_a_pinned_one_does_not(tmp_path: Path, clean_store: Store) -> None:
+    config = a_config(tmp_path)
+    stream = messages(SEED)
+    drawn = trace_of(next(stream), 0)
+    imported = trace_of(next(stream), 1, propensity=None, imported=True)
+    pinned = trace_of(next(stream), 2, propensity=None)
+    traces = (drawn, imported, pinned)
+    add(clean_store, *traces, *(judgment_on(trace, config, 1.0) for trace in traces))
+
+    assert count_winners(config, config.learner[0], clean_store) == 2

@@ -12,6 +12,7 @@ from learner.errors import LearnerRefusedError
 from learner.rollout.baseline import measure_baseline
 from learner.rollout.decision import decide
 from learner.rollout.eprocess import Question, Sample, log_e_difference
+from learner.rollout.evidence import read_evidence
 from tests.learner.rollout.support import frozen
 from tests.learner.rollout.world import NOW, START, World
 
@@ -78,6 +79,36 @@ def test_pinned_cancelled_and_refused_requests_are_no_outcomes(store):
     assert {name: rows(sample) for name, sample in found.samples.items() if sample.count.size} == {}
     assert found.units == (1, 1)  # whose client left was assigned all the same; whose arm was chosen was not
     assert found.recent_answers == []
+
+
+def test_an_imported_trace_is_no_evidence_whatever_it_claims_to_be(store):
+    world = World(store, "ro-imported")
+    world.trace("a", "candidate", score=0.5)
+    world.trace("b", "stable", score=0.5)
+    alone = world.read()
+    imported = World(store, "ro-imported", version="v9")
+    for number, (session, arm) in enumerate([("a", "candidate"), ("c", "candidate"), ("d", "stable")]):
+        imported.trace(session, arm, trace_id=f"i{number}", imported=True)
+        imported.judge(f"i{number}", 1.0, at=NOW + timedelta(minutes=1))
+    store.insert("traces", imported.traces, token="t-imported")
+    store.insert("judgments", imported.judgments, token="j-imported")
+    found = read_evidence(store, "ro-imported", world.policy, share=0.1, paused=False, now=NOW)
+
+    assert {name: rows(sample) for name, sample in found.samples.items()} == {
+        name: rows(sample) for name, sample in alone.samples.items()
+    }
+    assert (found.units, found.judge_version, found.figures) == (alone.units, "v1", alone.figures)
+    assert (found.recent_answers, found.first_answers) == (alone.recent_answers, alone.first_answers)
+
+
+def test_the_baseline_counts_no_imported_trace(store):
+    world = World(store, "ro-base-imported")
+    for i in range(30):
+        world.trace(f"s{i}", "stable", rollout=None, route="old", imported=i >= 20)
+    world.read()
+    ask = {"route": "old", "sticky_by": "session", "judge": "resolved", "judge_version": "v1", "now": NOW}
+
+    assert measure_baseline(store, variant="stable", **ask).units == 20
 
 
 def test_an_abstention_is_missing_and_never_zero(store):

@@ -1,0 +1,80 @@
+"""Stores imported rows, each exactly once, whatever became of earlier tries of the same import."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
+from gateway.traces.types import Trace
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 16 << 20  # of bodies in memory at a time; a single larger row is a batch of its own
+
+ImportStore = InsertsRows
+
+
+class _Waiting(NamedTuple):
+    line: int
+    row: dict[str, Any]
+    timed: bool
+
+
+class Storing:
+    """Gathers rows into batches. `stored` and `present` count what went in and what was there already.
+
+    *commit* is called before anything is stored; *refused* is told line and reason of a row that the store
+    will never take.
+    """
+
+    def __init__(
+        self, store: ImportStore, commit: Callable[[], None], refused: Callable[[int, str], None]
+    ) -> None:
+        self.stored = 0
+        self.present = 0
+        self._store = store
+        self._commit = commit
+        self._refused = refused
+        self._waiting: dict[str, _Waiting] = {}
+        self._bytes = 0
+
+    def add(self, line: int, row: Trace, *, timed: bool) -> None:
+        """Take a row; *timed*: its time is its own, and the same at every import. Raises StoreError."""
+        if row.trace_id in self._waiting:
+            self.present += 1
+            return
+        size = len(row.request or "") + len(row.response or "")
+        if self._waiting and (self._bytes + size > BATCH_BYTES or len(self._waiting) == BATCH_ROWS):
+            self.flush()
+        self._waiting[row.trace_id] = _Waiting(line, msgspec.structs.asdict(row), timed)
+        self._bytes += size
+
+    def flush(self) -> None:
+        """Store what was taken. Raises StoreError; then the same import again is safe."""
+        batch, self._waiting, self._bytes = self._waiting, {}, 0
+        missing = self._missing(list(batch.values()))
+        self.present += len(batch) - len(missing)
+        if not missing:
+            return
+        self._commit()
+        digest = hashlib.sha256("\0".join(row["trace_id"] for row in missing).encode()).hexdigest()
+        refused = deliver(self._store, "traces", missing, f"import-{digest}", suspect=True)
+        for row, reason in refused:
+            self._refused(batch[row["trace_id"]].line, reason)
+        self.stored += len(missing) - len(refused)
+
+    def _missing(self, waiting: list[_Waiting]) -> Rows:
+        """Rows that are not in the store, in order. What has no time of its own may be there with another."""
+        timed = [one.row for one in waiting if one.timed]
+        missing = {row["trace_id"] for row in missing_rows(self._store, "traces", timed)}
+        untimed = [one.row["trace_id"] for one in waiting if not one.timed]
+        for start in range(0, len(untimed), IDS_PER_QUERY):
+            asked = untimed[start : start + IDS_PER_QUERY]
+            found = self._store.query(
+                "SELECT trace_id FROM traces WHERE trace_id IN {ids:Array(String)}", {"ids": asked}
+            )
+            missing |= set(asked) - {row["trace_id"] for row in found}
+        return [one.row for one in waiting if one.row["trace_id"] in missing]

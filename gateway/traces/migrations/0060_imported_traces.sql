@@ -1,0 +1,3 @@
+-- Traces that were taken over from another tool's log (`tracetune traces import`). They train and are judged as
+-- others are; no decision about traffic counts them, because nobody here chose who answered.
+ALTER TABLE traces ADD COLUMN IF NOT EXISTS imported Bool DEFAULT false;
