@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import msgspec
 from gateway.config.types import IMPORTED_VARIANT, Config
 from gateway.errors import UsageError
 from gateway.paths import paths_of
+from gateway.traces.blobs import BlobRow
 from gateway.traces.importing.call import ImportedCall, OtherLineError, UnreadableLineError
 from gateway.traces.importing.lines import MAX_LINE_BYTES, RawLine, read_lines
 from gateway.traces.importing.recognise import Source, call_of
@@ -136,7 +137,7 @@ class _Import:
 
     def _take(self, raw: RawLine) -> None:
         try:
-            row, timed = self._row(raw)
+            row, blobs, timed = self._row(raw)
         except OtherLineError as error:
             self._other[str(error)] += 1
         except UnreadableLineError as error:
@@ -147,10 +148,10 @@ class _Import:
             if self._storing is None:
                 self._done.imported += 1
             else:
-                self._storing.add(raw.number, row, timed=timed)
+                self._storing.add(raw.number, row, blobs, timed=timed)
 
-    def _row(self, raw: RawLine) -> tuple[Trace, bool]:
-        """The trace of a line, and whether the line says its time."""
+    def _row(self, raw: RawLine) -> tuple[Trace, Sequence[BlobRow], bool]:
+        """The trace of a line, what its bodies refer to, and whether the line says its time."""
         if raw.data is None:
             raise UnreadableLineError(f"longer than {MAX_LINE_BYTES} bytes (MAX_LINE_BYTES)")
         line = parse_json_or_none(raw.data)
@@ -161,13 +162,14 @@ class _Import:
             _end(call.response)
         try:
             trace_id = self._trace_id(line)
-            row = self._rows.build(_record(self._captured(call, trace_id), call)).values
+            built = self._rows.build(_record(self._captured(call, trace_id), call))
         except (RecursionError, msgspec.MsgspecError) as error:
             raise UnreadableLineError("nested too deep, or no text that can be stored") from error
+        row = built.values
         assert isinstance(row, Trace)
         cost_usd = row.cost_usd if call.cost_usd is None else call.cost_usd
         imported = msgspec.structs.replace(row, imported=True, stream=call.stream, cost_usd=cost_usd)
-        return imported, call.started_at is not None
+        return imported, built.blobs, call.started_at is not None
 
     def _trace_id(self, line: Any) -> str:
         """The same for the same line, and keyed: ids are public, and nobody may test a guess by one."""

@@ -48,7 +48,6 @@ _INSERT_SETTINGS = {
     "max_partitions_per_insert_block": "0",  # an import brings years of months at once
     "deduplicate_blocks_in_dependent_materialized_views": "1",
     "distributed_foreground_insert": "1",  # of a cluster: confirmed is when the shards have it
-    "max_partitions_per_insert_block": "1000",  # rows of years may come at once, where a log is taken over
 }
 _NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
 _LATE_ERROR = re.compile(r"Code: \d+\. .*", re.DOTALL)

@@ -115,7 +115,7 @@ def _sizes(store: Reads, selection: Selection, asked: Sequence[Found]) -> list[i
 def _read(store: Reads, selection: Selection, asked: Sequence[Found]) -> list[Trace]:
     """The rows of *asked*, with their bodies as they were captured."""
     rows = _ask(store, _COLUMNS, selection, asked)
-    return store.bodies.traces([msgspec.convert(row, Trace, strict=False) for row in rows])
+    return [store.bodies.lenient_trace(msgspec.convert(row, Trace, strict=False)) for row in rows]
 
 
 def _ask(store: Reads, columns: str, selection: Selection, asked: Sequence[Found]) -> list[dict[str, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.errors import StoreRefusedError
+from gateway.traces.blobs import BlobRow
 from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
-from gateway.traces.types import Trace
+from gateway.traces.types import BLOBS, Trace
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 16 << 20  # of bodies in memory at a time; a single larger row is a batch of its own
@@ -20,6 +22,7 @@ ImportStore = InsertsRows
 class _Waiting(NamedTuple):
     line: int
     row: dict[str, Any]
+    blobs: Sequence[BlobRow]
     timed: bool
 
 
@@ -41,15 +44,18 @@ class Storing:
         self._waiting: dict[str, _Waiting] = {}
         self._bytes = 0
 
-    def add(self, line: int, row: Trace, *, timed: bool) -> None:
-        """Take a row; *timed*: its time is its own, and the same at every import. Raises StoreError."""
+    def add(self, line: int, row: Trace, blobs: Sequence[BlobRow], *, timed: bool) -> None:
+        """Take a row and what its bodies refer to.
+
+        *timed*: its time is its own, and the same at every import. Raises StoreError.
+        """
         if row.trace_id in self._waiting:
             self.present += 1
             return
-        size = len(row.request or "") + len(row.response or "")
+        size = len(row.request or "") + len(row.response or "") + sum(len(blob.content) for blob in blobs)
         if self._waiting and (self._bytes + size > BATCH_BYTES or len(self._waiting) == BATCH_ROWS):
             self.flush()
-        self._waiting[row.trace_id] = _Waiting(line, msgspec.structs.asdict(row), timed)
+        self._waiting[row.trace_id] = _Waiting(line, msgspec.structs.asdict(row), blobs, timed)
         self._bytes += size
 
     def flush(self) -> None:
@@ -61,10 +67,20 @@ class Storing:
             return
         self._commit()
         digest = hashlib.sha256("\0".join(row["trace_id"] for row in missing).encode()).hexdigest()
+        blobs = {blob.blob: blob for row in missing for blob in batch[row["trace_id"]].blobs}
+        self._store_blobs(list(blobs.values()), digest)
         refused = deliver(self._store, "traces", missing, f"import-{digest}", suspect=True)
         for row, reason in refused:
             self._refused(batch[row["trace_id"]].line, reason)
         self.stored += len(missing) - len(refused)
+
+    def _store_blobs(self, blobs: list[BlobRow], digest: str) -> None:
+        """First, so that no row refers to what is not there; one that is there is replaced by its equal."""
+        if blobs:
+            rows = [msgspec.structs.asdict(blob) for blob in blobs]
+            refused = deliver(self._store, BLOBS, rows, f"import-{digest}:{BLOBS}", suspect=False)
+            if refused:
+                raise StoreRefusedError(f"what bodies share cannot be stored: {refused[0][1]}")
 
     def _missing(self, waiting: list[_Waiting]) -> Rows:
         """Rows that are not in the store, in order. What has no time of its own may be there with another."""
