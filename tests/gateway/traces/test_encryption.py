@@ -276,6 +276,7 @@ def test_a_recorder_killed_around_a_new_key_loses_nothing_and_repeats_nothing(
         else:
             spool.append = lambda payloads: (append(payloads), _die())  # type: ignore[method-assign]  # as above
         recorder.step()
+        os._exit(0)
 
     child = forked(record_and_die)
     _, status = os.waitpid(child, 0)
