@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.config.privacy import Pattern, check_patterns
 from gateway.config.resilience import Ejection, Hedge
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -140,8 +141,13 @@ class Privacy(Strict, frozen=True, kw_only=True):
     """What happens to text before it reaches a disk."""
 
     redact: Literal["builtin", "none"] = "builtin"
+    rules_off: list[str] = []  # of the built-in rules and `patterns`, by their names
+    patterns: list[Pattern] = []
     encrypt: Literal["none", "per_subject"] = "none"
     master_key: Secret | None = None
+
+    def __post_init__(self) -> None:
+        check_patterns(self.patterns)
 
 
 class KeyLimit(Strict, frozen=True, kw_only=True):
@@ -442,6 +448,8 @@ class Route(Strict, frozen=True, kw_only=True):
     fallbacks: list[Fallback | str] = []  # a string names a variant of this route
     timeouts: RouteTimeouts = RouteTimeouts()
     capture: Literal["full", "metadata", "none"] = "full"
+    capture_bodies: Fraction = 1.0  # the share of sessions whose bodies are kept, of `capture: full`
+    rules_off: list[str] | None = None  # of redaction, in place of `privacy.rules_off`
     rollout: RolloutPolicy = RolloutPolicy()
 
     def __post_init__(self) -> None:

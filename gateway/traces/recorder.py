@@ -17,11 +17,12 @@ from pathlib import Path
 import msgspec
 
 from gateway.config import Config, load_config
+from gateway.config.changes import ConfigChanges
 from gateway.errors import OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
+from gateway.traces.capture_policy import policy_of
 from gateway.traces.progress import Progress, load_progress
-from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segments import Batch, Record, SegmentReader
 from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
@@ -66,11 +67,15 @@ class Recorder:
         self._progress = Progress()
         self._reporter = Reporter(paths.state / "recorder.json")
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
-        redact = config.privacy.redact == "builtin"
-        self._rows = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+        self._redaction_key = paths.state / "redaction_key"
+        self._rows = RowBuilder(policy_of(config, self._redaction_key))
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
+
+    def follow(self, config: Config) -> None:
+        """Keep and redact what is taken from now on as *config* says. Raises OperationError."""
+        self._rows.policy = policy_of(config, self._redaction_key)
 
     def step(self) -> bool:
         """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
@@ -251,7 +256,11 @@ def main(config_path: Path, stop: threading.Event) -> None:
         except OSError as error:
             raise OperationError(f"spool {spool} cannot be used: {error.strerror}") from error
         log.info("ready")
+        changes = ConfigChanges(config_path)
         while not stop.is_set():
+            # Before looking what was captured: what came after a change is kept as it says.
+            if (changed := changes.take()) is not None:
+                recorder.follow(changed)
             stop.wait(POLL_S if recorder.step() else RETRY_S)
         recorder.close()
 

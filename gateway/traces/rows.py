@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.traces.assemble import assemble
+from gateway.traces.capture_policy import CapturePolicy, RoutePolicy, keeps_bodies
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
 from gateway.traces.jsontext import MARKER, json_text, parse_json
 from gateway.traces.redact import Redactor
 from gateway.traces.segments import Record
 from gateway.traces.types import (
+    Attempt,
+    CapturedBodies,
     CapturedFeedback,
     CapturedRolloutEvent,
     CapturedTrace,
@@ -40,11 +43,23 @@ class Row(NamedTuple):
     usage: Usage | None = None
 
 
-class RowBuilder:
-    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none)."""
+class _Written(NamedTuple):
+    """What of a trace holds anybody's text."""
 
-    def __init__(self, redactor: Redactor | None) -> None:
-        self._redactor = redactor
+    request: Any
+    response: Any
+    usage: Any
+    tags: dict[str, str]
+    models: list[str]  # the trace's, and those of its attempts
+    session: str
+    subject: str | None
+
+
+class RowBuilder:
+    """Builds rows by a policy, which may be replaced at any time; a redactor alone is one for all routes."""
+
+    def __init__(self, policy: CapturePolicy | Redactor | None) -> None:
+        self.policy = policy if isinstance(policy, CapturePolicy) else CapturePolicy(RoutePolicy(policy), {})
         self._scopes: dict[str, str] = {}
 
     def build(self, record: Record) -> Row:
@@ -60,8 +75,23 @@ class RowBuilder:
         return Row("rollouts", self._rollout_event(captured))
 
     def _trace(self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage) -> Trace:
-        scope = self._remember(captured)
-        full = captured.capture == "full"
+        policy = self.policy.of(captured.route)
+        kept = _kept(captured, record, policy)
+        full = kept in ("full", "left_out") and captured.capture == "full"
+        finished = finish_reason(answer)
+        written = self._redacted(
+            captured,
+            policy.redactor,
+            _Written(
+                request=_request(record) if full else None,
+                response=_with_error(answer, captured, record) if full else None,
+                usage=usage.raw,  # of a response it is a part, and is redacted in place with it
+                tags=dict(captured.tags),
+                models=[captured.model, *[attempt.model for attempt in captured.attempts]],
+                session=captured.session,
+                subject=captured.subject,
+            ),
+        )
         return Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),
@@ -71,33 +101,48 @@ class RowBuilder:
             rollout=captured.rollout,
             propensity=captured.propensity,
             client=captured.client,
-            session=self._identifier(captured.session, captured.client),
-            subject=None if captured.subject is None else self._identifier(captured.subject, captured.client),
+            session=written.session,
+            subject=written.subject,
             upstream=captured.upstream,
-            model=self._model(captured, captured.model, scope),
+            model=written.models[0],
             endpoint=captured.endpoint,
             stream=captured.stream,
             status=captured.status,
             outcome=captured.outcome,
-            finish_reason=finish_reason(answer),
-            attempts=_encode(
-                [
-                    msgspec.structs.replace(attempt, model=self._model(captured, attempt.model, scope))
-                    for attempt in captured.attempts
-                ]
-            ).decode(),
+            finish_reason=finished,
+            attempts=_attempts(captured.attempts, written.models[1:]),
             latency_ms=captured.latency_ms,
             ttft_ms=captured.ttft_ms,
             tokens_in=usage.tokens_in,
             tokens_cached=usage.tokens_cached,
             tokens_out=usage.tokens_out,
-            usage=None if usage.raw is None else self._json(usage.raw, scope),
+            usage=_json(written.usage),
             cost_usd=cost_usd(captured.price, usage, captured.machine_cost_usd),
-            request=self._json(_request(record), scope) if full else None,
-            response=self._json(_with_error(answer, captured, record), scope) if full else None,
-            tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
+            request=_json(written.request),
+            response=_json(written.response),
+            tags=written.tags,
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
+            captured=kept,
+        )
+
+    def _redacted(self, captured: CapturedTrace, redactor: Redactor | None, written: _Written) -> _Written:
+        """What people and upstreams wrote, redacted; the model's name among it where no route served it."""
+        scope = self._remember(captured)
+        if redactor is None or redactor.untouched(list(written)):
+            return written
+        bodies = [written.request, written.response, written.usage, written.tags]
+        if not captured.route:
+            bodies.append(written.models)
+        request, response, usage, tags, *models = redactor.replaced(bodies, scope)
+        return _Written(
+            request=request,
+            response=response,
+            usage=usage,
+            tags=tags,
+            models=models[0] if models else written.models,
+            session=self._identifier(written.session, captured.client),
+            subject=None if written.subject is None else self._identifier(written.subject, captured.client),
         )
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:
@@ -134,28 +179,44 @@ class RowBuilder:
             del self._scopes[next(iter(self._scopes))]
         return scope
 
-    def _json(self, value: Any, scope: str) -> str | None:
-        if value is None:
-            return None
-        return json_text(value if self._redactor is None else self._redactor.value(value, scope))
-
     def _identifier(self, key: str, client: str) -> str:
         """A session or a subject. Apps use e-mail addresses; feedback has to meet its traces all the same."""
-        if self._redactor is None or _UUID.fullmatch(key):
+        redactor = self.policy.default.redactor  # the same for all routes, so that equal stays equal
+        if redactor is None or _UUID.fullmatch(key):
             return key
-        return self._redactor.identifier(key, f"{client}\0")
-
-    def _model(self, captured: CapturedTrace, model: str, scope: str) -> str:
-        """A model's name; where no route served the request, it is whatever the client wrote."""
-        return model if captured.route else self._text(model, scope)
+        return redactor.identifier(key, f"{client}\0")
 
     def _text(self, text: str, scope: str) -> str:
-        return text if self._redactor is None else self._redactor.text(text, scope)
+        redactor = self.policy.default.redactor
+        return text if redactor is None else redactor.text(text, scope)
 
 
 def without_bodies(record: Record) -> Record:
     """*record* with its metadata alone: what can still be kept of one whose bodies cannot be handled."""
     return msgspec.structs.replace(record, request=b"", response=b"", bodies_left_out=True)
+
+
+def _kept(captured: CapturedTrace, record: Record, policy: RoutePolicy) -> CapturedBodies:
+    """What of the bodies is kept, or why they are not."""
+    if record.bodies_left_out:
+        return "left_out"
+    if captured.capture != "full":
+        # A worker keeps the metadata alone of an answer that is too large, whatever its route says.
+        return "left_out" if captured.route and policy.capture == "full" else "metadata"
+    return "full" if keeps_bodies(captured.client, captured.session, policy.bodies) else "sampled_out"
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json_text(value)
+
+
+def _attempts(attempts: list[Attempt], models: list[str]) -> str:
+    """JSON of *attempts*, with *models* in place of theirs."""
+    named = [
+        attempt if attempt.model == model else msgspec.structs.replace(attempt, model=model)
+        for attempt, model in zip(attempts, models, strict=True)
+    ]
+    return _encode(named).decode()
 
 
 def _request(record: Record) -> Any:

@@ -12,6 +12,8 @@ import msgspec
 
 Outcome = Literal["ok", "upstream_error", "timeout", "truncated", "client_cancelled", "rejected"]
 CaptureLevel = Literal["full", "metadata", "none"]
+# Why a trace has bodies or none: its route's `capture` or `capture_bodies`, or that they were too large.
+CapturedBodies = Literal["full", "metadata", "sampled_out", "left_out"]
 RolloutEventKind = Literal[
     "started", "weight", "paused", "resumed", "promoted", "rolled_back", "inconclusive", "overlay_dropped"
 ]
@@ -143,6 +145,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     table_hash: str
     traceparent: str | None
+    captured: CapturedBodies | Literal[""] = ""  # "" of rows from before it was told
 
 
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):

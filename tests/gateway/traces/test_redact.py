@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from gateway.errors import OperationError
 from gateway.traces.assemble import assemble
 from gateway.traces.jsontext import json_text, parse_json
-from gateway.traces.redact import MAX_DEPTH, Redactor, redaction_key
+from gateway.traces.redact import Redactor, redaction_key
+from gateway.traces.redact_leaves import MAX_DEPTH
 from gateway.traces.redact_numbers import is_card
 from gateway.traces.redact_rules import IBAN_LENGTHS, iban_checksum_holds
 
