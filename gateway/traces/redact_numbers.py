@@ -27,7 +27,7 @@ def find_cards(data: bytes) -> Iterator[Found]:
     for match in _CARD_DIGITS.finditer(data):
         groups = [m.span() for m in _DIGITS.finditer(data, *match.span())]
         lengths = [end - start for start, end in groups]
-        at = 1 if joined_before(data, groups[0][0]) else 0
+        at = 0
         last = len(groups) - (1 if joined_after(data, groups[-1][1]) else 0)
         while at < last:
             count = 0
@@ -81,7 +81,8 @@ def luhn_holds(digits: str) -> bool:
 def find_international(data: bytes) -> Iterator[Found]:
     """Phone numbers with + or 00 and a country's calling code."""
     for match in _INTERNATIONAL_NUMBER.finditer(data):
-        yield from _international(data, *match.span())
+        start, end = match.span()
+        yield from _international(data, _first_of(b"+0", data, start), end)
 
 
 def find_north_american(data: bytes) -> Iterator[Found]:
@@ -96,6 +97,7 @@ def find_national(data: bytes) -> Iterator[Found]:
     """Phone numbers in groups, the first with a leading 0."""
     for match in _NATIONAL_NUMBER.finditer(data):
         start, end = match.span()
+        start = _first_of(b"(0", data, start)
         digits = len(_digits(data[start:end]))
         if (
             _MIN_NATIONAL <= digits <= _MAX_NATIONAL
@@ -148,6 +150,13 @@ def _end_of_digits(data: bytes, start: int, count: int) -> int:
     return at
 
 
+def _first_of(chars: bytes, data: bytes, at: int) -> int:
+    """Where the first of *chars* is from *at* on, behind what a pattern demands before a number."""
+    while data[at] not in chars:
+        at += 1
+    return at
+
+
 def _continues(data: bytes, start: int) -> bool:
     """Whether a number that starts at *start* is the rest of a longer one: 1,234 or 2024-01."""
     return joined_before(data, start) or (
@@ -174,20 +183,20 @@ _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 _NUMBER_START = re.compile(rb"[+(]{0,2}[0-9]")
 
-_CARD = r"[0-9](?:[ .\-+]{0,3}[0-9]){12,}"
 # The first four digits of a card are written together, and say whose it is.
-_NETWORK = rf"{BEFORE}(?:[3-6][0-9]|2[2-7])[0-9]{{2}}(?:[ .\-+]{{0,3}}[0-9]){{9}}"
-_INTERNATIONAL = rf"(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}"
+_NETWORK = rf"{BEFORE}(?:[3-6][0-9]|2[2-7])[0-9]{{2}}(?:[ .\-+]{{0,3}}[0-9]){{9,}}"
+_INTERNATIONAL = rf"{BEFORE}(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}"
 _NORTH_AMERICAN = r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}"
-_NATIONAL = r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}"
 # Not behind the rest of a longer number, as in 2024-01-02.
-_NINE_DIGITS = r"(?:^|[^A-Za-z0-9_\-./,]|[^0-9][\-./,]|\\[nrtbf])\(?0[1-9](?:[ /.\-)]{0,3}[0-9]){7}"
+_BEHIND_NO_NUMBER = r"(?:^|[^A-Za-z0-9_\-./,]|[^0-9][\-./,]|\\[nrtbf])"
+_NATIONAL = _BEHIND_NO_NUMBER + r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}"
+_NINE_DIGITS = _BEHIND_NO_NUMBER + r"\(?0[1-9](?:[ /.\-)]{0,3}[0-9]){7}"
 _NAMED = (
     rf"(?:^|[^A-Za-z]|(?i:tele|smart))(?i:{_PHONE_WORDS})"
     r"(?i:efon|nummer|number|s|_no| no| nr| at| on| is|[_.:#=\"'\\ \x1f\n]){0,8}"
     rf"[+(]{{0,2}}[0-9](?:{_SEP}[0-9]){{6,14}}"
 )
-_CARD_DIGITS = compile_pattern(_CARD)
+_CARD_DIGITS = compile_pattern(_NETWORK)
 _INTERNATIONAL_NUMBER = compile_pattern(_INTERNATIONAL)
 _NORTH_AMERICAN_NUMBER = compile_pattern(_NORTH_AMERICAN)
 _NATIONAL_NUMBER = compile_pattern(_NATIONAL)
@@ -195,7 +204,7 @@ _NAMED_NUMBER = compile_pattern(_NAMED)
 
 CARDS = Rule("CARD", _NETWORK, find_cards)
 PHONES = (
-    Rule("PHONE", BEFORE + _INTERNATIONAL, find_international),
+    Rule("PHONE", _INTERNATIONAL, find_international),
     Rule("PHONE", BEFORE + _NORTH_AMERICAN, find_north_american),
     Rule("PHONE", _NINE_DIGITS, find_national),
     Rule("PHONE", _NAMED, find_named_numbers),
