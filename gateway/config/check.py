@@ -98,6 +98,11 @@ def _check_supported(config: Config) -> None:
             "encryption per subject is not built yet, and bodies would be stored readable; "
             "write encrypt: none - at `$.privacy.encrypt`"
         )
+    if config.privacy.redact == "presidio" and find_spec("presidio_analyzer") is None:
+        raise ConfigError(
+            "redact: presidio needs the extra `privacy`: pip install 'tracetune[privacy]' - at "
+            "`$.privacy.redact`"
+        )
     if config.store.cluster is not None and not config.store.embedded:
         raise ConfigError(
             "Replicated and Distributed tables are not built yet; remove cluster - at `$.store.cluster`"

@@ -44,6 +44,20 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise ValueError(f"pattern {self.name!r} matches the empty text; make it match something")
 
 
+Entity = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=40)]
+
+
+class Presidio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """With `redact: presidio`: which entities a spaCy model looks for, beside the built-in rules."""
+
+    model: Annotated[str, Meta(min_length=1)] = "en_core_web_sm"  # an installed package, or a folder
+    language: Annotated[str, Meta(pattern="^[a-z]{2,3}$")] = "en"
+    entities: Annotated[list[Entity], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["PERSON", "LOCATION"]
+    )
+    max_chars: Annotated[int, Meta(ge=1_000)] = 200_000  # of one trace; what is more is left out, and says so
+
+
 def check_patterns(patterns: list[Pattern]) -> None:
     """Raise ValueError where there are too many *patterns*, or two of one name."""
     if len(patterns) > MAX_PATTERNS:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from gateway.config.privacy import Pattern, check_patterns
+from gateway.config.privacy import Pattern, Presidio, check_patterns
 from gateway.config.resilience import Ejection, Hedge
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -140,9 +140,10 @@ class Capture(Strict, frozen=True, kw_only=True):
 class Privacy(Strict, frozen=True, kw_only=True):
     """What happens to text before it reaches a disk."""
 
-    redact: Literal["builtin", "none"] = "builtin"
+    redact: Literal["builtin", "presidio", "none"] = "builtin"  # presidio: the built-in rules, and names
     rules_off: list[str] = []  # of the built-in rules and `patterns`, by their names
     patterns: list[Pattern] = []
+    presidio: Presidio = Presidio()
     encrypt: Literal["none", "per_subject"] = "none"
     master_key: Secret | None = None
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from gateway.config.types import Config
 from gateway.traces.redact import BUILTIN, Redactor, redaction_key
+from gateway.traces.redact_names import NameFinder
 from gateway.traces.redact_patterns import rules_of
 from gateway.traces.types import CaptureLevel
 
@@ -40,11 +41,12 @@ def policy_of(config: Config, key_file: Path) -> CapturePolicy:
     """
     key = redaction_key(key_file) if config.privacy.redact != "none" else None
     patterns = rules_of(config.privacy.patterns)
+    names = NameFinder(config.privacy.presidio) if config.privacy.redact == "presidio" else None
 
     def redactor(off: list[str]) -> Redactor | None:
         builtin = [rule for rule in BUILTIN if rule.kind not in off]
         own = [rule for rule in patterns if rule.kind not in off]
-        return None if key is None else Redactor(key, builtin, own)
+        return None if key is None else Redactor(key, builtin, own, names)
 
     default = config.privacy.rules_off
     return CapturePolicy(

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import OperationError
 from gateway.traces.redact_keys import API_KEYS, NAMED_KEYS
@@ -38,16 +38,32 @@ _ESCAPE = re.compile(
 )
 
 
+class Names(Protocol):
+    """Finds names in texts; of all texts of a trace it is given at most *max_chars* characters."""
+
+    max_chars: int
+
+    def find(self, texts: Sequence[str]) -> dict[int, list[Span]]:
+        """What is in *texts*, by their number, each in order and without overlaps."""
+
+
 class Redactor:
     """Redacts text and decoded JSON. `scope` is what placeholders are stable in: a session of a client.
 
-    `patterns`, a user's own rules, come before the built-in ones.
+    `patterns`, a user's own rules, come before the built-in ones; `names` looks at what both have left.
     """
 
-    def __init__(self, key: bytes, rules: Sequence[Rule] = BUILTIN, patterns: Sequence[Rule] = ()) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        rules: Sequence[Rule] = BUILTIN,
+        patterns: Sequence[Rule] = (),
+        names: Names | None = None,
+    ) -> None:
         self._key = key
+        self._names = names
         self._scanner = _scanner((*patterns, *rules))
-        self._shortest = 1 if patterns else SHORTEST
+        self._shortest = 1 if patterns or names is not None else SHORTEST
 
     def value(self, value: Any, scope: str) -> Any:
         """*value*, changed in place, redacted in strings, keys, nested JSON and long numbers."""
@@ -55,6 +71,8 @@ class Redactor:
 
     def untouched(self, value: Any) -> bool:
         """Whether one pass over all of *value* says that there is nothing to find, as in most bodies."""
+        if self._names is not None:
+            return False
         texts = texts_of(value, self._shortest)
         return texts is not None and not self._scanner.may_find(texts)
 
@@ -90,7 +108,24 @@ class Redactor:
             bared, _ = self._redacted(list(hidden.values()), contexts, scope, digest_bytes)
             numbers = list(hidden)
             new |= {numbers[index]: text for index, text in bared.items()}
+        if self._names is not None and digest_bytes == PLACEHOLDER_BYTES:
+            seen_last = [new.get(index, text) for index, text in enumerate(leaves.texts)]
+            new |= self._without_names(seen_last, scope)
         return leaves.replaced(new)
+
+    def _without_names(self, texts: list[str], scope: str) -> dict[int, str]:
+        """Those of *texts* with a name in them, redacted, and what is more than may be looked at left out."""
+        assert self._names is not None
+        room, left_out = self._names.max_chars, {}
+        for index, text in enumerate(texts):
+            if len(text) > room:
+                texts[index] = left_out[index] = f"{text[:room]}[left out, privacy.presidio.max_chars]"
+            room = max(0, room - len(text))
+        found = self._names.find(texts)
+        return left_out | {
+            index: self._placed(texts[index], spans, scope, PLACEHOLDER_BYTES)
+            for index, spans in found.items()
+        }
 
     def _redacted(
         self, texts: Sequence[str], contexts: Sequence[str], scope: str, digest_bytes: int
