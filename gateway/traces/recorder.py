@@ -260,7 +260,10 @@ def main(config_path: Path, stop: threading.Event) -> None:
         while not stop.is_set():
             # Before looking what was captured: what came after a change is kept as it says.
             if (changed := changes.take()) is not None:
-                recorder.follow(changed)
+                try:
+                    recorder.follow(changed)
+                except OperationError as error:
+                    log.warning("%s; what is captured is redacted as before", error)
             stop.wait(POLL_S if recorder.step() else RETRY_S)
         recorder.close()
 
