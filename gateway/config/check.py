@@ -6,6 +6,7 @@ from collections import Counter
 from importlib.util import find_spec
 from ipaddress import ip_address
 
+from gateway.config.privacy import BUILTIN_RULES
 from gateway.config.types import Config, Fallback, Route
 from gateway.errors import ConfigError
 
@@ -22,6 +23,7 @@ def check_references(config: Config) -> None:
         raise ConfigError("only one upstream may be the default - at `$.upstreams`")
     for index, route in enumerate(config.routes):
         _check_route(config, route, f"$.routes[{index}]")
+    _check_rules_off(config)
     _check_judges_and_learner(config)
     _check_exposure(config)
     _check_supported(config)
@@ -41,6 +43,16 @@ def _check_route(config: Config, route: Route, place: str) -> None:
         _known(
             "judge", route.rollout.judge, [judge.name for judge in config.judges], f"{place}.rollout.judge"
         )
+
+
+def _check_rules_off(config: Config) -> None:
+    known = [*BUILTIN_RULES, *[pattern.name for pattern in config.privacy.patterns]]
+    places = {"$.privacy.rules_off": config.privacy.rules_off}
+    for index, route in enumerate(config.routes):
+        places[f"$.routes[{index}].rules_off"] = route.rules_off or []
+    for place, names in places.items():
+        for name in names:
+            _known("redaction rule", name, known, place)
 
 
 def _check_judges_and_learner(config: Config) -> None:
@@ -85,6 +97,11 @@ def _check_supported(config: Config) -> None:
         raise ConfigError(
             "encrypt: per_subject needs a master key; write master_key: {env: NAME}, {file: PATH} or "
             "{command: [PROGRAM]} - at `$.privacy`"
+        )
+    if config.privacy.redact == "presidio" and find_spec("presidio_analyzer") is None:
+        raise ConfigError(
+            "redact: presidio needs the extra `privacy`: pip install 'tracetune[privacy]' - at "
+            "`$.privacy.redact`"
         )
     if config.store.cluster is not None and config.store.embedded:
         raise ConfigError(

@@ -13,6 +13,7 @@ import yaml
 
 from gateway.config.check import check_references
 from gateway.config.fields import known_fields
+from gateway.config.privacy import Presidio
 from gateway.config.types import Config
 from gateway.errors import ConfigError
 
@@ -118,6 +119,7 @@ def _absolute(config: Config, base: Path) -> Config:
             config.privacy,
             master_key=_secret(config.privacy.master_key, base),
             former_master_key=_secret(config.privacy.former_master_key, base),
+            presidio=_located(config.privacy.presidio, base),
         ),
         auth=config.auth
         and msgspec.structs.replace(
@@ -149,6 +151,12 @@ def _absolute(config: Config, base: Path) -> Config:
             for entry in config.learner
         ],
     )
+
+
+def _located(presidio: Presidio, base: Path) -> Presidio:
+    """*presidio* with an absolute path where its model is a folder."""
+    folder = (base / presidio.model).resolve()
+    return msgspec.structs.replace(presidio, model=str(folder)) if folder.is_dir() else presidio
 
 
 def _secret(secret: Any, base: Path) -> Any:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.config.privacy import Pattern, Presidio, check_patterns
 from gateway.config.resilience import Ejection, Hedge
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -156,10 +157,16 @@ class Capture(Strict, frozen=True, kw_only=True):
 class Privacy(Strict, frozen=True, kw_only=True):
     """What happens to text before it reaches a disk."""
 
-    redact: Literal["builtin", "none"] = "builtin"
+    redact: Literal["builtin", "presidio", "none"] = "builtin"  # presidio: the built-in rules, and names
+    rules_off: list[str] = []  # of the built-in rules and `patterns`, by their names
+    patterns: list[Pattern] = []
+    presidio: Presidio = Presidio()
     encrypt: Literal["none", "per_subject"] = "none"
     master_key: MasterKey | None = None  # wraps the keyring; without it nothing encrypted can be read
     former_master_key: MasterKey | None = None  # while master_key is being replaced by another
+
+    def __post_init__(self) -> None:
+        check_patterns(self.patterns)
 
 
 class KeyLimit(Strict, frozen=True, kw_only=True):
@@ -464,6 +471,8 @@ class Route(Strict, frozen=True, kw_only=True):
     fallbacks: list[Fallback | str] = []  # a string names a variant of this route
     timeouts: RouteTimeouts = RouteTimeouts()
     capture: Literal["full", "metadata", "none"] = "full"
+    capture_bodies: Fraction = 1.0  # the share of sessions whose bodies are kept, of `capture: full`
+    rules_off: list[str] | None = None  # of redaction, in place of `privacy.rules_off`
     rollout: RolloutPolicy = RolloutPolicy()
 
     def __post_init__(self) -> None:

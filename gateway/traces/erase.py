@@ -17,11 +17,11 @@ import msgspec
 from gateway.config.types import Config
 from gateway.errors import UsageError
 from gateway.paths import Paths, paths_of
+from gateway.traces.capture_policy import policy_of
 from gateway.traces.erase_files import erase_from_quarantine, erase_from_spool, scrub_segments
 from gateway.traces.erase_store import PASSES, StoredRows, Tell
 from gateway.traces.erasures import Erasure, ErasureList, Kind, Named, Owner, without_old
 from gateway.traces.quarantine import QUARANTINE
-from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import RowBuilder
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
@@ -107,7 +107,7 @@ def erase(
     """
     paths = paths_of(config)
     with only_one(paths.state / "erase.lock", "erasure"):
-        owners = _owners(paths, store, whom)
+        owners = _owners(config, paths, store, whom)
         return _Erasing(config, paths, store, owners, clock, tell).run(whom.kind, unlearn, environ)
 
 
@@ -262,9 +262,11 @@ class _Erasing:
         return {(owner.client, owner.name) for owner in self._owners if owner.kind == "session"}
 
 
-def _owners(paths: Paths, store: Store, whom: Whom) -> list[Owner]:
+def _owners(config: Config, paths: Paths, store: Store, whom: Whom) -> list[Owner]:
     """Whom the name means: as typed, and as redaction has it. Raises UsageError where that is not clear."""
-    redacting = RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")))
+    # Redaction may have been on before, and off now.
+    always = msgspec.structs.replace(config.privacy, redact="builtin")
+    redacting = _names(msgspec.structs.replace(config, privacy=always), paths)
 
     def of(client: str) -> list[Owner]:
         names = {whom.name, redacting.stored_name(whom.name, client)}
@@ -286,5 +288,4 @@ def _owners(paths: Paths, store: Store, whom: Whom) -> list[Owner]:
 
 def _names(config: Config, paths: Paths) -> RowBuilder:
     """Names in rows, as the recorder writes them."""
-    redact = config.privacy.redact == "builtin"
-    return RowBuilder(Redactor(redaction_key(paths.state / "redaction_key")) if redact else None)
+    return RowBuilder(policy_of(config, paths.state / "redaction_key"))

@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.config import Config, load_config
+from gateway.config.changes import ConfigChanges
 from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.blobs import BlobLedger, BlobRow
 from gateway.traces.body_writer import BodyWriter
+from gateway.traces.capture_policy import policy_of
 from gateway.traces.erasures import ErasureList, Watch
 from gateway.traces.key_source import KeySource
 from gateway.traces.progress import Position, Progress, load_progress
-from gateway.traces.redact import Redactor, redaction_key
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Batch, Record, SegmentReader, writer_began_at
@@ -99,12 +100,17 @@ class Recorder:
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         self._keyring = keyring_to_write_with(config)
         self._blobs = BlobLedger()
+        self._redaction_key = paths.state / "redaction_key"
         self._rows = row_builder(config, self._keyring)
         self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._expire_at = 0.0
         self._recover()
+
+    def follow(self, config: Config) -> None:
+        """Keep and redact what is taken from now on as *config* says. Raises OperationError."""
+        self._rows.policy = policy_of(config, self._redaction_key)
 
     def step(self) -> bool:
         """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
@@ -345,9 +351,8 @@ def row_builder(config: Config, keyring: Keyring | None) -> RowBuilder:
 
     Raises OperationError.
     """
-    redact = config.privacy.redact == "builtin"
-    redactor = Redactor(redaction_key(paths_of(config).state / "redaction_key")) if redact else None
-    return RowBuilder(redactor, BodyWriter(keyring, body_bytes=config.capture.body_bytes))
+    policy = policy_of(config, paths_of(config).state / "redaction_key")
+    return RowBuilder(policy, BodyWriter(keyring, body_bytes=config.capture.body_bytes))
 
 
 def keyring_to_write_with(config: Config) -> Keyring | None:
@@ -388,7 +393,14 @@ def main(config_path: Path, stop: threading.Event) -> None:
         except OSError as error:
             raise OperationError(f"spool {spool} cannot be used: {error.strerror}") from error
         log.info("ready")
+        changes = ConfigChanges(config_path)
         while not stop.is_set():
+            # Before looking what was captured: what came after a change is kept as it says.
+            if (changed := changes.take()) is not None:
+                try:
+                    recorder.follow(changed)
+                except OperationError as error:
+                    log.warning("%s; what is captured is redacted as before", error)
             stop.wait(POLL_S if recorder.step() else RETRY_S)
         recorder.close()
 

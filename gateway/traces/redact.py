@@ -7,159 +7,163 @@ a guess.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, Protocol
 
 from gateway.errors import OperationError
-from gateway.traces.jsontext import parse_json_or_none
-from gateway.traces.redact_numbers import find_cards, find_phones
-from gateway.traces.redact_rules import (
-    HINT,
-    Finder,
-    Found,
-    find_api_keys,
-    find_emails,
-    find_ibans,
-    find_private_keys,
-)
+from gateway.traces.redact_keys import API_KEYS, NAMED_KEYS
+from gateway.traces.redact_leaves import MAX_NESTED_JSON, Leaves, texts_of
+from gateway.traces.redact_numbers import CARDS, PHONES
+from gateway.traces.redact_rules import EMAILS, IBANS, PRIVATE_KEYS, Rule
+from gateway.traces.redact_scan import Scanner, Span
 
-MAX_NESTED_JSON = 4  # JSON inside strings inside JSON: tool arguments are one level deep
-MAX_DEPTH = 100  # of decoded JSON; what lies deeper is left out, and says so
-SHORTEST = 6  # characters of the shortest value that any rule finds ("a@b.de")
+SHORTEST = 6  # characters of the shortest value that a built-in rule finds ("a@b.de")
 KEY_BYTES = 32
 PLACEHOLDER_BYTES = 3  # of the digest in a placeholder: enough to tell the values of one session apart
+MAX_SCANNERS = 64  # kept, for as many choices of rules; each takes some ten milliseconds to make
 IDENTIFIER_BYTES = 8  # in an identifier, where two values must stay two among all of a client's
 
 # In order of precedence: where two overlap, the first holds.
-FINDERS: tuple[Finder, ...] = (
-    find_private_keys,
-    find_api_keys,
-    find_emails,
-    find_ibans,
-    find_cards,
-    find_phones,
+BUILTIN = (PRIVATE_KEYS, API_KEYS, NAMED_KEYS, EMAILS, IBANS, CARDS, *PHONES)
+
+# A run of backslashes is tried at its start alone, so that it costs its length.
+_ESCAPE = re.compile(
+    r"(?<!\\)\\+(?:u([0-9a-fA-F]{4})|x([2-7][0-9a-fA-F])|/)"
+    r"|%([2-7][0-9a-fA-F])|&#(?:x([2-7][0-9a-fA-F])|([0-9]{2,3}));"
 )
 
-# One character for one character, so that a span found in the folded text is a span of the text: full-width
-# forms, digits of other scripts, the spaces and hyphens that word processors and models put into numbers.
-_FOLD = {
-    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
-    **dict.fromkeys([0xA0, *range(0x2000, 0x200E), 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF], " "),
-    **dict.fromkeys([0xAD, *range(0x2010, 0x2014), 0x2212, 0xFE58, 0xFE63], "-"),
-    **{zero + digit: str(digit) for zero in (0x660, 0x6F0, 0x966) for digit in range(10)},
-}
-_FOLDABLE = re.compile("[" + "".join(map(chr, sorted(_FOLD))) + "]")
-_ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
-_encode = msgspec.json.Encoder().encode
+
+class Names(Protocol):
+    """Finds names in texts; of all texts of a trace it is given at most *max_chars* characters."""
+
+    max_chars: int
+
+    def find(self, texts: Sequence[str]) -> dict[int, list[Span]]:
+        """What is in *texts*, by their number, each in order and without overlaps."""
 
 
 class Redactor:
-    """Redacts text and decoded JSON. `scope` is what placeholders are stable in: a session of a client."""
+    """Redacts text and decoded JSON. `scope` is what placeholders are stable in: a session of a client.
 
-    def __init__(self, key: bytes) -> None:
+    `patterns`, a user's own rules, come before the built-in ones; `names` looks at what both have left.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        rules: Sequence[Rule] = BUILTIN,
+        patterns: Sequence[Rule] = (),
+        names: Names | None = None,
+    ) -> None:
         self._key = key
+        self._names = names
+        self._scanner = _scanner((*patterns, *rules))
+        self._shortest = 1 if patterns or names is not None else SHORTEST
 
     def value(self, value: Any, scope: str) -> Any:
-        """*value* with every string in it redacted, in keys, nested JSON and long numbers too."""
-        encoded = _encode(value)
-        if HINT.search(encoded) is None and b"\\u00" not in encoded and not _foldable(encoded):
-            return value  # one pass over the body says that there is nothing to find
-        return self._walk(value, scope, "", MAX_NESTED_JSON, 0)
+        """*value*, changed in place, redacted in strings, keys, nested JSON and long numbers."""
+        return value if self.untouched(value) else self.replaced(value, scope)
+
+    def untouched(self, value: Any) -> bool:
+        """Whether one pass over all of *value* says that there is nothing to find, as in most bodies."""
+        if self._names is not None:
+            return False
+        texts = texts_of(value, self._shortest)
+        return texts is not None and not self._scanner.may_find(texts)
+
+    def replaced(self, value: Any, scope: str) -> Any:
+        """`value` for one that may not be untouched."""
+        return self._replaced(Leaves(value, self._shortest), scope, PLACEHOLDER_BYTES)
 
     def text(self, text: str, scope: str) -> str:
         """*text* redacted; JSON in it is read, so that no escape hides anything."""
-        return self._string(text, scope, "", MAX_NESTED_JSON)
+        return self._text(text, scope, PLACEHOLDER_BYTES, MAX_NESTED_JSON)
 
     def identifier(self, text: str, scope: str) -> str:
         """*text*, a key that rows are joined by, redacted: equal stays equal and different different."""
-        return self._plain(text, scope, "", IDENTIFIER_BYTES)
+        return self._text(text, scope, IDENTIFIER_BYTES, 0)
 
-    def _walk(self, value: Any, scope: str, key: str, nested: int, depth: int) -> Any:
-        if depth > MAX_DEPTH:
-            return f"[nested deeper than {MAX_DEPTH}, left out]"
-        if isinstance(value, str):
-            return self._string(value, scope, key, nested)
-        if isinstance(value, dict):
-            return {
-                self._string(name, scope, "", 0): self._walk(item, scope, name, nested, depth + 1)
-                for name, item in value.items()
+    def _text(self, text: str, scope: str, digest_bytes: int, nested: int) -> str:
+        if self.untouched(text):
+            return text
+        leaves = Leaves(text, self._shortest, nested=nested)
+        redacted: str = self._replaced(leaves, scope, digest_bytes)
+        return redacted
+
+    def _replaced(self, leaves: Leaves, scope: str, digest_bytes: int) -> Any:
+        new, escaped = self._redacted(leaves.texts, leaves.contexts, scope, digest_bytes)
+        if escaped:
+            # Escapes in text that is no JSON (any more): a stream that broke off, source code, a URL.
+            hidden = {
+                index: plain
+                for index, text in enumerate(leaves.texts)
+                if (plain := _unescaped(seen := new.get(index, text))) != seen
             }
-        if isinstance(value, list):
-            return [self._walk(item, scope, key, nested, depth + 1) for item in value]
-        if isinstance(value, int) and abs(value) >= 1_000_000:  # a card or phone number sent as a number
-            digits = str(value)
-            redacted = self._string(digits, scope, key, 0)
-            return value if redacted == digits else redacted
-        return value
+            contexts = [leaves.contexts[index] for index in hidden]
+            bared, _ = self._redacted(list(hidden.values()), contexts, scope, digest_bytes)
+            numbers = list(hidden)
+            new |= {numbers[index]: text for index, text in bared.items()}
+        if self._names is not None and digest_bytes == PLACEHOLDER_BYTES:
+            seen_last = [new.get(index, text) for index, text in enumerate(leaves.texts)]
+            new |= self._without_names(seen_last, scope)
+        return leaves.replaced(new)
 
-    def _string(self, text: str, scope: str, key: str, nested: int) -> str:
-        """*text* redacted; *key* is the name it has in its object, for rules that need to be told."""
-        if len(text) < SHORTEST:
-            return text
-        if nested and text.lstrip()[:1] in ("{", "["):
-            inner = parse_json_or_none(text.encode("utf-8", "replace"))
-            if isinstance(inner, dict | list):
-                redacted = self._walk(inner, scope, "", nested - 1, 0)
-                return text if redacted == inner else _encode(redacted).decode()
-        if "\\u00" in text:
-            # Escapes in text that is no JSON (any more): a stream that broke off, source code.
-            plain = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), text)
-            redacted = self._plain(plain, scope, key)
-            return text if redacted == plain else redacted
-        return self._plain(text, scope, key)
+    def _without_names(self, texts: list[str], scope: str) -> dict[int, str]:
+        """Those of *texts* with a name in them, redacted, and what is more than may be looked at left out."""
+        assert self._names is not None
+        room, left_out = self._names.max_chars, {}
+        for index, text in enumerate(texts):
+            if len(text) > room:
+                texts[index] = left_out[index] = f"{text[:room]}[left out, privacy.presidio.max_chars]"
+            room = max(0, room - len(text))
+        found = self._names.find(texts)
+        return left_out | {
+            index: self._placed(texts[index], spans, scope, PLACEHOLDER_BYTES)
+            for index, spans in found.items()
+        }
 
-    def _plain(self, text: str, scope: str, key: str, digest_bytes: int = PLACEHOLDER_BYTES) -> str:
-        context = f"{key}: " if key else ""
-        full = context + text
-        ascii_only = full.isascii()
-        data = (full if ascii_only else full.translate(_FOLD)).encode("utf-8", "replace")
-        if HINT.search(data) is None:
-            return text
+    def _redacted(
+        self, texts: Sequence[str], contexts: Sequence[str], scope: str, digest_bytes: int
+    ) -> tuple[dict[int, str], bool]:
+        """Those of *texts* in which something was found, redacted; and whether something may be escaped."""
+        spans, escaped = self._scanner.scan(texts, contexts)
+        return {
+            index: self._placed(texts[index], found, scope, digest_bytes) for index, found in spans.items()
+        }, escaped
+
+    def _placed(self, text: str, spans: list[Span], scope: str, digest_bytes: int) -> str:
         pieces: list[str] = []
-        at = len(context)
-        for found, start, end in _in_characters(data, _without_overlaps(data), ascii_only=ascii_only):
-            if start >= len(context):  # what lies before it is the key's own text
-                pieces += (full[at:start], self._placeholder(found, scope, digest_bytes))
-                at = end
-        return "".join((*pieces, full[at:])) if pieces else text
+        at = 0
+        for span in spans:
+            pieces += (text[at : span.start], self._placeholder(span, scope, digest_bytes))
+            at = span.end
+        return "".join((*pieces, text[at:]))
 
-    def _placeholder(self, found: Found, scope: str, digest_bytes: int) -> str:
-        content = f"{scope}\0{found.kind}\0{found.canonical}".encode("utf-8", "replace")
+    def _placeholder(self, span: Span, scope: str, digest_bytes: int) -> str:
+        content = f"{scope}\0{span.kind}\0{span.canonical}".encode("utf-8", "replace")
         digest = hashlib.blake2b(content, key=self._key, digest_size=digest_bytes).hexdigest()
-        return f"[{found.kind}_{digest}]"
+        return f"[{span.kind}_{digest}]"
 
 
-def _foldable(encoded: bytes) -> bool:
-    return not encoded.isascii() and _FOLDABLE.search(encoded.decode()) is not None
+@functools.lru_cache(maxsize=MAX_SCANNERS)
+def _scanner(rules: tuple[Rule, ...]) -> Scanner:
+    return Scanner(rules)
 
 
-def _in_characters(data: bytes, found: list[Found], *, ascii_only: bool) -> Iterator[tuple[Found, int, int]]:
-    """Each of *found*, in order, with its span in characters."""
-    byte = character = 0
-    for one in found:
-        if ascii_only:
-            yield one, one.start, one.end
-            continue
-        start = character + len(data[byte : one.start].decode())
-        byte, character = one.end, start + len(data[one.start : one.end].decode())
-        yield one, start, character
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(_character, text)
 
 
-def _without_overlaps(data: bytes) -> list[Found]:
-    taken: list[Found] = []
-    covered = bytearray(len(data))  # looking up a span costs its length, however many were found before
-    for finder in FINDERS:
-        for found in finder(data):
-            if not any(covered[found.start : found.end]):
-                covered[found.start : found.end] = b"\1" * (found.end - found.start)
-                taken.append(found)
-    return sorted(taken)
+def _character(match: re.Match[str]) -> str:
+    four, two, percent, entity, decimal = match.groups()
+    code = int(decimal) if decimal else int(four or two or percent or entity or "2f", 16)
+    # Half of a character, or one that means nothing: it hides no more than it is.
+    return match.group() if code < 0x20 or 0xD800 <= code < 0xE000 else chr(code)
 
 
 def redaction_key(path: Path) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gateway.traces.redact_rules import PHONE_WORDS, Found, compile_pattern, joined_after, joined_before
+from gateway.traces.redact_rules import BEFORE, Found, Rule, compile_pattern, joined_after, joined_before
 
 # How cards are written: in one piece, or in the groups printed on them.
-_CARD_GROUPS = ((4, 4, 4, 4, 3), (4, 4, 4, 4), (4, 4, 4, 1), (4, 6, 5), (4, 6, 4), (8, 8))
+_CARD_GROUPS = ([4, 4, 4, 4, 3], [4, 4, 4, 4], [4, 4, 4, 1], [4, 6, 5], [4, 6, 4], [8, 8])
 _CARD_FIRST_GROUPS = frozenset(lengths[0] for lengths in _CARD_GROUPS)
 _MIN_CARD, _MAX_CARD = 13, 19
 _CALLING_CODES = re.compile(
@@ -19,36 +19,39 @@ _DATE = re.compile(rb"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:1
 _MIN_INTERNATIONAL, _MAX_INTERNATIONAL = 8, 15  # digits, E.164
 _MIN_NATIONAL, _MAX_NATIONAL = 9, 13
 _SEP = r"[ .\-/()]{0,3}"
+_PHONE_WORDS = "phone|tel|mobile?|handy|cell|fax|whatsapp|call me|text me|reach me"
 
 
 def find_cards(data: bytes) -> Iterator[Found]:
     """Card numbers of known networks whose Luhn digit holds; what follows them (expiry, CVV) may be near."""
-    for match in _CARD.finditer(data):
-        groups = [
-            (m.start() + match.start(), m.end() + match.start()) for m in _DIGITS.finditer(match.group())
-        ]
-        first = 1 if joined_before(data, groups[0][0]) else 0
+    for match in _CARD_DIGITS.finditer(data):
+        groups = [m.span() for m in _DIGITS.finditer(data, *match.span())]
+        lengths = [end - start for start, end in groups]
+        at = 0
         last = len(groups) - (1 if joined_after(data, groups[-1][1]) else 0)
-        at = first
         while at < last:
-            count = _card_at(data, groups, at, last)
+            count = 0
+            if lengths[at] in _CARD_FIRST_GROUPS or lengths[at] >= _MIN_CARD:
+                count = _card_at(data, groups, lengths, at, last)
             if count:
                 start, end = groups[at][0], groups[at + count - 1][1]
                 yield Found(start, end, "CARD", _digits(data[start:end]))
             at += count or 1
 
 
-def _card_at(data: bytes, groups: list[tuple[int, int]], at: int, last: int) -> int:
-    """How many groups from *at* on make a card number; 0 for none."""
+def _card_at(data: bytes, groups: list[tuple[int, int]], lengths: list[int], at: int, last: int) -> int:
+    """How many groups from *at* on, of these *lengths*, make a card number before *last*; 0 for none."""
     start, end = groups[at]
-    if _MIN_CARD <= end - start <= _MAX_CARD:
+    if lengths[at] >= _MIN_CARD:
         # Behind a decimal point these are the digits of a fraction.
         return int(is_card(_digits(data[start:end])) and not _continues(data, start))
-    for lengths in _CARD_GROUPS if end - start in _CARD_FIRST_GROUPS else ():
-        count = len(lengths)
-        window = groups[at : min(at + count, last)]
-        fits = tuple(end - start for start, end in window) == lengths
-        if fits and is_card(_digits(data[start : window[-1][1]])):
+    for card in _CARD_GROUPS:
+        count = len(card)
+        if (
+            at + count <= last
+            and lengths[at : at + count] == card
+            and is_card(_digits(data[start : groups[at + count - 1][1]]))
+        ):
             return count
     return 0
 
@@ -70,33 +73,49 @@ def is_card(digits: str) -> bool:
 
 def luhn_holds(digits: str) -> bool:
     """ISO/IEC 7812: every second digit from the right doubled, the digit sum divides by ten."""
-    total = sum(map(int, digits[-1::-2]))
-    total += sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return total % 10 == 0
+    data = digits.encode()
+    kept, doubled = data[-1::-2], data[-2::-2]
+    return (sum(kept) - len(kept) * ord("0") + sum(doubled.translate(_DOUBLED))) % 10 == 0
 
 
-def find_phones(data: bytes) -> Iterator[Found]:
-    """Phone numbers: international, North American, national with a leading 0, or where the text says so."""
-    for match in _INTERNATIONAL.finditer(data):
-        yield from _international(data, *match.span())
-    for match in _NORTH_AMERICAN.finditer(data):
+def find_international(data: bytes) -> Iterator[Found]:
+    """Phone numbers with + or 00 and a country's calling code."""
+    for match in _INTERNATIONAL_NUMBER.finditer(data):
+        start, end = match.span()
+        yield from _international(data, _first_of(b"+0", data, start), end)
+
+
+def find_north_american(data: bytes) -> Iterator[Found]:
+    """Phone numbers grouped as in (555) 123-4567."""
+    for match in _NORTH_AMERICAN_NUMBER.finditer(data):
         start, end = match.span()
         if not _continues(data, start) and not _goes_on(data, end):
             yield _phone(data, start, end)
-    for match in _NATIONAL.finditer(data):
+
+
+def find_national(data: bytes) -> Iterator[Found]:
+    """Phone numbers in groups, the first with a leading 0."""
+    for match in _NATIONAL_NUMBER.finditer(data):
         start, end = match.span()
+        start = _first_of(b"(0", data, start)
         digits = len(_digits(data[start:end]))
-        grouped = digits < end - start
         if (
-            grouped
-            and _MIN_NATIONAL <= digits <= _MAX_NATIONAL
+            _MIN_NATIONAL <= digits <= _MAX_NATIONAL
+            and digits < end - start
             and not _continues(data, start)
             and not _goes_on(data, end)
             and not _DATE.match(data, start)
         ):
             yield _phone(data, start, end)
-    for match in _IN_CONTEXT.finditer(data):
-        start, end = match.span(1)
+
+
+def find_named_numbers(data: bytes) -> Iterator[Found]:
+    """Phone numbers of any form where the text says that it is one."""
+    for match in _NAMED_NUMBER.finditer(data):
+        start, end = match.span()
+        number = _NUMBER_START.search(data, start + 1)  # what stands before the name may be a digit
+        assert number is not None
+        start = number.start()
         if not _goes_on(data, end) and not _DATE.match(data, start):
             yield _phone(data, start, end)
 
@@ -131,6 +150,13 @@ def _end_of_digits(data: bytes, start: int, count: int) -> int:
     return at
 
 
+def _first_of(chars: bytes, data: bytes, at: int) -> int:
+    """Where the first of *chars* is from *at* on, behind what a pattern demands before a number."""
+    while data[at] not in chars:
+        at += 1
+    return at
+
+
 def _continues(data: bytes, start: int) -> bool:
     """Whether a number that starts at *start* is the rest of a longer one: 1,234 or 2024-01."""
     return joined_before(data, start) or (
@@ -148,18 +174,38 @@ def _phone(data: bytes, start: int, end: int) -> Found:
 
 
 def _digits(data: bytes) -> str:
-    return "".join(chr(char) for char in data if 48 <= char <= 57)
+    return data.translate(None, _NO_DIGITS).decode()
 
 
 _DIGITS = re.compile(rb"\d+")
-_CARD = compile_pattern(r"[0-9](?:[ .\-]{0,3}[0-9]){12,}")
-_INTERNATIONAL = compile_pattern(rf"(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}")
-_NORTH_AMERICAN = compile_pattern(
-    r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}"
+_NO_DIGITS = bytes(char for char in range(256) if not 48 <= char <= 57)
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
+
+_NUMBER_START = re.compile(rb"[+(]{0,2}[0-9]")
+
+# The first four digits of a card are written together, and say whose it is.
+_NETWORK = rf"{BEFORE}(?:[3-6][0-9]|2[2-7])[0-9]{{2}}(?:[ .\-+]{{0,3}}[0-9]){{9,}}"
+_INTERNATIONAL = rf"{BEFORE}(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}"
+_NORTH_AMERICAN = r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}"
+# Not behind the rest of a longer number, as in 2024-01-02.
+_BEHIND_NO_NUMBER = r"(?:^|[^A-Za-z0-9_\-./,]|[^0-9][\-./,]|\\[nrtbf])"
+_NATIONAL = _BEHIND_NO_NUMBER + r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}"
+_NINE_DIGITS = _BEHIND_NO_NUMBER + r"\(?0[1-9](?:[ /.\-)]{0,3}[0-9]){7}"
+_NAMED = (
+    rf"(?:^|[^A-Za-z]|(?i:tele|smart))(?i:{_PHONE_WORDS})"
+    r"(?i:efon|nummer|number|s|_no| no| nr| at| on| is|[_.:#=\"'\\ \x1f\n]){0,8}"
+    rf"[+(]{{0,2}}[0-9](?:{_SEP}[0-9]){{6,14}}"
 )
-_NATIONAL = compile_pattern(r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}")
-_IN_CONTEXT = compile_pattern(
-    rf"(?:^|[^A-Za-z]|(?i:tele|smart))(?i:{PHONE_WORDS})"
-    r"(?i:efon|nummer|number|s|_no| no| nr| at| on| is|[_.:#=\"'\\ ]){0,5}"
-    rf"([+(]{{0,2}}[0-9](?:{_SEP}[0-9]){{6,14}})"
+_CARD_DIGITS = compile_pattern(_NETWORK)
+_INTERNATIONAL_NUMBER = compile_pattern(_INTERNATIONAL)
+_NORTH_AMERICAN_NUMBER = compile_pattern(_NORTH_AMERICAN)
+_NATIONAL_NUMBER = compile_pattern(_NATIONAL)
+_NAMED_NUMBER = compile_pattern(_NAMED)
+
+CARDS = Rule("CARD", _NETWORK, find_cards)
+PHONES = (
+    Rule("PHONE", _INTERNATIONAL, find_international),
+    Rule("PHONE", BEFORE + _NORTH_AMERICAN, find_north_american),
+    Rule("PHONE", _NINE_DIGITS, find_national),
+    Rule("PHONE", _NAMED, find_named_numbers),
 )

@@ -13,6 +13,7 @@ from gateway.traces.assemble import assemble
 from gateway.traces.blobs import BlobRow
 from gateway.traces.bodies import Owner
 from gateway.traces.body_writer import BodyWriter, WrittenBodies
+from gateway.traces.capture_policy import CapturePolicy, RoutePolicy, keeps_bodies
 from gateway.traces.content import decode_content, is_event_stream
 from gateway.traces.cost import cost_usd
 from gateway.traces.erasures import Named
@@ -20,7 +21,9 @@ from gateway.traces.jsontext import MARKER, json_text, parse_json
 from gateway.traces.redact import Redactor
 from gateway.traces.segments import Record
 from gateway.traces.types import (
+    Attempt,
     Captured,
+    CapturedBodies,
     CapturedFeedback,
     CapturedRolloutEvent,
     CapturedTrace,
@@ -54,14 +57,26 @@ class _Recent(NamedTuple):
     owner: Owner
 
 
+class _Written(NamedTuple):
+    """What of a trace holds anybody's text."""
+
+    request: Any
+    response: Any
+    usage: Any
+    tags: dict[str, str]
+    models: list[str]  # the trace's, and those of its attempts
+    session: str
+    subject: str | None
+
+
 class RowBuilder:
-    """Builds rows. `redactor` None leaves text as it is (privacy.redact: none).
+    """Builds rows by a policy, which may be replaced at any time; a redactor alone is one for all routes.
 
     *writer* says what becomes of bodies; by default they are not encrypted.
     """
 
-    def __init__(self, redactor: Redactor | None, writer: BodyWriter | None = None) -> None:
-        self._redactor = redactor
+    def __init__(self, policy: CapturePolicy | Redactor | None, writer: BodyWriter | None = None) -> None:
+        self.policy = policy if isinstance(policy, CapturePolicy) else CapturePolicy(RoutePolicy(policy), {})
         self._writer = writer or BodyWriter()
         self._recent: dict[str, _Recent] = {}
 
@@ -102,18 +117,29 @@ class RowBuilder:
         self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage
     ) -> tuple[Trace, Sequence[BlobRow]]:
         """The row of a trace, and what its bodies refer to."""
-        session = self._identifier(captured.session, captured.client)
-        subject = None if captured.subject is None else self._identifier(captured.subject, captured.client)
-        scope = self._remember(captured, subject, session)
-        written = WrittenBodies(None, None, ())
-        if captured.capture == "full":
-            written = self._writer.bodies(
-                Owner(captured.client, subject, session),
-                captured.trace_id,
-                _at(captured.started_at_us),
-                self._redacted(_request(record), scope),
-                self._redacted(_with_error(answer, captured, record), scope),
-            )
+        policy = self.policy.of(captured.route)
+        kept = _kept(captured, record, policy)
+        full = kept in ("full", "left_out") and captured.capture == "full"
+        finished = finish_reason(answer)
+        written = self._redacted(
+            captured,
+            policy.redactor,
+            _Written(
+                request=_request(record) if full else None,
+                response=_with_error(answer, captured, record) if full else None,
+                usage=usage.raw,  # of a response it is a part, and is redacted in place with it
+                tags=dict(captured.tags),
+                models=[captured.model, *[attempt.model for attempt in captured.attempts]],
+                session=captured.session,
+                subject=captured.subject,
+            ),
+        )
+        owner = Owner(captured.client, written.subject, written.session)
+        self._remember(captured, owner)
+        bodies = WrittenBodies(None, None, ())
+        if full:
+            at = _at(captured.started_at_us)
+            bodies = self._writer.bodies(owner, captured.trace_id, at, written.request, written.response)
         row = Trace(
             trace_id=captured.trace_id,
             started_at=_at(captured.started_at_us),
@@ -123,36 +149,50 @@ class RowBuilder:
             rollout=captured.rollout,
             propensity=captured.propensity,
             client=captured.client,
-            session=session,
-            subject=subject,
+            session=written.session,
+            subject=written.subject,
             upstream=captured.upstream,
-            model=self._model(captured, captured.model, scope),
+            model=written.models[0],
             endpoint=captured.endpoint,
             stream=captured.stream,
             status=captured.status,
             outcome=captured.outcome,
-            finish_reason=finish_reason(answer),
-            attempts=_encode(
-                [
-                    msgspec.structs.replace(attempt, model=self._model(captured, attempt.model, scope))
-                    for attempt in captured.attempts
-                ]
-            ).decode(),
+            finish_reason=finished,
+            attempts=_attempts(captured.attempts, written.models[1:]),
             latency_ms=captured.latency_ms,
             ttft_ms=captured.ttft_ms,
             tokens_in=usage.tokens_in,
             tokens_cached=usage.tokens_cached,
             tokens_out=usage.tokens_out,
-            usage=None if usage.raw is None else self._json(usage.raw, scope),
+            usage=_json(written.usage),
             cost_usd=cost_usd(captured.price, usage, captured.machine_cost_usd),
-            request=written.request,
-            response=written.response,
-            tags={self._text(name, scope): self._text(value, scope) for name, value in captured.tags.items()},
+            request=bodies.request,
+            response=bodies.response,
+            tags=written.tags,
             table_hash=captured.table_hash,
             traceparent=_traceparent(captured.traceparent),
             training=captured.training,
+            captured=kept,
         )
-        return row, written.blobs
+        return row, bodies.blobs
+
+    def _redacted(self, captured: CapturedTrace, redactor: Redactor | None, written: _Written) -> _Written:
+        """What people and upstreams wrote, redacted; the model's name among it where no route served it."""
+        if redactor is None or redactor.untouched(list(written)):
+            return written
+        bodies = [written.request, written.response, written.usage, written.tags]
+        if not captured.route:
+            bodies.append(written.models)
+        request, response, usage, tags, *models = redactor.replaced(bodies, _scope(captured))
+        return _Written(
+            request=request,
+            response=response,
+            usage=usage,
+            tags=tags,
+            models=models[0] if models else written.models,
+            session=self._identifier(written.session, captured.client),
+            subject=None if written.subject is None else self._identifier(written.subject, captured.client),
+        )
 
     def _feedback(self, captured: CapturedFeedback) -> Feedback:
         recent = self._recent.get(captured.trace_id or "")
@@ -190,38 +230,54 @@ class RowBuilder:
             evidence=_encode(captured.evidence).decode(),
         )
 
-    def _remember(self, captured: CapturedTrace, subject: str | None, session: str) -> str:
-        scope = f"{captured.client}\0{captured.session}"
-        self._recent[captured.trace_id] = _Recent(scope, Owner(captured.client, subject, session))
+    def _remember(self, captured: CapturedTrace, owner: Owner) -> None:
+        self._recent[captured.trace_id] = _Recent(_scope(captured), owner)
         if len(self._recent) > MAX_RECENT_TRACES:
             del self._recent[next(iter(self._recent))]
-        return scope
-
-    def _json(self, value: Any, scope: str) -> str | None:
-        if value is None:
-            return None
-        return json_text(self._redacted(value, scope))
-
-    def _redacted(self, value: Any, scope: str) -> Any:
-        return value if self._redactor is None or value is None else self._redactor.value(value, scope)
 
     def _identifier(self, key: str, client: str) -> str:
         """A session or a subject. Apps use e-mail addresses; feedback has to meet its traces all the same."""
-        if self._redactor is None or _UUID.fullmatch(key):
+        redactor = self.policy.default.redactor  # the same for all routes, so that equal stays equal
+        if redactor is None or _UUID.fullmatch(key):
             return key
-        return self._redactor.identifier(key, f"{client}\0")
-
-    def _model(self, captured: CapturedTrace, model: str, scope: str) -> str:
-        """A model's name; where no route served the request, it is whatever the client wrote."""
-        return model if captured.route else self._text(model, scope)
+        return redactor.identifier(key, f"{client}\0")
 
     def _text(self, text: str, scope: str) -> str:
-        return text if self._redactor is None else self._redactor.text(text, scope)
+        redactor = self.policy.default.redactor
+        return text if redactor is None else redactor.text(text, scope)
 
 
 def without_bodies(record: Record) -> Record:
     """*record* with its metadata alone: what can still be kept of one whose bodies cannot be handled."""
     return msgspec.structs.replace(record, request=b"", response=b"", bodies_left_out=True)
+
+
+def _kept(captured: CapturedTrace, record: Record, policy: RoutePolicy) -> CapturedBodies:
+    """What of the bodies is kept, or why they are not."""
+    if record.bodies_left_out:
+        return "left_out"
+    if captured.capture != "full":
+        # A worker keeps the metadata alone of an answer that is too large, whatever its route says.
+        return "left_out" if captured.route and policy.capture == "full" else "metadata"
+    return "full" if keeps_bodies(captured.client, captured.session, policy.bodies) else "sampled_out"
+
+
+def _scope(captured: CapturedTrace) -> str:
+    """What the placeholders of a trace are stable in."""
+    return f"{captured.client}\0{captured.session}"
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json_text(value)
+
+
+def _attempts(attempts: list[Attempt], models: list[str]) -> str:
+    """JSON of *attempts*, with *models* in place of theirs."""
+    named = [
+        attempt if attempt.model == model else msgspec.structs.replace(attempt, model=model)
+        for attempt, model in zip(attempts, models, strict=True)
+    ]
+    return _encode(named).decode()
 
 
 def _request(record: Record) -> Any:

@@ -21,6 +21,15 @@ _INPUT_DETAILS = (
 )
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_OPENAI = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    }
+)
 _NOTHING: dict[str, Any] = {}
 MAX_TOKENS = (1 << 32) - 1  # of one side, which is what the store's columns hold; a larger number is no count
 MAX_USD = 1e9  # of one answer; a larger number is no price
@@ -68,6 +77,8 @@ def usage_of(raw: dict[str, Any], *, cached: int | None = None) -> Usage:
     billed as well, and is placed: reasoning or cached tokens that are reported beside their side, else audio
     where seconds of it are reported, else reasoning that nobody itemised.
     """
+    if cached is None and _OPENAI.issuperset(raw) and (usage := _of_openai(raw)) is not None:
+        return usage
     into, out = _details(raw, _INPUT_DETAILS), _details(raw, _OUTPUT_DETAILS)
     cached = _cached(raw, into, cached)
     cache_write = _cache_write(raw, into)
@@ -100,6 +111,26 @@ def usage_of(raw: dict[str, Any], *, cached: int | None = None) -> Usage:
         reported_cost_usd=_reported_cost(raw),
         raw=raw,
     )
+
+
+def _of_openai(raw: dict[str, Any]) -> Usage | None:
+    """The same where OpenAI's fields are all there is and add up, as in most answers; else None."""
+    tokens_in, tokens_out = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    if type(tokens_in) is not int or type(tokens_out) is not int or tokens_in < 0 or tokens_out < 0:
+        return None
+    if raw.get("total_tokens") != tokens_in + tokens_out or tokens_in + tokens_out > MAX_TOKENS:
+        return None
+    into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    if isinstance(into, dict) and into:
+        read = _input(tokens_in, _count(into, "cached_tokens"), _cache_write(raw, into), _fresh_audio(into))
+    else:
+        read = InputTokens(text=tokens_in)
+    if isinstance(out, dict) and out:
+        reasoning = _count(out, "reasoning_tokens", "thinking_tokens")
+        written = _output(tokens_out, reasoning, _count(out, "audio_tokens"))
+    else:
+        written = OutputTokens(text=tokens_out)
+    return Usage(input=read, output=written, raw=raw)
 
 
 def finish_reason(response: Any) -> str | None:
@@ -205,6 +236,8 @@ def _money(value: Any) -> float | None:
 def _count(holder: dict[str, Any], *keys: str) -> int | None:
     for key in keys:
         value = holder.get(key)
+        if value is None:
+            continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:

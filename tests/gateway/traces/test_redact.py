@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from gateway.errors import OperationError
 from gateway.traces.assemble import assemble
 from gateway.traces.jsontext import json_text, parse_json
-from gateway.traces.redact import MAX_DEPTH, Redactor, redaction_key
+from gateway.traces.redact import Redactor, redaction_key
+from gateway.traces.redact_leaves import MAX_DEPTH
 from gateway.traces.redact_numbers import is_card
 from gateway.traces.redact_rules import IBAN_LENGTHS, iban_checksum_holds
 
@@ -344,3 +345,31 @@ def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(OperationError, match="damaged"):
         redaction_key(path)
+
+
+def test_what_is_nested_beyond_reason_in_json_in_a_string_is_left_out_there_too() -> None:
+    value: Any = "x@y.de"
+    for _ in range(MAX_DEPTH + 10):
+        value = [value]
+    stored = json_text(REDACTOR.value({"arguments": json.dumps({"a": value, "b": "c\nd"})}, "s"))
+    assert "x@y.de" not in stored
+    assert "left out" in stored
+
+
+def test_keys_and_values_in_json_in_json_are_replaced_in_their_places() -> None:
+    inner = json.dumps({"a@b.de": json.dumps({"c@d.de": ["e@f.de", 1], "n": 2}), "k": "g@h.de"})
+    redacted = REDACTOR.value({"x@y.de": inner, "last": True}, "s")
+    assert list(redacted)[1:] == ["last"]
+    first = json.loads(next(iter(redacted.values())))
+    assert list(first)[1:] == ["k"]
+    second = json.loads(next(iter(first.values())))
+    assert [*second.values()][1] == 2
+    found = [
+        next(iter(redacted)),
+        next(iter(first)),
+        first["k"],
+        next(iter(second)),
+        next(iter(second.values()))[0],
+    ]
+    assert all(PLACEHOLDER.fullmatch(text) for text in found)
+    assert len(set(found)) == 5

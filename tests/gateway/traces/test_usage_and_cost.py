@@ -251,3 +251,34 @@ def test_the_reason_an_answer_ended_comes_from_the_first_choice_that_has_one() -
         "max_output_tokens"
     )
     assert finish_reason([1]) is None
+
+
+counts = st.none() | st.integers(-1, 30) | st.booleans() | st.floats(0, 9) | st.just(MAX_TOKENS)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt_tokens": counts,
+            "completion_tokens": counts,
+            "total_tokens": counts,
+            "prompt_tokens_details": st.none()
+            | st.dictionaries(
+                st.sampled_from(["cached_tokens", "audio_tokens", "cache_write_tokens"]), counts
+            ),
+            "completion_tokens_details": st.none()
+            | st.dictionaries(
+                st.sampled_from(["reasoning_tokens", "thinking_tokens", "audio_tokens"]), counts
+            ),
+        },
+    ),
+    st.booleans(),
+)
+def test_usage_of_openais_fields_alone_is_read_as_it_is_among_others(
+    raw: dict[str, Any], adds_up: bool
+) -> None:
+    if adds_up and all(type(raw.get(name)) is int for name in ("prompt_tokens", "completion_tokens")):
+        raw = {**raw, "total_tokens": raw["prompt_tokens"] + raw["completion_tokens"]}
+    alone, among_others = usage_of(raw), usage_of({**raw, "another": "field"})
+    assert (alone.input, alone.output) == (among_others.input, among_others.output)

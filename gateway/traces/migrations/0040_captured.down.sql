@@ -1,0 +1,1 @@
+ALTER TABLE traces DROP COLUMN IF EXISTS captured;
