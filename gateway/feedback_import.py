@@ -66,7 +66,10 @@ class Target(NamedTuple):
 
 
 class Importer:
-    """Imports outcomes into *store*. `redacting` builds rows as the recorder does."""
+    """Imports outcomes into *store*. `redacting` builds rows as the recorder does.
+
+    *commit* is called before rows are stored: what they are encrypted with has to be kept first.
+    """
 
     def __init__(
         self,
@@ -77,8 +80,10 @@ class Importer:
         tag: str | None,
         client: str | None,
         by: str,
+        commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._commit = commit
         self._redacting = redacting
         self._on = on
         self._tag = tag
@@ -104,6 +109,7 @@ class Importer:
             rows, missing = self._rows(batch, now)
             fresh = self._not_there(rows)
             if fresh and not dry_run:
+                self._commit()
                 self._store.insert("feedback", list(fresh.values()), token=_digest(list(fresh)))
             lines, matched = lines + len(batch), matched + len(batch) - len(missing)
             stored, already = stored + len(fresh), already + len(rows) - len(fresh)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
@@ -21,8 +22,10 @@ from gateway.errors import OperationError
 from gateway.feedback_import import Imported, Importer
 from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
 from gateway.traces.recorder import keyring_to_write_with, row_builder
-from gateway.traces.rows import RowBuilder
 from gateway.traces.store import open_store
+
+if TYPE_CHECKING:
+    from gateway.traces.keyring import Keyring
 
 SHOWN_UNMATCHED = 20  # lines named on the terminal; --json names up to MAX_REPORTED
 
@@ -66,8 +69,16 @@ def import_(
     config = load_config(config_path)
     columns = columns_of(on, tag, signals)
     total = sum(1 for _ in read_outcomes(path, columns))
-    with open_store(config) as store, _progress(total) as progress:
-        importer = Importer(store, _row_builder(config), on=on, tag=tag, client=client, by=by or _who())
+    with open_store(config) as store, _progress(total) as progress, _keyring(config) as keyring:
+        importer = Importer(
+            store,
+            row_builder(config, keyring),
+            on=on,
+            tag=tag,
+            client=client,
+            by=by or _who(),
+            commit=keyring.commit if keyring is not None else lambda: None,
+        )
         done = importer.run(
             read_outcomes(path, columns),
             now=datetime.now(UTC),
@@ -99,9 +110,15 @@ def _tell(path: Path, done: Imported, *, dry_run: bool) -> None:
     )
 
 
-def _row_builder(config: Config) -> RowBuilder:
-    """As the recorder builds rows: with the same redaction and encryption under the same keys."""
-    return row_builder(config, keyring_to_write_with(config))
+@contextmanager
+def _keyring(config: Config) -> Iterator[Keyring | None]:
+    """What rows are encrypted with, as the recorder's are."""
+    keyring = keyring_to_write_with(config)
+    try:
+        yield keyring
+    finally:
+        if keyring is not None:
+            keyring.close()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Which parts of a body are stored once for all, and under which id.
 
-Without encryption that is every part that is large enough, by the hash of its content. With encryption a part
-that belongs to one person must go with that person's key: then only system prompts and tool schemas are
-shared, under a key of their client, and only once several people's requests have had the same.
+A part is stored by the hash of its content once several people's requests have had the same: what belongs to one
+person must go with that person's rows when they are erased. With encryption it is under a key of its client,
+and only system prompts and tool schemas are shared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.traces.keyring import Keyring
 
 MIN_BLOB_BYTES = 1024  # a reference takes 70 bytes, and a row of its own about 100
-SHARED_BY = 3  # people (or sessions) must have had a part, before it is shared while bodies are encrypted
+SHARED_BY = 3  # people (or sessions) must have had a part, before it is shared
 MAX_STORED_BLOBS = 100_000  # remembered as stored
 MAX_COUNTED_PARTS = 10_000  # parts whose people are counted
 MAX_KEPT_ROWS = 256  # encrypted rows in memory, so that a prompt is not encrypted anew for each trace
@@ -66,12 +66,16 @@ class Splitter:
                 return None
             if self._keyring is None:
                 blob = hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-                rows.append(_row(blob, kind, content.decode(), started_at))
-                return blob
-            blob = self._keyring.digest(client, content)
-            if kind == "image" or not self._is_shared(blob, owner):
+            else:
+                blob = self._keyring.digest(client, content)
+            # What is about one person has to go with that person's rows, and key.
+            is_private = kind == "image" and self._keyring is not None
+            if is_private or not self._is_shared(blob, owner):
                 return None
-            rows.append(self._sealed_row(blob, kind, content, client, started_at))
+            if self._keyring is None:
+                rows.append(_row(blob, kind, content.decode(), started_at))
+            else:
+                rows.append(self._sealed_row(blob, kind, content, client, started_at))
             return blob
 
         return split(body, take), rows

@@ -21,6 +21,7 @@ from gateway.traces.capture_policy import policy_of
 from gateway.traces.erase_files import erase_from_quarantine, erase_from_spool, scrub_segments
 from gateway.traces.erase_store import PASSES, StoredRows, Tell
 from gateway.traces.erasures import Erasure, ErasureList, Kind, Named, Owner, without_old
+from gateway.traces.layout import layout_of
 from gateway.traces.quarantine import QUARANTINE
 from gateway.traces.rows import RowBuilder
 from gateway.traces.stage import only_one
@@ -125,7 +126,7 @@ class _Erasing:
     ) -> None:
         self._paths = paths
         self._owners = owners
-        self._rows = StoredRows(store, owners)
+        self._rows = StoredRows(store, owners, layout_of(config.store))
         self._clock = clock
         self._tell = tell
         self._config = config

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 
 from gateway.errors import OperationError
 from gateway.traces.erasures import Named, Watch, named_row
+from gateway.traces.in_hand import FRESH, IN_PARTS
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segment_files import listing, scrub
 from gateway.traces.segments import Record, SegmentReader
@@ -156,7 +158,9 @@ def _rewrite(path: Path, watch: Watch, found: Found) -> None:
     # What is damaged or torn may be anybody's, and nobody will ever read it: it goes too.
     if covered or contents.damaged or contents.torn_bytes:
         found(covered)
-        replace_synced(path, data)
+        # Once a try has begun, the token of the whole is no longer that of these rows.
+        begun = not path.stat().st_mode & stat.S_IWUSR
+        replace_synced(path, data, IN_PARTS if begun else FRESH)
 
 
 def _named_or_none(table: str, row: dict[str, Any]) -> Named | None:

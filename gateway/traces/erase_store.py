@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from gateway.errors import OperationError, StoreRefusedError
 from gateway.traces.erasures import Owner
+from gateway.traces.layout import ONE_SERVER, Layout
 from gateway.traces.store import Store
 
 IDS_PER_STATEMENT = 5_000  # 200 KB: a statement may have 256 KB
@@ -36,12 +37,14 @@ T = TypeVar("T")
 class StoredRows:
     """The rows of some owners in the store."""
 
-    def __init__(self, store: Store, owners: Sequence[Owner]) -> None:
+    def __init__(self, store: Store, owners: Sequence[Owner], layout: Layout = ONE_SERVER) -> None:
         self._store = store
+        self._layout = layout
         self._where = " OR ".join(f"({_is(owner)})" for owner in owners)
         present = store.query("SELECT name FROM system.tables WHERE database = currentDatabase()")
         names = {row["name"] for row in present}
         self._tables = [name for name in ("traces", "feedback", *_BY_TRACE) if name in names]
+        self._altered = [layout.rows_of(table) for table in self._tables]
 
     def clients(self) -> list[str]:
         """The clients that have traces of the owners."""
@@ -80,7 +83,7 @@ class StoredRows:
             rows = self._rows_of(known, sessions, until_us)
             if not any(rows.values()):
                 break
-            with _synced(self._store, self._tables):
+            with _synced(self._store, self._altered):
                 # Traces last: by them all the rest is found again, should this be killed.
                 for table in sorted(rows, key=lambda name: name == "traces"):
                     removed[table] += self._delete(table, rows[table], tell)
@@ -94,7 +97,7 @@ class StoredRows:
 
     def clear(self, tell: Tell) -> None:
         """Have old parts gone that an earlier try may have left."""
-        with _synced(self._store, self._tables):
+        with _synced(self._store, self._altered):
             self._clear_old_parts(tell)
 
     def _rows_of(
@@ -142,7 +145,7 @@ class StoredRows:
             where = f"{key} IN ({_list(part)})"
             count += int(self._store.query(f"SELECT count() AS n FROM {table} WHERE {where}")[0]["n"])  # noqa: S608
             # Not waited for one by one: deletions that wait together rewrite each part once.
-            self._store.command(f"ALTER TABLE {table} DELETE WHERE {where}")
+            self._store.command(f"ALTER TABLE {self._layout.rows_of(table)} DELETE WHERE {where}")
         self._await_mutations(table, tell)
         return count
 
@@ -150,10 +153,10 @@ class StoredRows:
         deadline = time.monotonic() + MUTATION_WAIT_S
         while True:
             rows = self._store.query(
-                "SELECT sum(parts_to_do) AS parts, count() AS n, max(latest_fail_reason) AS failed "
-                "FROM system.mutations "
+                "SELECT sum(parts_to_do) AS parts, count() AS n, max(latest_fail_reason) AS failed "  # noqa: S608
+                f"FROM {self._layout.everywhere('system.mutations')} "
                 "WHERE database = currentDatabase() AND table = {table:String} AND NOT is_done",
-                {"table": table},
+                {"table": self._layout.data_table(table)},
             )
             if not rows[0]["n"]:
                 return
@@ -173,8 +176,10 @@ class StoredRows:
         deadline = time.monotonic() + PARTS_WAIT_S
         old = self._old_parts()
         while old:
-            for table in sorted({table for table, _ in old}):
-                self._store.command(f"ALTER TABLE {table} DROP PARTITION ID '{_UNKNOWN_PARTITION}'")
+            for table in self._tables:
+                if any(self._layout.data_table(table) == of for of, _ in old):
+                    altered = self._layout.rows_of(table)
+                    self._store.command(f"ALTER TABLE {altered} DROP PARTITION ID '{_UNKNOWN_PARTITION}'")
             left = old & self._old_parts()
             if left == old:
                 time.sleep(_POLL_S)
@@ -188,16 +193,16 @@ class StoredRows:
 
     def _old_parts(self) -> set[tuple[str, str]]:
         rows = self._store.query(
-            "SELECT table, name FROM system.parts WHERE database = currentDatabase() AND NOT active "
-            "AND table IN {tables:Array(String)}",
-            {"tables": self._tables},
+            f"SELECT table, name FROM {self._layout.everywhere('system.parts')} "  # noqa: S608
+            "WHERE database = currentDatabase() AND NOT active AND table IN {tables:Array(String)}",
+            {"tables": [self._layout.data_table(table) for table in self._tables]},
         )
         return {(row["table"], row["name"]) for row in rows}
 
 
 @contextlib.contextmanager
 def _synced(store: Store, tables: Sequence[str]) -> Iterator[None]:
-    """New parts are on disk before old ones go, and these go when they are out of use."""
+    """*tables* as an ALTER names them. New parts are on disk before old ones go, and these go when they are out of use."""
     for table in tables:
         store.command(f"ALTER TABLE {table} MODIFY SETTING {_SYNCED}")
     try:

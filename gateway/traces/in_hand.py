@@ -14,6 +14,7 @@ import os
 import stat
 from pathlib import Path
 
+FRESH = stat.S_IRUSR | stat.S_IWUSR
 BEGUN = stat.S_IRUSR
 IN_PARTS = stat.S_IRUSR | stat.S_IRGRP
 _BOOT = "btime "

@@ -6,14 +6,18 @@ import os
 from pathlib import Path
 
 
-def replace_synced(path: Path, data: bytes) -> None:
-    """Put *data* at *path*, for this user alone, whole or not at all, on disk on return. Raises OSError."""
+def replace_synced(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put *data* at *path*, whole or not at all, on disk on return; by default for this user alone.
+
+    Raises OSError.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         draft.replace(path)
         _sync_folder(path.parent)
