@@ -14,9 +14,9 @@ def try_lock(fd: int) -> bool:
     return True
 
 
-def lock(fd: int) -> None:
-    """Take the lock of the file *fd*, however long another one holds it."""
-    fcntl.flock(fd, fcntl.LOCK_EX)
+def lock(fd: int, *, shared: bool = False) -> None:
+    """Take the lock of the file *fd*, however long it is held; *shared* with others that share it."""
+    fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def unlock(fd: int) -> None:

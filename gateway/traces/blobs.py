@@ -1,8 +1,8 @@
 """Which parts of a body are stored once for all, and under which id.
 
-A part is stored by the hash of its content once several people's requests have had the same: what belongs to one
-person must go with that person's rows when they are erased. With encryption it is under a key of its client,
-and only system prompts and tool schemas are shared.
+A part is stored by the hash of its content once several people's requests have had the same: what belongs to
+one person must go with that person's rows when they are erased. With encryption it is under a key of its
+client, and only system prompts and tool schemas are shared.
 """
 
 from __future__ import annotations

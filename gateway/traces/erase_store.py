@@ -202,7 +202,10 @@ class StoredRows:
 
 @contextlib.contextmanager
 def _synced(store: Store, tables: Sequence[str]) -> Iterator[None]:
-    """*tables* as an ALTER names them. New parts are on disk before old ones go, and these go when they are out of use."""
+    """New parts are on disk before old ones go, and these go when they are out of use.
+
+    *tables* as an ALTER names them.
+    """
     for table in tables:
         store.command(f"ALTER TABLE {table} MODIFY SETTING {_SYNCED}")
     try:

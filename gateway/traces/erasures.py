@@ -8,7 +8,6 @@ against it. Names are in it as keyed digests: it does not say whom it has forgot
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.file_lock import lock, unlock
 from gateway.traces.redact import redaction_key
 from gateway.traces.synced import replace_synced
 
@@ -124,7 +124,7 @@ class ErasureList:
     @contextlib.contextmanager
     def held(self) -> Iterator[Watch]:
         """The list, which nobody changes during the block. Raises OperationError where it cannot be read."""
-        with _lock(self._state, fcntl.LOCK_SH):
+        with _locked(self._state, shared=True):
             yield self._current()
 
     @contextlib.contextmanager
@@ -133,7 +133,7 @@ class ErasureList:
 
         When this has begun, what was being written is written, and all that follows is checked against it.
         """
-        with _lock(self._state, fcntl.LOCK_EX):
+        with _locked(self._state, shared=False):
             entries = change(self._read().entries)
             try:
                 replace_synced(self._path, msgspec.json.encode(Erasures(entries)))
@@ -212,20 +212,20 @@ def _digest(key: bytes, owner: Owner) -> str:
 
 
 @contextlib.contextmanager
-def _lock(state: Path, kind: int) -> Iterator[None]:
+def _locked(state: Path, *, shared: bool) -> Iterator[None]:
     """Hold the list's lock. Who waits to change the list comes before whoever would hold it next."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         turn = os.open(state / "erasures.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        lock = os.open(state / "erasures.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        own = os.open(state / "erasures.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise OperationError(f"the list of erasures in {state} cannot be used: {error.strerror}") from error
     try:
         # Without the first, many readers that overlap would keep a writer out for good.
-        fcntl.flock(turn, kind)
-        fcntl.flock(lock, kind)
-        fcntl.flock(turn, fcntl.LOCK_UN)
+        lock(turn, shared=shared)
+        lock(own, shared=shared)
+        unlock(turn)
         yield
     finally:
         os.close(turn)
-        os.close(lock)
+        os.close(own)

@@ -14,8 +14,9 @@ BLOBS = "blobs"  # the table of what bodies share; its rows are parts of others,
 
 Outcome = Literal["ok", "upstream_error", "timeout", "truncated", "client_cancelled", "rejected"]
 CaptureLevel = Literal["full", "metadata", "none"]
-# Why a trace has bodies or none: its route's `capture` or `capture_bodies`, or that they were too large.
-CapturedBodies = Literal["full", "metadata", "sampled_out", "left_out"]
+# Why a trace has bodies or none: its route's `capture` or `capture_bodies`, or that they were too large. ""
+# of rows from before it was told.
+CapturedBodies = Literal["", "full", "metadata", "sampled_out", "left_out"]
 RolloutEventKind = Literal[
     "started",
     "weight",
@@ -167,7 +168,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None
     training: bool = True  # False: never learnt from, whatever comes later
     imported: bool = False  # taken over from another tool's log: trains, and is no evidence about traffic
-    captured: CapturedBodies | Literal[""] = ""  # "" of rows from before it was told
+    captured: CapturedBodies = ""
 
 
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):

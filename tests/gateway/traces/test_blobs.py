@@ -168,8 +168,23 @@ def test_a_killed_recorder_repeats_no_row_because_of_a_blob(config: Config) -> N
     assert ids == [f"t{n}" for n in range(5)]
 
 
+def split_for_several(at: datetime) -> tuple[Any, list[BlobRow]]:
+    """CHAT as it is split for the last of as many people as make its parts shared."""
+    splitter = Splitter(None, 1 << 20)
+    for n in range(SHARED_BY):
+        last = splitter.split(CHAT, client="", owner=(f"person {n}", "s"), started_at=at)
+    return last
+
+
+def test_without_encryption_too_what_one_person_sent_stays_in_that_persons_rows() -> None:
+    splitter = Splitter(None, 1 << 20)
+    for n in range(20):
+        assert splitter.split(CHAT, client="", owner=("ann", f"s{n}"), started_at=NOON) == (CHAT, [])
+    assert splitter.split(CHAT, client="", owner=("bob", "s"), started_at=NOON) == (CHAT, [])
+
+
 def test_a_blob_that_is_missing_is_an_error_that_names_the_row() -> None:
-    row, named = Splitter(None, 1 << 20).split(CHAT, client="", owner=(None, "s"), started_at=NOON)
+    row, named = split_for_several(NOON)
     stored = msgspec.json.encode(row).decode()
     with pytest.raises(
         DamagedBodyError, match=r"traces\.request of t1 refers to blob .* which the store does not"
@@ -234,10 +249,8 @@ def test_a_file_that_is_dropped_confirms_nothing() -> None:
 
 
 def test_in_the_store_a_blob_is_kept_once_however_often_it_came(clean_store: Store) -> None:
-    body, named = Splitter(None, 1 << 20).split(CHAT, client="", owner=(None, "s"), started_at=NOON)
-    _, later = Splitter(None, 1 << 20).split(
-        CHAT, client="", owner=(None, "s"), started_at=NOON + timedelta(hours=20)
-    )
+    body, named = split_for_several(NOON)
+    _, later = split_for_several(NOON + timedelta(hours=20))
     for rows in (named, named, later):
         built = [msgspec.msgpack.decode(msgspec.msgpack.encode(row)) for row in rows]
         assert deliver(clean_store, "blobs", built, os.urandom(8).hex(), suspect=True, settle_s=0) == []

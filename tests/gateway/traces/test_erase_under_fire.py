@@ -176,7 +176,8 @@ def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(
 
     assert (done.keys, done.traces, stored_ids(store)) == (1, 1, ["of-john"])
     readable = {
-        row.trace_id: row.request for row in Bodies.of(KeySource.of(config), os.environ).traces(backup)
+        row.trace_id: row.request
+        for row in map(Bodies.of(KeySource.of(config), os.environ).lenient_trace, backup)
     }
     assert PLANTED in (readable["of-john"] or "")
     assert json.loads(readable["of-jane"] or "") == {"x_tracetune": {"erased": True}}

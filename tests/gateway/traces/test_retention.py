@@ -26,6 +26,7 @@ TIME_OF = {
     "feedback": "created_at",
     "traces_by_minute": "minute",
     "judged_minutes": "minute",
+    "blobs": "used_until",
 }
 ID_OF = {
     "traces": "trace_id",
@@ -33,6 +34,7 @@ ID_OF = {
     "feedback": "feedback_id",
     "traces_by_minute": "route",
     "judged_minutes": "trace_id",
+    "blobs": "blob",
 }
 PARTS = "SELECT table, name FROM system.parts WHERE active AND database = currentDatabase() AND table = {t:String}"
 moments = st.integers(946_684_800, 4_102_444_800).map(lambda second: datetime.fromtimestamp(second, UTC))
@@ -161,4 +163,7 @@ def test_a_store_by_month_says_that_rows_of_few_days_go_late(
 ) -> None:
     apply_retention(clean_store, 7, NOW, layout=Layout(by_day=True))
 
-    assert "rows go up to a month after store.retention_days (7): feedback, judged_minutes, " in caplog.text
+    assert (
+        "rows go up to a month after store.retention_days (7): blobs, feedback, judged_minutes, "
+        in caplog.text
+    )
