@@ -29,7 +29,7 @@ from gateway.traces.migrate import migrate
 from gateway.traces.retention import EVERY_S, apply_retention, keep_retention
 from gateway.traces.store import Store
 
-MAX_CONNECTIONS = 256
+MAX_CONNECTIONS = 1024  # idle ones too; what they ask is bounded by MAX_STATEMENTS
 _GRACE_S = 1.5  # for statements under way, before they are killed
 _KILL_S = 1.5  # for killed statements, before they are abandoned
 _START_S = 10.0

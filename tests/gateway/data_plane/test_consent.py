@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.data_plane.headers import read_own
-from tests.gateway.data_plane.test_head_memo import exchange
+from tests.gateway.data_plane.test_known_heads import exchange
 from tests.support.request_path import chat, config_for, post_bytes, running_gateway
 from tests.support.upstream import ScriptedUpstream
 
