@@ -169,5 +169,5 @@ class OpenTrace:
             self.machine_cost_usd,
             content_encoding,
             error,
-            own.training,
+            own.training and self.client.training,
         )

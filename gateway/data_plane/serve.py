@@ -237,8 +237,6 @@ def _read_head(trace: OpenTrace, exchange: Exchange) -> None:
         exchange.own, exchange.passed = read_own(exchange.headers)
     trace.own = exchange.own
     trace.client = identify(trace.live, trace.own)
-    if not trace.client.training:
-        trace.own.training = False
 
 
 def _let_come(trace: OpenTrace, exchange: Exchange) -> None:
