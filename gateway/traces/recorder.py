@@ -35,7 +35,7 @@ from gateway.traces.progress import Position, Progress, load_progress
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Batch, Record, SegmentReader, writer_began_at
-from gateway.traces.spool import Spool, SpoolBoundError, encode_record, seal_file
+from gateway.traces.spool import Spool, SpoolBoundError, encode_record, framed_size, seal_file
 from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
 from gateway.traces.types import BLOBS, CapturedTrace, Trace, captured_at_us
 from gateway.usage_metrics import Answer, UsageMetrics, answer_of
@@ -68,7 +68,7 @@ class _Group:
         self.payloads += payloads
         self.blobs.update((blob.blob, blob.used_until) for blob in blobs)
         self.rows += 1
-        self.size += sum(map(len, payloads))
+        self.size += framed_size(payloads)
         if answer is not None:
             self.answers.append(answer)
 
@@ -207,7 +207,7 @@ class Recorder:
                 except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
                     log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
                     continue
-                if sum(map(len, payloads)) <= self._record_bytes:
+                if framed_size(payloads) <= self._record_bytes:
                     group.add(payloads, blobs, _answer_of(record, row))
                     return
         self._progress.quarantined += 1
@@ -222,7 +222,7 @@ class Recorder:
             except SpoolBoundError:
                 if not self._drop_oldest:
                     raise
-                self._make_room(group.size)
+                self._make_room(group.payloads)
                 self._spool.append(group.payloads)
         self._progress.positions[segment] = (end, count)
         self._progress.written += group.rows
@@ -232,16 +232,16 @@ class Recorder:
             self._seal()
         self._report(force=False)
 
-    def _make_room(self, size: int) -> None:
-        """Drop the oldest sealed files that the shipper does not have in hand, counted, until *size* fits."""
-        size -= self._spool.room()
+    def _make_room(self, payloads: list[bytes]) -> None:
+        """Drop the oldest sealed files that the shipper does not have in hand, counted, until these fit."""
+        over = self._spool.over(payloads)
         for path in self._spool.sealed():
-            if size <= 0:
+            if over <= 0:
                 break
             freed = self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
             if freed:
                 self._blobs.dropped(path.name)
-            size -= freed
+            over -= freed
 
     def _let_go_of_the_old(self) -> None:
         """Drop the sealed files that have waited longer than capture.max_age_days, counted."""

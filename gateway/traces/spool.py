@@ -112,10 +112,9 @@ class Spool:
 
     def append(self, payloads: list[bytes]) -> None:
         """Write *payloads*, all or none. Raises SpoolBoundError at the bound, OSError for the disk."""
-        data = b"".join(map(_framed, payloads))
-        if self.backlog_bytes() + len(data) > self._max_bytes:
+        if self.over(payloads):
             self._scan()
-        if self.backlog_bytes() + len(data) > self._max_bytes:
+        if self.over(payloads):
             raise SpoolBoundError(
                 f"the spool holds {self._max_bytes} bytes; raise capture.max_bytes, or let the store catch up"
             )
@@ -124,6 +123,7 @@ class Spool:
                 f"the spool reaches back {self._max_age_s / 86400:g} days; raise capture.max_age_days, or "
                 "let the store catch up"
             )
+        data = b"".join(map(_framed, payloads))
         if self._fd < 0:
             self._open()
         try:
@@ -175,9 +175,9 @@ class Spool:
         """Sealed files, oldest first."""
         return sealed_files(self._directory)
 
-    def room(self) -> int:
-        """Bytes that may still be written."""
-        return max(0, self._max_bytes - self.backlog_bytes())
+    def over(self, payloads: list[bytes]) -> int:
+        """Bytes that have to go before *payloads* may be written; 0: they fit."""
+        return max(0, self.backlog_bytes() + framed_size(payloads) - self._max_bytes)
 
     def older_than(self, seconds: float) -> list[Path]:
         """Sealed files whose first row has waited for longer than that."""
@@ -257,6 +257,11 @@ def _raw(row: msgspec.Struct | dict[str, Any]) -> msgspec.Raw:
 def write_sealed(directory: Path, stem: str, payloads: list[bytes]) -> None:
     """A sealed file of its own with *payloads*, named *stem*; whole or not at all. Raises OSError."""
     replace_file(directory / f"{stem}{SEALED}", _MAGIC + b"".join(map(_framed, payloads)))
+
+
+def framed_size(payloads: list[bytes]) -> int:
+    """The bytes that *payloads* take in a file."""
+    return sum(map(len, payloads)) + len(payloads) * _FRAME.size
 
 
 def _framed(payload: bytes) -> bytes:

@@ -93,6 +93,23 @@ def test_at_the_bound_nothing_is_written_until_something_is_dropped(tmp_path: Pa
     assert spool.backlog_bytes() <= 1_000_000
 
 
+@pytest.mark.parametrize("beyond", [0, 1, 8, 16])
+def test_what_is_over_the_bound_is_what_has_to_go_before_rows_fit(tmp_path: Path, beyond: int) -> None:
+    rows = [payload(number, 1000) for number in range(1, 6)]
+    needed = spool_in(tmp_path / "measure")
+    needed.append(rows)
+    size = needed.backlog_bytes() - len(b"TTSPOOL1")
+    spool = spool_in(tmp_path / "spool", max_bytes=1_000_000)
+    spool.append([b"x" * (1_000_000 - size - 16 + beyond)])  # leaves room for all but `beyond` bytes
+    spool.seal()
+    assert spool.over(rows) == beyond
+    if beyond:
+        with pytest.raises(SpoolBoundError):
+            spool.append(rows)
+    else:
+        spool.append(rows)
+
+
 def test_names_of_sealed_files_are_never_used_again(tmp_path: Path) -> None:
     names = set()
     for _ in range(3):
