@@ -16,6 +16,7 @@ from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.traces.importing.recognise import SOURCES, Source
 from gateway.traces.imports import Imported, Into, import_file
+from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.store import open_store
 
@@ -76,7 +77,7 @@ def import_command(
             done = import_file(config, path, into, None, now=now, watch=watch)
         else:
             with open_store(config) as store:
-                migrate(store)
+                migrate(store, layout=layout_of(config.store))
                 done = import_file(config, path, into, store, now=now, watch=watch)
     if as_json:
         click.echo(msgspec.json.encode(done).decode())
@@ -90,7 +91,7 @@ def import_command(
 
 
 def _print(done: Imported, route: str, *, dry_run: bool) -> None:
-    counts = [(done.present, "there already"), (done.failed, "failed")]
+    counts = [(done.present, "there already"), (done.erased, "of somebody erased"), (done.failed, "failed")]
     counts += [(count, what) for what, count in done.other.items()]
     rest = "".join(f", {count} {what}" for count, what in counts if count)
     verb = "would import" if dry_run else "imported"

@@ -94,10 +94,7 @@ def migrate(
     processes may do this at once.
     """
     if layout.cluster is not None:
-        found = store.query(
-            "SELECT * FROM system.clusters WHERE cluster = {cluster:String}", {"cluster": layout.cluster}
-        )
-        check_cluster(layout.cluster, found)
+        check_cluster(layout.cluster, store.servers_of(layout.cluster))
     store.create_database(layout.on_cluster)
     _run(store, layout, [RECORD])
     missing = pending(shipped or shipped_migrations(), applied_migrations(store))

@@ -146,6 +146,22 @@ class Store:
                 _told,
             )
 
+    def servers_of(self, cluster: str) -> list[dict[str, Any]]:
+        """The rows of `system.clusters` about *cluster*. Raises StoreError."""
+
+        def ask(client: Any) -> list[dict[str, Any]]:
+            client.database = None  # that of the store may not be there yet
+            try:
+                found = client.query(
+                    "SELECT * FROM system.clusters WHERE cluster = {cluster:String}",
+                    parameters={"cluster": cluster},
+                )
+                return list(found.named_results())
+            finally:
+                client.database = self._target().database
+
+        return self._repeated(ask, _told)
+
     def insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]], *, token: str) -> None:
         """Insert *rows*, all with the same fields; the same *token* again adds nothing.
 

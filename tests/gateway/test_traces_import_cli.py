@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from gateway.config import Config
+from gateway.paths import paths_of
+from gateway.traces.endpoint import read_endpoint, read_token
 from gateway.traces.store import Store
 from tests.support.system import ROOT, tracetune
 
@@ -66,6 +69,29 @@ def test_a_whole_file_is_exit_0_and_an_unknown_route_2(
     assert clean_store.query("SELECT tags FROM traces") == [{"tags": {"from": "old"}}]
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert unknown.stderr == "tracetune: no route 'suport-bot'; routes: support-bot\n"
+
+
+def test_tables_that_are_not_there_are_made_as_the_configuration_says(
+    tmp_path: Path, embedded_config: Config, clean_store: Store
+) -> None:
+    endpoint = read_endpoint(paths_of(embedded_config).store)
+    assert endpoint is not None
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(example(1)))
+    url = endpoint.url.replace("http://", "clickhouse://me@") + "/imported"
+    config = tmp_path / "tracetune.yaml"
+    config.write_text(
+        f"store: {{url: '{url}', cluster: elsewhere, password: {{env: PW}}}}\n"
+        f"capture: {{spool: {tmp_path}/data/spool}}\n"
+        "upstreams: [{name: up, base_url: 'http://127.0.0.1:1/v1'}]\n"
+        "routes: [{model: support-bot, variants: [{name: a, upstream: up, model: m}]}]\n"
+    )
+    done = tracetune(
+        *("traces", "import", str(path), "--route", "support-bot", "--config", str(config)),
+        environ={"PW": read_token(paths_of(embedded_config).store)},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "knows no cluster 'elsewhere'" in done.stderr
 
 
 @pytest.mark.parametrize("rows_before_kill", [1, 2_500])
