@@ -7,6 +7,7 @@ again adds nothing, however far an earlier import got.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.data_plane.headers import MAX_KEY_BYTES
+from gateway.errors import StoreRefusedError
 from gateway.outcome_file import JoinedOn, Outcome
+from gateway.traces.delivery import deliver
+from gateway.traces.erasures import ErasureList, Watch, named_row
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segments import Record
 from gateway.traces.store import Store
@@ -68,7 +72,8 @@ class Target(NamedTuple):
 class Importer:
     """Imports outcomes into *store*. `redacting` builds rows as the recorder does.
 
-    *commit* is called before rows are stored: what they are encrypted with has to be kept first.
+    *commit* is called before rows are stored: what they are encrypted with has to be kept first. Nothing is
+    stored of somebody whom *erasures* keeps out.
     """
 
     def __init__(
@@ -81,9 +86,11 @@ class Importer:
         client: str | None,
         by: str,
         commit: Callable[[], None] = lambda: None,
+        erasures: ErasureList | None = None,
     ) -> None:
         self._store = store
         self._commit = commit
+        self._erasures = erasures
         self._redacting = redacting
         self._on = on
         self._tag = tag
@@ -106,16 +113,33 @@ class Importer:
         lines = matched = stored = already = 0
         unmatched: list[Unmatched] = []
         for batch in _batches(outcomes):
-            rows, missing = self._rows(batch, now)
-            fresh = self._not_there(rows)
-            if fresh and not dry_run:
-                self._commit()
-                self._store.insert("feedback", list(fresh.values()), token=_digest(list(fresh)))
+            with self._held() as watch:
+                rows, missing = self._rows(batch, now)
+                rows = {row_id: row for row_id, row in rows.items() if not _is_erased(watch, row)}
+                fresh = self._not_there(rows)
+                if fresh and not dry_run:
+                    self._add(fresh)
             lines, matched = lines + len(batch), matched + len(batch) - len(missing)
             stored, already = stored + len(fresh), already + len(rows) - len(fresh)
             unmatched += missing[: MAX_REPORTED - len(unmatched)]
             told(len(batch))
         return Imported(lines=lines, matched=matched, rows=stored, already=already, unmatched=unmatched)
+
+    def _held(self) -> contextlib.AbstractContextManager[Watch | None]:
+        return contextlib.nullcontext() if self._erasures is None else self._erasures.held()
+
+    def _add(self, rows: dict[str, Feedback]) -> None:
+        self._commit()
+        # A store that was killed may know the token of an earlier try without its rows.
+        refused = deliver(
+            self._store,
+            "feedback",
+            [msgspec.structs.asdict(row) for row in rows.values()],
+            f"import-{_digest(list(rows))}",
+            suspect=True,
+        )
+        if refused:
+            raise StoreRefusedError(refused[0][1], about_data=True)
 
     def _rows(self, batch: list[Outcome], now: datetime) -> tuple[dict[str, Feedback], list[Unmatched]]:
         found = self._find(batch)
@@ -217,6 +241,10 @@ def _batches(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
     lines = iter(outcomes)
     while batch := list(islice(lines, LINES_AT_ONCE)):
         yield batch
+
+
+def _is_erased(watch: Watch | None, row: Feedback) -> bool:
+    return watch is not None and watch.covers(named_row("feedback", msgspec.structs.asdict(row)))
 
 
 def _digest(content: list[Any]) -> str:

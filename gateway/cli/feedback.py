@@ -21,6 +21,8 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError
 from gateway.feedback_import import Imported, Importer
 from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
+from gateway.paths import paths_of
+from gateway.traces.erasures import ErasureList
 from gateway.traces.recorder import keyring_to_write_with, row_builder
 from gateway.traces.store import open_store
 
@@ -78,6 +80,7 @@ def import_(
             client=client,
             by=by or _who(),
             commit=keyring.commit if keyring is not None else lambda: None,
+            erasures=ErasureList(paths_of(config).state),
         )
         done = importer.run(
             read_outcomes(path, columns),

@@ -21,6 +21,7 @@ from gateway.config.types import IMPORTED_VARIANT, Config
 from gateway.errors import UsageError
 from gateway.paths import paths_of
 from gateway.traces.blobs import BlobRow
+from gateway.traces.erasures import ErasureList
 from gateway.traces.importing.call import ImportedCall, OtherLineError, UnreadableLineError
 from gateway.traces.importing.lines import MAX_LINE_BYTES, RawLine, read_lines
 from gateway.traces.importing.recognise import Source, call_of
@@ -64,15 +65,16 @@ class FailedLine(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, kw_only=True):
-    """What became of the lines: lines = imported + present + failed + the sum over other.
+    """What became of the lines: lines = imported + present + erased + failed + the sum over other.
 
-    `unended`: traces of which nobody knows whether the answer is whole. `expired`: those that are older than
-    store.retention_days, which the store lets go again.
+    `erased`: of somebody whom an erasure keeps out. `unended`: traces of which nobody knows whether the
+    answer is whole. `expired`: those that are older than store.retention_days, which the store lets go again.
     """
 
     lines: int = 0
     imported: int = 0
     present: int = 0
+    erased: int = 0
     failed: int = 0
     other: dict[str, int] = {}
     failures: list[FailedLine] = []
@@ -115,7 +117,8 @@ class _Import:
         self._expired_before = None if days is None else now - timedelta(days=days)
         self._keyring = None if store is None else keyring_to_write_with(config)
         self._rows = row_builder(config, self._keyring)
-        self._storing = None if store is None else Storing(store, self._commit, self._refused)
+        erasures = ErasureList(paths_of(config).state)
+        self._storing = None if store is None else Storing(store, erasures, self._commit, self._refused)
         self._done = Imported()
         self._other: Counter[str] = Counter()
 
@@ -128,6 +131,7 @@ class _Import:
             if self._storing is not None:
                 self._storing.flush()
                 self._done.imported, self._done.present = self._storing.stored, self._storing.present
+                self._done.erased = self._storing.erased
         finally:
             if self._keyring is not None:
                 self._keyring.close()

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.feedback_import import MAX_REPORTED, MAX_TRACES_OF_A_TAG, Imported, Importer
 from gateway.outcome_file import JoinedOn, Outcome
+from gateway.traces.erasures import Erasure, ErasureList
 from gateway.traces.feedback import IN_FORCE, standings
 from gateway.traces.redact import Redactor
 from gateway.traces.rows import RowBuilder
@@ -52,6 +53,25 @@ def in_force_on(store: Store, trace: Trace) -> dict[str, float | str | None]:
         for row in standings(store, rows[0])
         if row["standing"] == IN_FORCE
     }
+
+
+def test_nothing_is_added_about_somebody_whom_an_erasure_keeps_out(
+    tmp_path: Path, clean_store: Store
+) -> None:
+    erased, other = a_trace(started_at=BEGAN), a_trace(started_at=BEGAN)
+    add(clean_store, erased, other)
+    erasures = ErasureList(tmp_path)
+    entry = Erasure(
+        erasure="er-1", asked_at_us=0, until_us=None, owners=[], sessions=[], traces=[erased.trace_id]
+    )
+    with erasures.changed(lambda _: [entry]):
+        pass
+    importer = Importer(
+        clean_store, REDACTING, on="trace", tag=None, client=None, by="ops", erasures=erasures
+    )
+    outcomes = [Outcome(n, trace.trace_id, REOPENED, None) for n, trace in enumerate((erased, other), 1)]
+    assert importer.run(outcomes, now=NOW).rows == 1
+    assert clean_store.query("SELECT trace_id FROM feedback") == [{"trace_id": other.trace_id}]
 
 
 def test_an_outcome_reaches_the_trace_it_names_and_says_who_imported_it(clean_store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from gateway.errors import StoreRefusedError
 from gateway.traces.blobs import BlobRow
 from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
+from gateway.traces.erasures import ErasureList, named_row
 from gateway.traces.types import BLOBS, Trace
 
 BATCH_ROWS = 1_000
@@ -27,18 +28,25 @@ class _Waiting(NamedTuple):
 
 
 class Storing:
-    """Gathers rows into batches. `stored` and `present` count what went in and what was there already.
+    """Gathers rows into batches.
 
+    `stored` and `present` count what went in and what was there already, `erased` what *erasures* keeps out.
     *commit* is called before anything is stored; *refused* is told line and reason of a row that the store
     will never take.
     """
 
     def __init__(
-        self, store: ImportStore, commit: Callable[[], None], refused: Callable[[int, str], None]
+        self,
+        store: ImportStore,
+        erasures: ErasureList,
+        commit: Callable[[], None],
+        refused: Callable[[int, str], None],
     ) -> None:
         self.stored = 0
         self.present = 0
+        self.erased = 0
         self._store = store
+        self._erasures = erasures
         self._commit = commit
         self._refused = refused
         self._waiting: dict[str, _Waiting] = {}
@@ -61,6 +69,16 @@ class Storing:
     def flush(self) -> None:
         """Store what was taken. Raises StoreError; then the same import again is safe."""
         batch, self._waiting, self._bytes = self._waiting, {}, 0
+        with self._erasures.held() as watch:
+            kept = {
+                trace_id: one
+                for trace_id, one in batch.items()
+                if not (watch and watch.covers(named_row("traces", one.row)))
+            }
+            self.erased += len(batch) - len(kept)
+            self._store_missing(kept)
+
+    def _store_missing(self, batch: Mapping[str, _Waiting]) -> None:
         missing = self._missing(list(batch.values()))
         self.present += len(batch) - len(missing)
         if not missing:

@@ -15,6 +15,7 @@ import pytest
 from gateway.config import Config
 from gateway.errors import OperationError, StoreUnreachableError, UsageError
 from gateway.traces import imports
+from gateway.traces.erase import Unlearnt, Whom, erase
 from gateway.traces.importing import lines, storing
 from gateway.traces.imports import FailedLine, Imported, Into, import_file
 from gateway.traces.store import Store
@@ -167,6 +168,21 @@ def test_an_import_that_was_killed_and_is_repeated_stores_everything_once(
     assert before == 5 * (after + stored)
     assert (done.imported, done.present) == (22 - before, before)
     assert count(store) == (22, 22)
+
+
+def test_what_was_of_somebody_who_was_erased_is_kept_out(
+    tmp_path: Path, embedded_config: Config, store: Store
+) -> None:
+    path = written(tmp_path, logged(1, subject="u1"), logged(2, subject="u2"))
+    erase(
+        embedded_config,
+        store,
+        Whom(kind="subject", name="u1", only=[""]),
+        unlearn=lambda _: Unlearnt(),
+    )
+    done = run(embedded_config, path, store)
+    assert (done.lines, done.imported, done.erased) == (2, 1, 1)
+    assert [row["subject"] for row in store.query("SELECT subject FROM traces")] == ["u2"]
 
 
 def test_two_imports_at_once_are_one_after_the_other(
