@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.metrics",
         "gateway.usage_metrics",
     ),
+    "gateway.traces.row_group": ("gateway.traces", "gateway.errors", "gateway.usage_metrics"),
     "gateway": ("gateway",),
     "judges": (
         "judges",

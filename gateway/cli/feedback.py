@@ -23,7 +23,7 @@ from gateway.feedback_import import Imported, Importer
 from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
 from gateway.paths import paths_of
 from gateway.traces.erasures import ErasureList
-from gateway.traces.recorder import keyring_to_write_with, row_builder
+from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.store import open_store
 
 if TYPE_CHECKING:

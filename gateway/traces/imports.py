@@ -27,8 +27,8 @@ from gateway.traces.importing.lines import MAX_LINE_BYTES, RawLine, read_lines
 from gateway.traces.importing.recognise import Source, call_of
 from gateway.traces.importing.storing import ImportStore, Storing
 from gateway.traces.jsontext import parse_json_or_none
-from gateway.traces.recorder import keyring_to_write_with, row_builder
 from gateway.traces.redact import redaction_key
+from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.segments import Record
 from gateway.traces.stage import only_one
 from gateway.traces.types import CapturedTrace, Trace

@@ -7,17 +7,16 @@ So every record gets to the spool once, whatever dies; what cannot be kept is co
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,22 +25,17 @@ from gateway.config.changes import ConfigChanges
 from gateway.errors import KeyringError, OperationError
 from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
-from gateway.traces.blobs import BlobLedger, BlobRow
-from gateway.traces.body_writer import BodyWriter
+from gateway.traces.blobs import BlobLedger
 from gateway.traces.capture_policy import policy_of
 from gateway.traces.erasures import ErasureList, Watch
-from gateway.traces.key_source import KeySource
-from gateway.traces.progress import Position, Progress, load_progress
-from gateway.traces.rows import Row, RowBuilder, without_bodies
-from gateway.traces.segment_files import is_scrubbed
-from gateway.traces.segments import Batch, Record, SegmentReader, writer_began_at
-from gateway.traces.spool import Spool, SpoolBoundError, encode_record, framed_size, seal_file
+from gateway.traces.progress import Progress, load_progress
+from gateway.traces.row_builder import keyring_to_write_with, row_builder
+from gateway.traces.row_group import GroupBuilder, RowGroup
+from gateway.traces.segments import Batch, SegmentReader, writer_began_at
+from gateway.traces.spool import Spool, SpoolBoundError, seal_file
 from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
-from gateway.traces.types import BLOBS, CapturedTrace, Trace, captured_at_us
-from gateway.usage_metrics import Answer, UsageMetrics, answer_of
-
-if TYPE_CHECKING:
-    from gateway.traces.keyring import Keyring
+from gateway.traces.types import captured_at_us
+from gateway.usage_metrics import UsageMetrics
 
 log = logging.getLogger(__name__)
 
@@ -51,26 +45,6 @@ GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small 
 HOUSEKEEPING_S = 1.0
 EXPIRE_EVERY_S = 60.0  # while nothing can be written: how often memory is looked through for what is too old
 DAY_S = 86400
-
-
-class _Group:
-    """Rows that are written together, the blobs before them, and what they say that was used."""
-
-    def __init__(self) -> None:
-        self.payloads: list[bytes] = []
-        self.answers: list[Answer] = []
-        self.blobs: dict[str, datetime] = {}
-        self.rows = 0
-        self.size = 0
-
-    def add(self, payloads: list[bytes], blobs: list[BlobRow], answer: Answer | None) -> None:
-        """Add a row, the last of *payloads*, and what it refers to."""
-        self.payloads += payloads
-        self.blobs.update((blob.blob, blob.used_until) for blob in blobs)
-        self.rows += 1
-        self.size += framed_size(payloads)
-        if answer is not None:
-            self.answers.append(answer)
 
 
 class Recorder:
@@ -90,9 +64,9 @@ class Recorder:
             sync=sync,
         )
         self._group_bytes = min(GROUP_BYTES, config.capture.max_bytes // 16)
-        self._record_bytes = config.capture.max_bytes // 4  # a larger row is kept without its bodies
         self._progress_path = paths.spool / "recorder.json"
         self._progress = Progress()
+        self._unsaved = False  # it counts what no row in the spool tells
         self._reporter = Reporter(paths.state / "recorder.json", paths.stages / "recorder.json")
         # Up to when all of a segment was taken. What the recorder before this one last said is as good.
         self._taken_until: dict[str, float] = {}
@@ -102,6 +76,7 @@ class Recorder:
         self._blobs = BlobLedger()
         self._redaction_key = paths.state / "redaction_key"
         self._rows = row_builder(config, self._keyring)
+        self._groups = GroupBuilder(self._rows, self._blobs, config.capture.max_bytes // 4)
         self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
@@ -165,55 +140,20 @@ class Recorder:
         batch = self._reader.read(path, end)
         if batch is None:
             return
-        group = _Group()
+        group = RowGroup()
         for record in batch.records:
-            before = (end, count)
+            self._groups.add(group, record, path.name, (end, count), watch)
             end, count = record.end, count + 1
-            if self._is_erased(record, watch):
-                self._progress.drop(ERASED, 1)
-                continue
-            self._build(group, path.name, record, before)
             if group.size >= self._group_bytes:
                 self._write(path.name, group, end, count)
-                group = _Group()
+                group = RowGroup()
         if batch.records:
             self._write(path.name, group, end, count)
         self._taken_until[path.name] = looked_at
         if batch.finished:
             self._free(path, batch)
 
-    def _is_erased(self, record: Record, watch: Watch) -> bool:
-        """Whether *record* belongs to what was erased, and must not be written down any more."""
-        if record.captured is None:
-            return is_scrubbed(record.meta)
-        captured = record.captured
-        if not watch or (isinstance(captured, CapturedTrace) and watch.is_over_at(captured.started_at_us)):
-            return False  # without asking for its names, which costs a tenth of its row
-        named = self._rows.named(captured)
-        return named is not None and watch.covers(named)
-
-    def _build(self, group: _Group, segment: str, record: Record, before: Position) -> None:
-        """Add the spool's form of *record* to *group*; one that cannot be kept at all is counted."""
-        if record.captured is not None:
-            # Whatever one body does to us, its row is kept, and the rest of the segment in any case.
-            for attempt in (record, without_bodies(record)):
-                try:
-                    row = self._rows.build(attempt)
-                    blobs = self._blobs.missing(list(row.blobs), group.blobs)
-                    payloads = [encode_record(segment, *before, BLOBS, blob) for blob in blobs]
-                    payloads.append(encode_record(segment, record.end, before[1] + 1, row.table, row.values))
-                except KeyringError:
-                    raise  # not the record's fault, and it waits where it is
-                except Exception as error:  # noqa: BLE001 -- see above; told by type and place, never by text
-                    log.warning("a record cannot be built: %s in %s", type(error).__name__, _place(error))
-                    continue
-                if framed_size(payloads) <= self._record_bytes:
-                    group.add(payloads, blobs, _answer_of(record, row))
-                    return
-        self._progress.quarantined += 1
-        log.warning("a record of %d bytes in %s cannot be kept", len(record.meta), segment)
-
-    def _write(self, segment: str, group: _Group, end: int, count: int) -> None:
+    def _write(self, segment: str, group: RowGroup, end: int, count: int) -> None:
         if group.payloads:
             if self._keyring is not None:
                 self._keyring.commit()  # what no key is kept for must not reach the disk
@@ -226,6 +166,10 @@ class Recorder:
                 self._spool.append(group.payloads)
         self._progress.positions[segment] = (end, count)
         self._progress.written += group.rows
+        if group.erased or group.unkept:
+            self._progress.drop(ERASED, group.erased)
+            self._progress.quarantined += group.unkept
+            self._unsaved = True
         self._blobs.wrote(group.blobs)
         self._usage.count(group.answers)
         if self._spool.due():
@@ -250,8 +194,8 @@ class Recorder:
                 self._blobs.dropped(path.name)
 
     def _account(self, reason: str, setting: str, count: int) -> None:
-        self._progress.drop(reason, count)
-        self._progress.save(self._progress_path)
+        with self._counting():
+            self._progress.drop(reason, count)
         log.warning("dropped %d rows of the spool (%s); raise %s", count, reason, setting)
 
     def _expire(self) -> None:
@@ -278,13 +222,30 @@ class Recorder:
 
     def _free(self, path: Path, batch: Batch) -> None:
         if batch.torn_bytes:
-            self._progress.torn += 1
-            self._progress.save(self._progress_path)
+            with self._counting():
+                self._progress.torn += 1
             log.warning("cut %d torn bytes off segment %s", batch.torn_bytes, path.name)
+        elif self._unsaved:
+            self._save()
         self._reader.free(path)
 
+    def _save(self) -> None:
+        self._progress.save(self._progress_path)
+        self._unsaved = False
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Put down what the block counts; a disk that refuses has nothing counted, and it is tried again."""
+        dropped, torn = dict(self._progress.dropped), self._progress.torn
+        yield
+        try:
+            self._save()
+        except OSError:
+            self._progress.dropped, self._progress.torn = dropped, torn
+            raise
+
     def _seal(self) -> None:
-        self._progress.save(self._progress_path)  # before the shipper can delete what says the same
+        self._save()  # before the shipper can delete what says the same
         name = self._spool.sealed_name
         self._spool.seal()
         self._blobs.sealed(name)
@@ -309,7 +270,7 @@ class Recorder:
             self._progress.drop("memory_bound", held - count)
             self._progress.positions[segment] = (end, held)  # told twice, it counts once
         if tombstones:
-            self._progress.save(self._progress_path)
+            self._save()
         for path, _, _ in tombstones:
             path.unlink(missing_ok=True)
 
@@ -344,43 +305,6 @@ class Recorder:
         """Since when the oldest record of *segment* that was not taken may wait."""
         known = self._taken_until.get(segment)
         return known or max(self._looked_through_at, writer_began_at(segment)) or None
-
-
-def row_builder(config: Config, keyring: Keyring | None) -> RowBuilder:
-    """Builds every row that is written: redacted, within `capture.body_bytes`, encrypted with *keyring*.
-
-    Raises OperationError.
-    """
-    policy = policy_of(config, paths_of(config).state / "redaction_key")
-    return RowBuilder(policy, BodyWriter(keyring, body_bytes=config.capture.body_bytes))
-
-
-def keyring_to_write_with(config: Config) -> Keyring | None:
-    """The keyring that new rows are encrypted with; None for `privacy.encrypt: none`.
-
-    Raises ConfigError, KeyringError.
-    """
-    source = KeySource.of(config)
-    if not source.encrypts:
-        return None
-    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
-
-    return open_keyring(source, os.environ)
-
-
-def _answer_of(record: Record, row: Row) -> Answer | None:
-    captured, values = record.captured, row.values
-    if not isinstance(captured, CapturedTrace) or not isinstance(values, Trace) or row.usage is None:
-        return None
-    return answer_of(captured, row.usage, values.cost_usd)
-
-
-def _place(error: BaseException) -> str:
-    """File and line where *error* came from: no text of anybody, unlike its message."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
 
 
 def main(config_path: Path, stop: threading.Event) -> None:

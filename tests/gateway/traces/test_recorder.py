@@ -123,6 +123,43 @@ def test_a_record_that_cannot_be_read_is_counted_and_hides_nothing(make: Any) ->
     assert report(paths)["quarantined"] == 1
 
 
+def test_what_cannot_be_kept_counts_once_however_often_the_disk_refuses_what_is_beside_it(make: Any) -> None:
+    config, paths = make("capture: {fsync: always, at_bound: drop_newest}\n")
+    writer = writer_of(paths)
+    writer.append(captured_trace("t0-1"), *BODY)
+    (path,) = paths.segments.glob("*.seg")
+    with path.open("r+b") as file:
+        file.seek(HEADER.size)
+        file.write(b"\xc1")
+    writer.append(captured_trace("t0-2"), *BODY)
+    refusals = iter([OSError(28, "No space left")] * 3)
+
+    def sync(_: int) -> None:
+        if (refusal := next(refusals, None)) is not None:
+            raise refusal
+
+    recorder = Recorder(config, sync=sync)
+    assert [recorder.step() for _ in range(4)] == [False, False, False, True]
+    recorder.close()
+    assert spooled_ids(paths) == ["t0-2"]
+    assert report(paths)["quarantined"] == 1
+
+
+def test_what_cannot_be_kept_is_counted_before_its_memory_is_freed(make: Any) -> None:
+    config, paths = make()
+    writer = writer_of(paths)
+    writer.append(captured_trace("t0-1"), *BODY)
+    writer.close()
+    (path,) = paths.segments.glob("*.seg")
+    with path.open("r+b") as file:
+        file.seek(HEADER.size)
+        file.write(b"\xc1")
+    Recorder(config).step()  # killed here
+    assert not path.exists()
+    Recorder(config).close()
+    assert report(paths)["quarantined"] == 1
+
+
 def test_a_row_that_cannot_be_built_from_its_bodies_is_kept_without_them(make: Any) -> None:
     config, paths = make("capture: {max_bytes: 1000000}\n")
     writer = writer_of(paths)
