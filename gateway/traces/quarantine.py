@@ -89,8 +89,9 @@ def put_back(spool: Path, refused: Refused) -> int:
         payloads = [
             encode_record(refused.path.stem, 0, 0, entry.table, _row(entry.row or {})) for entry in whole
         ]
-        digest = hashlib.sha256(b"".join(payloads)).hexdigest()[:8]
-        write_sealed(spool, f"{refused.path.stem}-{digest}", payloads)
+        digest = hashlib.sha256(b"".join(payloads)).hexdigest()[:32]
+        # Not named by when they were first written: they wait anew from now on.
+        write_sealed(spool, f"back-{digest}", payloads)
     if rest:
         replace_file(refused.path, b"".join(msgspec.json.encode(entry) + b"\n" for entry in rest))
     else:

@@ -33,7 +33,7 @@ from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.quarantine import Entry, damaged, set_aside
 from gateway.traces.retention import keep_retention
-from gateway.traces.spool import OPEN, SpoolContents, born_at, claim, read_spool, sealed_files
+from gateway.traces.spool import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
 from gateway.traces.types import BLOBS
@@ -118,7 +118,7 @@ class Shipper:
         files = (*sealed_files(self._spool), *self._spool.glob(f"*{OPEN}"))
         present = {path.name for path in files}
         self._held = {name: held for name, held in self._held.items() if name in present}  # or it was dropped
-        waiting = ((path, 0, born_at(path) or None) for path in files)
+        waiting = ((path, 0, waits_since(path)) for path in files)
         self._counts.errors = self._away or next((held.why for held in self._held.values()), None)
         self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(waiting)
         self._reporter.publish(self._counts)

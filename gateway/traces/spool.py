@@ -166,9 +166,9 @@ class Spool:
         if self._unsynced_at is not None:
             self._sync(self._fd)
             self._unsynced_at = None
+        seal_file(self._path)  # refused, it is tried again: the file is still ours
         os.close(self._fd)
         self._fd = -1
-        seal_file(self._path)
         self._scan()
 
     def sealed(self) -> list[Path]:
@@ -182,7 +182,7 @@ class Spool:
     def older_than(self, seconds: float) -> list[Path]:
         """Sealed files whose first row has waited for longer than that."""
         before = time.time() - seconds
-        return [path for path in self.sealed() if born_at(path) < before]
+        return [path for path in self.sealed() if waits_since(path) < before]
 
     def backlog_bytes(self) -> int:
         """Bytes of every file, the open one included."""
@@ -218,7 +218,7 @@ class Spool:
         self._scanned_at = time.monotonic()
         files = self.sealed()
         self._sealed_count, self._sealed_bytes = len(files), sum(map(_size, files))
-        self._oldest_at = born_at(files[0]) if files else math.inf
+        self._oldest_at = min(map(waits_since, files), default=math.inf)
 
     def _open(self) -> None:
         name = f"{time.time_ns():019d}-{os.urandom(4).hex()}{OPEN}"
@@ -315,6 +315,14 @@ def born_at(path: Path) -> float:
     """When the first row of a spool file was written, in seconds since the epoch; 0.0: it is not told."""
     digits = path.name.partition("-")[0]
     return int(digits) / 1e9 if digits.isdecimal() else 0.0
+
+
+def waits_since(path: Path) -> float:
+    """Since when what a spool file holds waits: as its name tells, else its last write; inf: it is gone."""
+    try:
+        return born_at(path) or path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def seal_file(path: Path) -> None:

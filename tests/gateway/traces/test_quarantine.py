@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,6 +199,21 @@ def test_what_is_damaged_cannot_be_put_back_and_stays(tmp_path: Path) -> None:
     (left,) = refused_files(tmp_path)
     assert [entry.data for entry in left.entries] == ["/wA="]
     assert len(sealed_files(tmp_path)) == 1
+
+
+def test_what_is_put_back_after_long_is_not_too_old_to_wait_for_the_store(tmp_path: Path) -> None:
+    week_ago = time.time_ns() - 8 * 86400 * 10**9
+    set_aside(
+        tmp_path,
+        f"{week_ago:019d}-abcd",
+        [Entry(reason="r", table="traces", row={"trace_id": "t1"})],
+        max_bytes=PLENTY,
+    )
+    (refused,) = refused_files(tmp_path)
+    put_back(tmp_path, refused)
+    spool = Spool(tmp_path, fsync="never", max_bytes=PLENTY, max_age_s=7 * 86400)
+    assert spool.older_than(7 * 86400) == []
+    spool.append([encode_record("w.seg", 1, 1, "traces", {"trace_id": "t2"})])
 
 
 def test_the_quarantine_is_bounded_and_says_how_many_rows_it_let_go(tmp_path: Path) -> None:

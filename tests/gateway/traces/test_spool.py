@@ -110,6 +110,20 @@ def test_what_is_over_the_bound_is_what_has_to_go_before_rows_fit(tmp_path: Path
         spool.append(rows)
 
 
+def test_a_file_whose_sealing_the_disk_refuses_is_sealed_later(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    spool.append([payload(1)])
+    in_the_way = tmp_path / spool.sealed_name
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        spool.seal()
+    in_the_way.rmdir()
+    spool.append([payload(2)])
+    spool.seal()
+    (path,) = sealed_files(tmp_path)
+    assert len(read_spool(path).records) == 2
+
+
 def test_names_of_sealed_files_are_never_used_again(tmp_path: Path) -> None:
     names = set()
     for _ in range(3):
