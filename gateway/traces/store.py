@@ -22,7 +22,7 @@ import msgspec
 import tenacity
 from clickhouse_connect.driver import exceptions as driver
 from clickhouse_connect.driver.httputil import get_pool_manager
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from gateway.config.types import Config
 from gateway.errors import StoreError, StoreInUseError, StoreRefusedError, StoreUnreachableError
@@ -165,7 +165,8 @@ class Store:
     def insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]], *, token: str) -> None:
         """Insert *rows*, all with the same fields; the same *token* again adds nothing.
 
-        A time without a zone is UTC. Raises StoreError; nothing is known to be stored then.
+        A time without a zone is UTC. Raises StoreError; nothing is known to be stored then. Repeated only
+        where nothing was sent: a store that was killed may know the token of an insert without its rows.
         """
         if not rows:
             return
@@ -177,6 +178,7 @@ class Store:
             lambda client: client.insert(table, columns, names, column_oriented=True, settings=settings),
             lambda error: f"insert into {table}: {_named(error)}",
             about_data=_UNWRITABLE,
+            again=_nothing_was_sent,
         )
 
     def json_lines(self, sql: str, settings: Mapping[str, str]) -> Iterator[bytes]:
@@ -269,12 +271,15 @@ class Store:
         tell: Callable[[Exception], str],
         *,
         about_data: tuple[type[Exception], ...] = (),
+        again: Callable[[StoreUnreachableError], bool] = lambda _: True,
     ) -> T:
         """Run *call*, once more where the store went away: it may have come back at another address."""
         try:
             try:
                 return self._once(call, tell)
-            except StoreUnreachableError:
+            except StoreUnreachableError as error:
+                if not again(error):
+                    raise
                 return self._once(call, tell)
         except about_data as error:
             raise StoreRefusedError(tell(error), about_data=True) from error
@@ -303,6 +308,14 @@ def _running_or_started(config: Config, secrets_env: Mapping[str, str], stack: c
     except StoreInUseError:
         return Store.connect(config, secrets_env, wait_s=OPEN_WAIT_S)
     return Store.connect(config, secrets_env)
+
+
+def _nothing_was_sent(error: BaseException) -> bool:
+    """Whether no connection came about."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConnectTimeoutError | NewConnectionError):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _translated(error: Exception, tell: Callable[[Exception], str], target: Target) -> StoreError:

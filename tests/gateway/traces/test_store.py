@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.server
 import os
@@ -21,6 +22,7 @@ from gateway.traces.store import Store, open_store
 from gateway.traces.target import resolve_target
 from gateway.traces.types import DatasetRow, Feedback, Judgment, RolloutEvent, SnapshotRow, Trace
 from tests.support.store import a_trace, empty, store_config
+from tests.support.threaded import ThreadedServer
 
 PASSWORD = "hunter2-planted"
 NOW = datetime(2026, 3, 4, 5, 6, 7, 123456, tzinfo=UTC)
@@ -289,6 +291,52 @@ def test_open_store_runs_one_where_none_runs_and_keeps_what_it_stored(tmp_path) 
             store.insert("traces", [a_trace()], token="same token in both")
     with pytest.raises(StoreUnreachableError):
         Store.connect(config, {})
+
+
+class _Cutting(ThreadedServer):
+    """In front of a store: it hands on what is asked, and breaks off the answer to each insert."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(None)
+        self._store_port = port
+        self.inserts = 0
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, store = await asyncio.open_connection("127.0.0.1", self._store_port)
+        cut = False
+
+        async def ask() -> None:
+            nonlocal cut
+            while data := await reader.read(65536):
+                if b"insert_deduplication_token" in data:
+                    self.inserts, cut = self.inserts + 1, True
+                store.write(data)
+
+        async def answer() -> None:
+            while data := await upstream.read(65536):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" if cut else data)
+                if cut:
+                    break
+            writer.close()
+
+        asked = asyncio.ensure_future(ask())
+        await answer()
+        asked.cancel()
+        store.close()
+
+
+def test_an_insert_whose_answer_broke_off_is_not_repeated_unasked(
+    embedded_config: Config, clean_store: Store
+) -> None:
+    directory = paths_of(embedded_config).store
+    endpoint = read_endpoint(directory)
+    assert endpoint is not None
+    with _Cutting(int(endpoint.url.rpartition(":")[2])) as cutting:
+        store = Store.at(cutting.url, read_token(directory))
+        with pytest.raises(StoreUnreachableError):
+            store.insert("traces", [a_trace()], token="t")
+        store.close()
+    assert cutting.inserts == 1
 
 
 def test_empty_forgets_tokens(clean_store: Store) -> None:
