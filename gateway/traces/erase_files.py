@@ -21,7 +21,7 @@ from gateway.traces.in_hand import FRESH, IN_PARTS
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segment_files import listing, scrub
 from gateway.traces.segments import Record, SegmentReader
-from gateway.traces.spool import OPEN, claim, read_spool, rewritten, sealed_files
+from gateway.traces.spool_file import OPEN, claim, read_spool, rewritten, sealed_files
 from gateway.traces.stage import only_one
 from gateway.traces.synced import remove_synced, replace_synced
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.traces.replace import replace_file
-from gateway.traces.spool import SpoolContents
+from gateway.traces.spool_file import SpoolContents
 
 Position = tuple[int, int]  # offset behind the last record taken from a segment, and how many were taken
 

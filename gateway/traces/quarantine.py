@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.errors import OperationError
 from gateway.traces.replace import replace_file
-from gateway.traces.spool import encode_record, write_sealed
+from gateway.traces.spool_file import encode_record, write_sealed
 
 QUARANTINE = "quarantine"
 _SUFFIX = ".jsonl"

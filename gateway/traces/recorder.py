@@ -32,7 +32,8 @@ from gateway.traces.progress import Progress, load_progress
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.row_group import GroupBuilder, RowGroup
 from gateway.traces.segments import Batch, SegmentReader, writer_began_at
-from gateway.traces.spool import Spool, SpoolBoundError, seal_file
+from gateway.traces.spool import Spool, SpoolBoundError
+from gateway.traces.spool_file import seal_file
 from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
 from gateway.traces.types import captured_at_us
 from gateway.usage_metrics import UsageMetrics

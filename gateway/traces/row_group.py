@@ -13,7 +13,7 @@ from gateway.traces.progress import Position
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Record
-from gateway.traces.spool import encode_record, framed_size
+from gateway.traces.spool_file import encode_record, framed_size
 from gateway.traces.types import BLOBS, CapturedTrace, Trace
 from gateway.usage_metrics import Answer, answer_of
 

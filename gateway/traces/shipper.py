@@ -33,7 +33,7 @@ from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.quarantine import Entry, damaged, set_aside
 from gateway.traces.retention import keep_retention
-from gateway.traces.spool import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
+from gateway.traces.spool_file import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
 from gateway.traces.types import BLOBS

@@ -24,7 +24,7 @@ from gateway.traces.recorder import Recorder
 from gateway.traces.sealing import DamagedBodyError
 from gateway.traces.segments import SegmentWriter, writer_name
 from gateway.traces.shipper import _by_table
-from gateway.traces.spool import SpoolContents, SpoolRecord, read_spool
+from gateway.traces.spool_file import SpoolContents, SpoolRecord, read_spool
 from gateway.traces.store import Store
 from gateway.traces.types import Trace
 from tests.gateway.traces.test_shared_parts import CHAT, IMAGE, SYSTEM, TOOLS

@@ -27,7 +27,7 @@ from gateway.traces.keyring import FORGET_WITHIN_S, open_keyring
 from gateway.traces.markers import ERASED, ERASED_REASON
 from gateway.traces.recorder import Recorder
 from gateway.traces.segments import SegmentWriter, writer_name
-from gateway.traces.spool import read_spool
+from gateway.traces.spool_file import read_spool
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
 from judges.load import read_source

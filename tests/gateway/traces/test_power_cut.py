@@ -14,7 +14,8 @@ import pytest
 from gateway.paths import paths_of
 from gateway.traces.recorder import Recorder
 from gateway.traces.segments import SegmentWriter, writer_name
-from gateway.traces.spool import FSYNC_EVERY_S, Spool, SpoolBoundError, encode_record, read_spool
+from gateway.traces.spool import FSYNC_EVERY_S, Spool, SpoolBoundError
+from gateway.traces.spool_file import encode_record, read_spool
 from tests.support.capture import ANSWER, REQUEST, captured_trace
 from tests.support.store import a_trace, store_config
 

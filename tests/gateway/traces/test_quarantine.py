@@ -18,7 +18,8 @@ from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
 from gateway.traces.quarantine import Entry, damaged, put_back, refused_files, set_aside
 from gateway.traces.shipper import HELD_TRIES, Shipper, open_migrated
-from gateway.traces.spool import Spool, encode_record, sealed_files
+from gateway.traces.spool import Spool
+from gateway.traces.spool_file import encode_record, sealed_files
 from gateway.traces.stage import Reporter
 from gateway.traces.store import Store
 from tests.support.capture import wait_until

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.traces.rows import RowBuilder
-from gateway.traces.spool import Spool, SpoolBoundError, claim, encode_record, read_spool, sealed_files
+from gateway.traces.spool import Spool, SpoolBoundError
+from gateway.traces.spool_file import claim, encode_record, read_spool, sealed_files
 from gateway.traces.types import Feedback
 from tests.support.capture import captured_feedback, record
 
