@@ -21,7 +21,8 @@ from gateway.traces.spool_file import encode_record, write_sealed
 
 QUARANTINE = "quarantine"
 _SUFFIX = ".jsonl"
-_TIMES = frozenset({"started_at", "created_at", "at"})  # columns whose text in JSON was a time in the spool
+# Columns whose text in JSON was a time in the spool.
+_TIMES = frozenset({"started_at", "created_at", "at", "used_until"})
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

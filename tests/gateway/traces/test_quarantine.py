@@ -7,8 +7,10 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -16,12 +18,14 @@ from gateway.cli.root import tracetune
 from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
+from gateway.traces.blobs import BlobRow
 from gateway.traces.quarantine import Entry, damaged, put_back, refused_files, set_aside
 from gateway.traces.shipper import HELD_TRIES, Shipper, open_migrated
 from gateway.traces.spool import Spool
-from gateway.traces.spool_file import encode_record, sealed_files
+from gateway.traces.spool_file import encode_record, read_spool, sealed_files, write_sealed
 from gateway.traces.stage import Reporter
 from gateway.traces.store import Store
+from gateway.traces.types import BLOBS, Feedback, RolloutEvent
 from tests.support.capture import wait_until
 from tests.support.store import a_trace
 
@@ -215,6 +219,42 @@ def test_what_is_put_back_after_long_is_not_too_old_to_wait_for_the_store(tmp_pa
     spool = Spool(tmp_path, fsync="never", max_bytes=PLENTY, max_age_s=7 * 86400)
     assert spool.older_than(7 * 86400) == []
     spool.append([encode_record("w.seg", 1, 1, "traces", {"trace_id": "t2"})])
+
+
+def test_every_table_that_is_spooled_can_be_put_back(tmp_path: Path) -> None:
+    at = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
+    rows = {
+        "traces": a_trace(started_at=at),
+        "feedback": Feedback(
+            feedback_id="f1",
+            trace_id="t1",
+            session=None,
+            client="",
+            kind="k",
+            value=1.0,
+            text=None,
+            created_at=at,
+        ),
+        "rollouts": RolloutEvent(
+            rollout="r", route="m", version=1, event="retired", snapshot="", at=at, who="", why="", evidence="{}"
+        ),
+        BLOBS: BlobRow(blob="b1", kind="system", content="{}", used_until=at),
+    }
+    payloads = [encode_record("w.seg", 1, 1, table, row) for table, row in rows.items()]
+    write_sealed(tmp_path, "0-a", payloads)
+    (path,) = sealed_files(tmp_path)
+    before = {record.table: msgspec.msgpack.decode(record.row) for record in read_spool(path).records}
+    path.unlink()
+    set_aside(
+        tmp_path,
+        "0-a",
+        [Entry(reason="r", table=table, row=row) for table, row in before.items()],
+        max_bytes=PLENTY,
+    )
+    (refused,) = refused_files(tmp_path)
+    put_back(tmp_path, refused)
+    (path,) = sealed_files(tmp_path)
+    assert {record.table: msgspec.msgpack.decode(record.row) for record in read_spool(path).records} == before
 
 
 def test_the_quarantine_is_bounded_and_says_how_many_rows_it_let_go(tmp_path: Path) -> None:
