@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.traces.assemble import assemble
 from gateway.traces.blobs import BlobRow
 from gateway.traces.bodies import Owner
 from gateway.traces.body_writer import BodyWriter, WrittenBodies
 from gateway.traces.capture_policy import CapturePolicy, RoutePolicy, keeps_bodies
-from gateway.traces.content import decode_content, is_event_stream
+from gateway.traces.captured_bodies import decoded_answer, decoded_request, response_of
 from gateway.traces.cost import cost_usd
 from gateway.traces.erasures import Named
-from gateway.traces.jsontext import MARKER, json_text, parse_json
+from gateway.traces.jsontext import json_text
 from gateway.traces.redact import Redactor
 from gateway.traces.segments import Record
 from gateway.traces.types import (
@@ -84,7 +83,7 @@ class RowBuilder:
         """The row of *record*, whose meta must be readable."""
         captured = record.captured
         if isinstance(captured, CapturedTrace):
-            answer = _answer(captured, record.response)
+            answer = decoded_answer(captured, record.response)
             usage = read_usage(answer)
             values, blobs = self._trace(captured, record, answer, usage)
             return Row("traces", values, usage, blobs)
@@ -125,8 +124,8 @@ class RowBuilder:
             captured,
             policy.redactor,
             _Written(
-                request=_request(record) if full else None,
-                response=_with_error(answer, captured, record) if full else None,
+                request=decoded_request(record) if full else None,
+                response=response_of(answer, captured, record) if full else None,
                 usage=usage.raw,  # of a response it is a part, and is redacted in place with it
                 tags=dict(captured.tags),
                 models=[captured.model, *[attempt.model for attempt in captured.attempts]],
@@ -278,37 +277,6 @@ def _attempts(attempts: list[Attempt], models: list[str]) -> str:
         for attempt, model in zip(attempts, models, strict=True)
     ]
     return _encode(named).decode()
-
-
-def _request(record: Record) -> Any:
-    if record.bodies_left_out:
-        return {MARKER: {"left_out": True}}
-    return parse_json(record.request) if record.request else None
-
-
-def _answer(captured: CapturedTrace, response: bytes) -> Any:
-    """The decoded answer, a stream assembled; None when there was none."""
-    if not response:
-        return None
-    data = decode_content(response, captured.content_encoding)
-    if data is None:
-        return {MARKER: {"undecoded": captured.content_encoding, "bytes": len(response)}}
-    if not data:
-        return None
-    if is_event_stream(data, streamed=captured.stream):
-        assembled = assemble(data)
-        if assembled is not None or is_event_stream(data, streamed=False):
-            return assembled
-    return parse_json(data)  # a page of a proxy that was in the way, say, where a stream was asked for
-
-
-def _with_error(answer: Any, captured: CapturedTrace, record: Record) -> Any:
-    """*answer*, or in its absence what is known about why there is none."""
-    if record.bodies_left_out:
-        return {MARKER: {"left_out": True}}
-    if answer is None and captured.error is not None:
-        return {MARKER: {"error": captured.error}}
-    return answer
 
 
 def _traceparent(header: str | None) -> str | None:

@@ -236,7 +236,15 @@ def test_every_table_that_is_spooled_can_be_put_back(tmp_path: Path) -> None:
             created_at=at,
         ),
         "rollouts": RolloutEvent(
-            rollout="r", route="m", version=1, event="retired", snapshot="", at=at, who="", why="", evidence="{}"
+            rollout="r",
+            route="m",
+            version=1,
+            event="retired",
+            snapshot="",
+            at=at,
+            who="",
+            why="",
+            evidence="{}",
         ),
         BLOBS: BlobRow(blob="b1", kind="system", content="{}", used_until=at),
     }
