@@ -66,9 +66,11 @@ class Target(NamedTuple):
 
 
 class Importer:
-    """Imports outcomes into *store*. `redacting` builds rows as the recorder does.
+    """Imports outcomes into *store*. `redacting` builds rows as the recorder does, but encrypts nothing.
 
-    *commit* is called before rows are stored: what they are encrypted with has to be kept first.
+    *seal* makes of a redacted row what is stored. *commit* is called before rows are stored: what they are
+    encrypted with has to be kept first. *id_key*: ids can be read by those who may not read texts, and nobody
+    is to test a guess of a text by one.
     """
 
     def __init__(
@@ -81,8 +83,12 @@ class Importer:
         client: str | None,
         by: str,
         commit: Callable[[], None] = lambda: None,
+        seal: Callable[[Feedback], Feedback] = lambda row: row,
+        id_key: bytes = b"",
     ) -> None:
         self._store = store
+        self._seal = seal
+        self._id_key = id_key
         self._commit = commit
         self._redacting = redacting
         self._on = on
@@ -182,9 +188,9 @@ class Importer:
         for kind, value, text in outcome.said:
             row = self._built(target, kind, text, value=value)
             content = [row.trace_id, row.session, row.client, row.kind, value, row.text, outcome.at]
-            feedback_id = f"import-{_digest(content)}"
-            rows[feedback_id] = msgspec.structs.replace(
-                row, feedback_id=feedback_id, created_at=at, imported_by=self._by
+            feedback_id = f"import-{_digest(content, self._id_key)}"
+            rows[feedback_id] = self._seal(
+                msgspec.structs.replace(row, feedback_id=feedback_id, created_at=at, imported_by=self._by)
             )
         return rows
 
@@ -219,5 +225,5 @@ def _batches(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
         yield batch
 
 
-def _digest(content: list[Any]) -> str:
-    return hashlib.blake2b(msgspec.json.encode(content), digest_size=16).hexdigest()
+def _digest(content: list[Any], key: bytes = b"") -> str:
+    return hashlib.blake2b(msgspec.json.encode(content), key=key, digest_size=16).hexdigest()
