@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.data_plane.headers import MAX_KEY_BYTES
 from gateway.outcome_file import JoinedOn, Outcome
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segments import Record
 from gateway.traces.store import Store
-from gateway.traces.types import CapturedFeedback, Feedback
+from gateway.traces.types import CapturedFeedback, Feedback, cut_key
 
 LINES_AT_ONCE = 1000  # their keys and ids travel in one question
 MAX_TRACES_OF_A_TAG = 100  # one value on more traces than this names no single thing
@@ -177,7 +176,7 @@ class Importer:
         return [row["client"] for row in self._store.query("SELECT DISTINCT client FROM traces")]
 
     def _session(self, key: str, client: str) -> str:
-        cut = key.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace")  # as the header of a request is
+        cut = cut_key(key)  # as the header of a request is
         return self._built(Target(None, client, cut, _EPOCH), "", None).session or ""
 
     def _redacted(self, key: str) -> bool:

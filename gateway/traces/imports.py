@@ -21,6 +21,7 @@ from gateway.config.types import IMPORTED_VARIANT, Config
 from gateway.errors import UsageError
 from gateway.paths import paths_of
 from gateway.traces.blobs import BlobRow
+from gateway.traces.erasures import ErasureList
 from gateway.traces.importing.call import ImportedCall, OtherLineError, UnreadableLineError
 from gateway.traces.importing.lines import MAX_LINE_BYTES, RawLine, read_lines
 from gateway.traces.importing.recognise import Source, call_of
@@ -30,7 +31,7 @@ from gateway.traces.recorder import keyring_to_write_with, row_builder
 from gateway.traces.redact import redaction_key
 from gateway.traces.segments import Record
 from gateway.traces.stage import only_one
-from gateway.traces.types import CapturedTrace, Trace
+from gateway.traces.types import CapturedTrace, Trace, cut_key
 
 MAX_FAILURES_TOLD = 100  # lines that failed are all counted; so many are told with their numbers and reasons
 
@@ -115,7 +116,8 @@ class _Import:
         self._expired_before = None if days is None else now - timedelta(days=days)
         self._keyring = None if store is None else keyring_to_write_with(config)
         self._rows = row_builder(config, self._keyring)
-        self._storing = None if store is None else Storing(store, self._commit, self._refused)
+        erasures = ErasureList(paths_of(config).state)
+        self._storing = None if store is None else Storing(store, erasures, self._commit, self._refused)
         self._done = Imported()
         self._other: Counter[str] = Counter()
 
@@ -128,6 +130,8 @@ class _Import:
             if self._storing is not None:
                 self._storing.flush()
                 self._done.imported, self._done.present = self._storing.stored, self._storing.present
+                if self._storing.erased:
+                    self._other["of somebody who was erased"] = self._storing.erased
         finally:
             if self._keyring is not None:
                 self._keyring.close()
@@ -189,8 +193,8 @@ class _Import:
             rollout=None,
             propensity=None,
             client=self._into.client,
-            session=call.session or trace_id,
-            subject=call.subject,
+            session=cut_key(call.session or trace_id),
+            subject=call.subject and cut_key(call.subject),
             upstream=call.upstream,
             model=call.model,
             endpoint=call.endpoint,

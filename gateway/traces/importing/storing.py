@@ -11,6 +11,7 @@ import msgspec
 from gateway.errors import StoreRefusedError
 from gateway.traces.blobs import BlobRow
 from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
+from gateway.traces.erasures import ErasureList, Named, named_row
 from gateway.traces.types import BLOBS, Trace
 
 BATCH_ROWS = 1_000
@@ -26,19 +27,32 @@ class _Waiting(NamedTuple):
     timed: bool
 
 
+def _named(waiting: _Waiting) -> Named:
+    named = named_row("traces", waiting.row)
+    return named if waiting.timed else named._replace(at_us=0)
+
+
 class Storing:
     """Gathers rows into batches. `stored` and `present` count what went in and what was there already.
 
+    `erased` counts rows of whom *erasures* keep out; of a row without a time of its own nobody knows whether
+    it is newer than an erasure, and it is kept out.
     *commit* is called before anything is stored; *refused* is told line and reason of a row that the store
     will never take.
     """
 
     def __init__(
-        self, store: ImportStore, commit: Callable[[], None], refused: Callable[[int, str], None]
+        self,
+        store: ImportStore,
+        erasures: ErasureList,
+        commit: Callable[[], None],
+        refused: Callable[[int, str], None],
     ) -> None:
         self.stored = 0
         self.present = 0
+        self.erased = 0
         self._store = store
+        self._erasures = erasures
         self._commit = commit
         self._refused = refused
         self._waiting: dict[str, _Waiting] = {}
@@ -60,7 +74,13 @@ class Storing:
 
     def flush(self) -> None:
         """Store what was taken. Raises StoreError; then the same import again is safe."""
-        batch, self._waiting, self._bytes = self._waiting, {}, 0
+        taken, self._waiting, self._bytes = self._waiting, {}, 0
+        with self._erasures.held() as watch:  # until it is written: an erasure that begins waits for it
+            batch = {trace_id: one for trace_id, one in taken.items() if not watch.covers(_named(one))}
+            self.erased += len(taken) - len(batch)
+            self._flush(batch)
+
+    def _flush(self, batch: dict[str, _Waiting]) -> None:
         missing = self._missing(list(batch.values()))
         self.present += len(batch) - len(missing)
         if not missing:

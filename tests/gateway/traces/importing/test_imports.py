@@ -15,10 +15,12 @@ import pytest
 from gateway.config import Config
 from gateway.errors import OperationError, StoreUnreachableError, UsageError
 from gateway.traces import imports
+from gateway.traces.erase import Unlearnt, Whom, erase
 from gateway.traces.importing import lines, storing
 from gateway.traces.imports import FailedLine, Imported, Into, import_file
 from gateway.traces.store import Store
 from judges.pending import JudgeVersion, Window, pending
+from tests.gateway.traces.test_shipper import data_directory
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LATER = NOW + timedelta(days=3)
@@ -336,3 +338,33 @@ def test_imported_traces_are_judged_like_others(
 
     assert len(answered) == 2
     assert set(waiting) == answered
+
+
+def test_long_names_are_cut_as_those_of_live_traces(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    run(embedded_config, written(tmp_path, logged(1, session="é" * 400, subject="é" * 400)), store)
+
+    name = "é" * 256
+    assert store.query("SELECT session, subject FROM traces") == [{"session": name, "subject": name}]
+
+
+@pytest.mark.parametrize("line", [logged(1, subject="jane"), example(1)])
+def test_what_was_erased_does_not_come_back_with_the_log_that_it_is_in(
+    embedded_config_path: Path, store: Store, tmp_path: Path, line: dict[str, Any]
+) -> None:
+    path = written(tmp_path, line, logged(2, subject="john"))
+    with data_directory(embedded_config_path) as (config, _):
+        run(config, path, store)
+        (session,) = [
+            row["session"]
+            for row in store.query("SELECT session, subject FROM traces")
+            if row["subject"] != "john"
+        ]
+        whom = Whom(kind="session", name=session, clients=[""])
+        erase(config, store, whom, unlearn=lambda _: Unlearnt(), environ={})
+
+        done = run(config, path, store, now=LATER)
+
+    assert (done.imported, done.present, done.other) == (0, 1, {"of somebody who was erased": 1})
+    assert [row["subject"] for row in store.query("SELECT subject FROM traces")] == ["john"]
