@@ -96,9 +96,11 @@ def import_file(
     a time gets *now*. *watch* is told how many more bytes were read. Raises UsageError for a route that the
     configuration does not have, OperationError for a file that cannot be read, StoreError, KeyringError.
     """
-    routes = [route.model for route in config.routes]
+    routes = {route.model: route for route in config.routes}
     if into.route not in routes:
         raise UsageError(f"no route {into.route!r}; routes: {', '.join(routes)}")
+    if routes[into.route].capture == "none":
+        raise UsageError(f"route {into.route!r} keeps no traces (capture: none)")
     if store is None:
         return _Import(config, into, None, now).run(path, watch)
     with only_one(paths_of(config).state / "import.lock", "import"):
@@ -112,6 +114,9 @@ class _Import:
         self._into = into
         self._now = now
         self._id_key = redaction_key(paths_of(config).state / "redaction_key")
+        self._capture = next(route.capture for route in config.routes if route.model == into.route)
+        keys = () if config.auth is None else config.auth.keys
+        self._training = all(key.training for key in keys if key.name == into.client)
         days = config.store.retention_days
         self._expired_before = None if days is None else now - timedelta(days=days)
         self._keyring = None if store is None else keyring_to_write_with(config)
@@ -207,7 +212,8 @@ class _Import:
             tags={**call.tags, **self._into.tags},
             table_hash="",
             traceparent=None,
-            capture="full",
+            capture=self._capture,
+            training=self._training,
             price=None,
             machine_cost_usd=None,
         )

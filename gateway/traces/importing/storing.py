@@ -87,7 +87,9 @@ class Storing:
             return
         self._commit()
         digest = hashlib.sha256("\0".join(row["trace_id"] for row in missing).encode()).hexdigest()
-        blobs = {blob.blob: blob for row in missing for blob in batch[row["trace_id"]].blobs}
+        named = [blob for row in missing for blob in batch[row["trace_id"]].blobs]
+        # Of one that rows of several days name, what is needed longest.
+        blobs = {blob.blob: blob for blob in sorted(named, key=lambda blob: blob.used_until)}
         self._store_blobs(list(blobs.values()), digest)
         refused = deliver(self._store, "traces", missing, f"import-{digest}", suspect=True)
         for row, reason in refused:
