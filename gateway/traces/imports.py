@@ -177,8 +177,21 @@ class _Import:
         row = built.values
         assert isinstance(row, Trace)
         cost_usd = row.cost_usd if call.cost_usd is None else call.cost_usd
-        imported = msgspec.structs.replace(row, imported=True, stream=call.stream, cost_usd=cost_usd)
+        imported = msgspec.structs.replace(
+            row,
+            imported=True,
+            stream=call.stream,
+            cost_usd=cost_usd,
+            model=self._redacted(
+                row.model, row.session
+            ),  # no table of ours has said them: they may be anything
+            upstream=self._redacted(row.upstream, row.session),
+        )
         return imported, built.blobs, call.started_at is not None
+
+    def _redacted(self, text: str, session: str) -> str:
+        redactor = self._rows.policy.of(self._into.route).redactor
+        return text if redactor is None else redactor.text(text, f"{self._into.client}\0{session}")
 
     def _trace_id(self, line: Any) -> str:
         """The same for the same line, and keyed: ids are public, and nobody may test a guess by one."""

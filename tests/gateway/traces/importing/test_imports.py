@@ -422,3 +422,14 @@ def test_what_traces_of_several_days_share_is_kept_for_the_last_of_them(
         "SELECT max(started_at) AS at FROM traces WHERE position(request, 'x_tracetune') > 0"
     )
     assert row["until"] > last["at"]
+
+
+def test_what_the_log_names_as_model_and_upstream_is_redacted_too(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    line = logged(1, model="tuned for jane@example.com", upstream="jane@example.com")
+    run(embedded_config, written(tmp_path, line, logged(2, model="big", upstream="up")), store)
+
+    rows = store.query("SELECT model, upstream FROM traces ORDER BY started_at")
+    assert "jane" not in json.dumps(rows)
+    assert {"model": "big", "upstream": "up"} in rows
