@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.data_plane.headers import MAX_KEY_BYTES
 from gateway.errors import StoreRefusedError
 from gateway.outcome_file import JoinedOn, Outcome
 from gateway.traces.delivery import deliver
@@ -25,7 +24,7 @@ from gateway.traces.erasures import ErasureList, Watch, named_row
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segments import Record
 from gateway.traces.store import Store
-from gateway.traces.types import CapturedFeedback, Feedback
+from gateway.traces.types import CapturedFeedback, Feedback, cut_key
 
 LINES_AT_ONCE = 1000  # their keys and ids travel in one question
 MAX_TRACES_OF_A_TAG = 100  # one value on more traces than this names no single thing
@@ -70,10 +69,11 @@ class Target(NamedTuple):
 
 
 class Importer:
-    """Imports outcomes into *store*. `redacting` builds rows as the recorder does.
+    """Imports outcomes into *store*. `redacting` builds rows as the recorder does, but encrypts nothing.
 
-    *commit* is called before rows are stored: what they are encrypted with has to be kept first. Nothing is
-    stored of somebody whom *erasures* keeps out.
+    *seal* makes of a redacted row what is stored. *commit* is called before rows are stored: what they are
+    encrypted with has to be kept first. *id_key*: ids can be read by those who may not read texts, and nobody
+    is to test a guess of a text by one. Nothing is stored of somebody whom *erasures* keeps out.
     """
 
     def __init__(
@@ -87,8 +87,12 @@ class Importer:
         by: str,
         commit: Callable[[], None] = lambda: None,
         erasures: ErasureList | None = None,
+        seal: Callable[[Feedback], Feedback] = lambda row: row,
+        id_key: bytes = b"",
     ) -> None:
         self._store = store
+        self._seal = seal
+        self._id_key = id_key
         self._commit = commit
         self._erasures = erasures
         self._redacting = redacting
@@ -195,7 +199,7 @@ class Importer:
         return [row["client"] for row in self._store.query("SELECT DISTINCT client FROM traces")]
 
     def _session(self, key: str, client: str) -> str:
-        cut = key.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace")  # as the header of a request is
+        cut = cut_key(key)  # as the header of a request is
         return self._built(Target(None, client, cut, _EPOCH), "", None).session or ""
 
     def _redacted(self, key: str) -> bool:
@@ -206,9 +210,9 @@ class Importer:
         for kind, value, text in outcome.said:
             row = self._built(target, kind, text, value=value)
             content = [row.trace_id, row.session, row.client, row.kind, value, row.text, outcome.at]
-            feedback_id = f"import-{_digest(content)}"
-            rows[feedback_id] = msgspec.structs.replace(
-                row, feedback_id=feedback_id, created_at=at, imported_by=self._by
+            feedback_id = f"import-{_digest(content, self._id_key)}"
+            rows[feedback_id] = self._seal(
+                msgspec.structs.replace(row, feedback_id=feedback_id, created_at=at, imported_by=self._by)
             )
         return rows
 
@@ -247,5 +251,5 @@ def _is_erased(watch: Watch | None, row: Feedback) -> bool:
     return watch is not None and watch.covers(named_row("feedback", msgspec.structs.asdict(row)))
 
 
-def _digest(content: list[Any]) -> str:
-    return hashlib.blake2b(msgspec.json.encode(content), digest_size=16).hexdigest()
+def _digest(content: list[Any], key: bytes = b"") -> str:
+    return hashlib.blake2b(msgspec.json.encode(content), key=key, digest_size=16).hexdigest()

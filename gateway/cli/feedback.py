@@ -22,7 +22,9 @@ from gateway.errors import OperationError
 from gateway.feedback_import import Imported, Importer
 from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
 from gateway.paths import paths_of
+from gateway.traces.body_writer import BodyWriter
 from gateway.traces.erasures import ErasureList
+from gateway.traces.redact import redaction_key
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.store import open_store
 
@@ -74,13 +76,15 @@ def import_(
     with open_store(config) as store, _progress(total) as progress, _keyring(config) as keyring:
         importer = Importer(
             store,
-            row_builder(config, keyring),
+            row_builder(config, None),
             on=on,
             tag=tag,
             client=client,
             by=by or _who(),
             commit=keyring.commit if keyring is not None else lambda: None,
             erasures=ErasureList(paths_of(config).state),
+            seal=BodyWriter(keyring).sealed_feedback,
+            id_key=redaction_key(paths_of(config).state / "redaction_key"),
         )
         done = importer.run(
             read_outcomes(path, columns),

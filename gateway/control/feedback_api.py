@@ -12,9 +12,8 @@ from gateway.control.bodies import FeedbackBody, FeedbackTaken
 from gateway.control.plane import ControlPlane
 from gateway.control.rollout_api import ApiRequest
 from gateway.data_plane.errors import overloaded
-from gateway.data_plane.headers import MAX_KEY_BYTES
 from gateway.data_plane.ids import uuid7
-from gateway.traces.types import CapturedFeedback
+from gateway.traces.types import CapturedFeedback, cut_key
 
 _RANDOM_BYTES = 8
 
@@ -49,7 +48,7 @@ def rows_of(body: FeedbackBody, client: str, feedback_id: str, at_us: int) -> li
             feedback_id=feedback_id if index == 0 else f"{feedback_id}-{index + 1}",
             trace_id=str(body.trace_id) if body.trace_id is not None else None,
             # Cut as the session header of a request is, so that the two meet.
-            session=body.session and body.session.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace"),
+            session=body.session and cut_key(body.session),
             client=client,
             kind=said.kind,
             value=said.value,

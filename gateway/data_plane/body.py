@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from gateway.data_plane.errors import invalid_request
-from gateway.data_plane.headers import MAX_KEY_BYTES
 from gateway.data_plane.json_splice import insert_first, is_repeated, replace_value, top_level_values
 from gateway.data_plane.wide_json import clean, read_request
+from gateway.traces.types import cut_key
 
 
 class _StreamOptions(msgspec.Struct):
@@ -160,7 +160,7 @@ def _outline(prompt: Any) -> bytes:
 
 def _key(value: str | None) -> str | None:
     """Cut as a header is, so that one session is one wherever it was named."""
-    return value.encode()[:MAX_KEY_BYTES].decode("utf-8", "replace") if value else None
+    return cut_key(value) if value else None
 
 
 def _text(value: Any) -> str | None:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.data_plane.errors import Headers
+from gateway.traces.types import MAX_KEY_BYTES
 
 HOP_BY_HOP = frozenset(
     {
@@ -56,7 +57,6 @@ _TAG = b"x-tracetune-tag-"
 _TRAINING_ALLOWED = frozenset({b"yes", b"true", b"1", b"on"})
 MAX_TAGS = 32
 MAX_TAG_BYTES = 256  # of a name and of a value; a longer one is cut
-MAX_KEY_BYTES = 512  # of a session or a subject; a longer one is cut
 _SAFE_IN_HEADER = "".join(chr(code) for code in range(0x21, 0x7F))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.traces.keyring import Keyring
 
 MIN_BLOB_BYTES = 1024  # a reference takes 70 bytes, and a row of its own about 100
-SHARED_BY = 3  # people (or sessions) must have had a part, before it is shared
+SHARED_BY = 3  # people (or sessions that an app has named) must have had a part, before it is shared
 MAX_STORED_BLOBS = 100_000  # remembered as stored
 MAX_COUNTED_PARTS = 10_000  # parts whose people are counted
 MAX_KEPT_ROWS = 256  # encrypted rows in memory, so that a prompt is not encrypted anew for each trace
@@ -51,9 +51,9 @@ class Splitter:
         self._owners: dict[str, set[tuple[str | None, str]]] = {}
 
     def split(
-        self, body: Any, *, client: str, owner: tuple[str | None, str], started_at: datetime
+        self, body: Any, *, client: str, owner: tuple[str | None, str] | None, started_at: datetime
     ) -> tuple[Any, list[BlobRow]]:
-        """*body* with references, and the rows that these need. *owner*: subject and session."""
+        """*body* with references, and the rows that these need. *owner*: subject and session; None: unknown."""
         rows: list[BlobRow] = []
 
         def take(kind: Kind, value: Any) -> str | None:
@@ -91,9 +91,9 @@ class Splitter:
             row = self._rows[blob] = _row(blob, kind, text, at)
         return row
 
-    def _is_shared(self, blob: str, owner: tuple[str | None, str]) -> bool:
+    def _is_shared(self, blob: str, owner: tuple[str | None, str] | None) -> bool:
         owners = self._owners.setdefault(blob, set())
-        if len(owners) < SHARED_BY:
+        if owner is not None and len(owners) < SHARED_BY:
             owners.add(owner if owner[0] is None else (owner[0], ""))
             if len(self._owners) > MAX_COUNTED_PARTS:
                 del self._owners[next(iter(self._owners))]

@@ -7,15 +7,15 @@ are rewritten. An entry that is not finished keeps everything of its owners out 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.config.types import Config
-from gateway.errors import UsageError
+from gateway.errors import ConfigError, UsageError
 from gateway.paths import Paths, paths_of
 from gateway.traces.capture_policy import policy_of
 from gateway.traces.erase_files import erase_from_quarantine, erase_from_spool, scrub_segments
@@ -26,6 +26,9 @@ from gateway.traces.quarantine import QUARANTINE
 from gateway.traces.rows import RowBuilder
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
+
+if TYPE_CHECKING:
+    from gateway.traces.keyring import Keyring
 
 # Takes the id of an erasure, whose traces are in the list: removes them from what was learnt from.
 Unlearn = Callable[[str], "Unlearnt"]
@@ -134,6 +137,15 @@ class _Erasing:
         self._entry = self._begun()
 
     def run(self, kind: Kind, unlearn: Unlearn, environ: Mapping[str, str]) -> Erased:
+        # First: what begins keeps the owners' traffic out until it is finished, which takes the right key.
+        keyring = _keyring(self._config, environ)
+        try:
+            return self._run(kind, unlearn, keyring)
+        finally:
+            if keyring is not None:
+                keyring.close()
+
+    def _run(self, kind: Kind, unlearn: Unlearn, keyring: Keyring | None) -> Erased:
         stored = self._rows.traces()
         # From here on nothing of the owners is written anywhere; what was being written is.
         self._note(stored)
@@ -142,7 +154,7 @@ class _Erasing:
         damaged = self._rewrite(spooled)
         stored = self._rows.traces()
         self._note(stored)
-        keys = self._destroy_keys(environ)
+        keys = 0 if keyring is None else self._destroy_keys(keyring)
         unlearnt = unlearn(self._entry.erasure)
         pairs = sorted({(client, session) for _, client, session in stored} | self._session_owners())
         unnamed = self._rows.unnamed(pairs) if kind == "subject" else 0
@@ -236,23 +248,15 @@ class _Erasing:
                 break  # else there may be feedback, before its trace, on what was found only now
         return damaged
 
-    def _destroy_keys(self, environ: Mapping[str, str]) -> int:
-        if self._config.privacy.master_key is None:
-            return 0
-        from gateway.traces.key_source import KeySource
-        from gateway.traces.keyring import open_keyring  # loads cryptography, which not everybody needs
-
-        keyring = open_keyring(KeySource.of(self._config), environ)
-        assert keyring is not None, "a master key is named"
-        with contextlib.closing(keyring):
-            destroyed = 0
-            for client in {owner.client for owner in self._owners}:
-                for owner in self._owners:
-                    if owner.client == client and owner.kind == "subject":
-                        destroyed += keyring.destroy(client, owner.name)
-                # Feedback that met no trace is under a key of its own, named by what it was about.
-                sessions = {name for of, name in self._session_owners() if of == client}
-                destroyed += keyring.destroy(client, sessions=[*sessions, *self._entry.traces])
+    def _destroy_keys(self, keyring: Keyring) -> int:
+        destroyed = 0
+        for client in {owner.client for owner in self._owners}:
+            for owner in self._owners:
+                if owner.client == client and owner.kind == "subject":
+                    destroyed += keyring.destroy(client, owner.name)
+            # Feedback that met no trace is under a key of its own, named by what it was about.
+            sessions = {name for of, name in self._session_owners() if of == client}
+            destroyed += keyring.destroy(client, sessions=[*sessions, *self._entry.traces])
         return destroyed
 
     def _with(self, entries: Sequence[Erasure], entry: Erasure) -> list[Erasure]:
@@ -285,6 +289,22 @@ def _owners(config: Config, paths: Paths, store: Store, whom: Whom) -> list[Owne
             "name each that you mean with --client"
         )
     return of(known[0]) if known else possible
+
+
+def _keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
+    """The keys; None where no master key is named. Raises ConfigError, KeyringError."""
+    if config.privacy.master_key is None:
+        path = paths_of(config).keyring
+        if path.exists():
+            raise ConfigError(
+                f"the keys in {path} are destroyed with the master key alone: name it as privacy.master_key, "
+                "or remove the file where nobody shall read what they encrypted"
+            )
+        return None
+    from gateway.traces.key_source import KeySource
+    from gateway.traces.keyring import open_keyring  # loads cryptography, which not everybody needs
+
+    return open_keyring(KeySource.of(config), environ)
 
 
 def _names(config: Config, paths: Paths) -> RowBuilder:

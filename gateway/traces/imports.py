@@ -31,7 +31,7 @@ from gateway.traces.redact import redaction_key
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.segments import Record
 from gateway.traces.stage import only_one
-from gateway.traces.types import CapturedTrace, Trace
+from gateway.traces.types import CapturedTrace, Trace, cut_key
 
 MAX_FAILURES_TOLD = 100  # lines that failed are all counted; so many are told with their numbers and reasons
 
@@ -97,9 +97,11 @@ def import_file(
     a time gets *now*. *watch* is told how many more bytes were read. Raises UsageError for a route that the
     configuration does not have, OperationError for a file that cannot be read, StoreError, KeyringError.
     """
-    routes = [route.model for route in config.routes]
+    routes = {route.model: route for route in config.routes}
     if into.route not in routes:
         raise UsageError(f"no route {into.route!r}; routes: {', '.join(routes)}")
+    if routes[into.route].capture == "none":
+        raise UsageError(f"route {into.route!r} keeps no traces (capture: none)")
     if store is None:
         return _Import(config, into, None, now).run(path, watch)
     with only_one(paths_of(config).state / "import.lock", "import"):
@@ -113,6 +115,9 @@ class _Import:
         self._into = into
         self._now = now
         self._id_key = redaction_key(paths_of(config).state / "redaction_key")
+        self._capture = next(route.capture for route in config.routes if route.model == into.route)
+        keys = () if config.auth is None else config.auth.keys
+        self._training = all(key.training for key in keys if key.name == into.client)
         days = config.store.retention_days
         self._expired_before = None if days is None else now - timedelta(days=days)
         self._keyring = None if store is None else keyring_to_write_with(config)
@@ -172,8 +177,21 @@ class _Import:
         row = built.values
         assert isinstance(row, Trace)
         cost_usd = row.cost_usd if call.cost_usd is None else call.cost_usd
-        imported = msgspec.structs.replace(row, imported=True, stream=call.stream, cost_usd=cost_usd)
+        imported = msgspec.structs.replace(
+            row,
+            imported=True,
+            stream=call.stream,
+            cost_usd=cost_usd,
+            model=self._redacted(
+                row.model, row.session
+            ),  # no table of ours has said them: they may be anything
+            upstream=self._redacted(row.upstream, row.session),
+        )
         return imported, built.blobs, call.started_at is not None
+
+    def _redacted(self, text: str, session: str) -> str:
+        redactor = self._rows.policy.of(self._into.route).redactor
+        return text if redactor is None else redactor.text(text, f"{self._into.client}\0{session}")
 
     def _trace_id(self, line: Any) -> str:
         """The same for the same line, and keyed: ids are public, and nobody may test a guess by one."""
@@ -193,8 +211,8 @@ class _Import:
             rollout=None,
             propensity=None,
             client=self._into.client,
-            session=call.session or trace_id,
-            subject=call.subject,
+            session=cut_key(call.session or trace_id),
+            subject=call.subject and cut_key(call.subject),
             upstream=call.upstream,
             model=call.model,
             endpoint=call.endpoint,
@@ -207,7 +225,8 @@ class _Import:
             tags={**call.tags, **self._into.tags},
             table_hash="",
             traceparent=None,
-            capture="full",
+            capture=self._capture,
+            training=self._training,
             price=None,
             machine_cost_usd=None,
         )

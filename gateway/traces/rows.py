@@ -29,6 +29,7 @@ from gateway.traces.types import (
     Feedback,
     RolloutEvent,
     Trace,
+    cut_key,
 )
 from gateway.traces.usage import Usage, finish_reason, read_usage
 
@@ -110,7 +111,7 @@ class RowBuilder:
 
     def stored_name(self, name: str, client: str) -> str:
         """How a subject or a session that a person types is named in the rows of *client*."""
-        return self._identifier(name, client)
+        return self._identifier(cut_key(name), client)
 
     def _trace(
         self, captured: CapturedTrace, record: Record, answer: Any, usage: Usage

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+MAX_KEY_BYTES = 512  # of a session or a subject; a longer one is cut
 BLOBS = "blobs"  # the table of what bodies share; its rows are parts of others, and are counted with none
 
 Outcome = Literal["ok", "upstream_error", "timeout", "truncated", "client_cancelled", "rejected"]
@@ -28,6 +29,11 @@ RolloutEventKind = Literal[
     "overlay_dropped",
     "retired",
 ]
+
+
+def cut_key(name: str) -> str:
+    """A session or a subject as it is taken, so that one is one wherever it was named."""
+    return name.encode("utf-8", "surrogatepass")[:MAX_KEY_BYTES].decode("utf-8", "replace")
 
 
 class PriceTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.config import load_config
 from gateway.feedback_import import MAX_REPORTED, MAX_TRACES_OF_A_TAG, Imported, Importer
 from gateway.outcome_file import JoinedOn, Outcome
 from gateway.traces.erasures import Erasure, ErasureList
@@ -21,11 +23,11 @@ from gateway.traces.rows import RowBuilder
 from gateway.traces.said import Statement, signal
 from gateway.traces.segments import Record
 from gateway.traces.store import Store
-from gateway.traces.types import Trace
+from gateway.traces.types import Feedback, Trace
 from judges.pending import pending
 from tests.support.capture import captured_trace
 from tests.support.judging import ALWAYS, ANY_JUDGE, add, feedback_on, judge_all
-from tests.support.store import a_trace
+from tests.support.store import a_trace, started_store, write_config
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)
 BEGAN = NOW - timedelta(days=5)
@@ -291,6 +293,28 @@ def test_the_command_tells_lines_and_exit_codes(
     assert "no line matches anything in the store; is --on tag what joins them?" in nothing.stderr
     assert in_force_on(clean_store, trace) == {"refunded": 1.0}
     assert clean_store.query("SELECT DISTINCT imported_by FROM feedback") == [{"imported_by": "finance"}]
+
+
+def test_encrypted_texts_are_read_again_and_the_same_file_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER", base64.b64encode(b"m" * 32).decode())
+    config = write_config(tmp_path, "privacy: {encrypt: per_subject, master_key: {env: MASTER}}\n")
+    trace = a_trace(tags={"order_id": "A"}, started_at=BEGAN, subject="jane")
+    file = tmp_path / "notes.csv"
+    file.write_text("order_id,comment,at\nA,the lavender ferrets,2099-01-01T00:00:00Z\nB,none,\n")
+    arguments = ("--on", "tag", "--tag", "order_id", "--json")
+
+    with started_store(config), Store.connect(load_config(config), dict(os.environ)) as store:
+        add(store, trace)
+        first = run_import(config, file, *arguments)
+        again = run_import(config, file, *arguments)
+
+        (row,) = store.query("SELECT * FROM feedback")
+        assert "ferrets" not in row["text"]
+        assert store.bodies.feedback(msgspec.convert(row, Feedback)).text == "the lavender ferrets"
+    assert json.loads(first.stdout)["unmatched"] == [{"line": 3, "why": "no tag of this value"}]
+    assert (json.loads(again.stdout)["rows"], json.loads(again.stdout)["already"]) == (0, 1)
 
 
 @pytest.mark.parametrize("missing", ["--on"])

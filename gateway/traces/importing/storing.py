@@ -11,7 +11,7 @@ import msgspec
 from gateway.errors import StoreRefusedError
 from gateway.traces.blobs import BlobRow
 from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
-from gateway.traces.erasures import ErasureList, named_row
+from gateway.traces.erasures import ErasureList, Named, named_row
 from gateway.traces.types import BLOBS, Trace
 
 BATCH_ROWS = 1_000
@@ -27,10 +27,16 @@ class _Waiting(NamedTuple):
     timed: bool
 
 
+def _named(waiting: _Waiting) -> Named:
+    named = named_row("traces", waiting.row)
+    return named if waiting.timed else named._replace(at_us=0)
+
+
 class Storing:
     """Gathers rows into batches.
 
-    `stored` and `present` count what went in and what was there already, `erased` what *erasures* keeps out.
+    `stored` and `present` count what went in and what was there already, `erased` what *erasures* keeps out;
+    of a row without a time of its own nobody knows whether it is newer than an erasure, and it is kept out.
     *commit* is called before anything is stored; *refused* is told line and reason of a row that the store
     will never take.
     """
@@ -68,15 +74,11 @@ class Storing:
 
     def flush(self) -> None:
         """Store what was taken. Raises StoreError; then the same import again is safe."""
-        batch, self._waiting, self._bytes = self._waiting, {}, 0
-        with self._erasures.held() as watch:
-            kept = {
-                trace_id: one
-                for trace_id, one in batch.items()
-                if not (watch and watch.covers(named_row("traces", one.row)))
-            }
-            self.erased += len(batch) - len(kept)
-            self._store_missing(kept)
+        taken, self._waiting, self._bytes = self._waiting, {}, 0
+        with self._erasures.held() as watch:  # until it is written: an erasure that begins waits for it
+            batch = {trace_id: one for trace_id, one in taken.items() if not watch.covers(_named(one))}
+            self.erased += len(taken) - len(batch)
+            self._store_missing(batch)
 
     def _store_missing(self, batch: Mapping[str, _Waiting]) -> None:
         missing = self._missing(list(batch.values()))
@@ -85,7 +87,9 @@ class Storing:
             return
         self._commit()
         digest = hashlib.sha256("\0".join(row["trace_id"] for row in missing).encode()).hexdigest()
-        blobs = {blob.blob: blob for row in missing for blob in batch[row["trace_id"]].blobs}
+        named = [blob for row in missing for blob in batch[row["trace_id"]].blobs]
+        # Of one that rows of several days name, what is needed longest.
+        blobs = {blob.blob: blob for blob in sorted(named, key=lambda blob: blob.used_until)}
         self._store_blobs(list(blobs.values()), digest)
         refused = deliver(self._store, "traces", missing, f"import-{digest}", suspect=True)
         for row, reason in refused:

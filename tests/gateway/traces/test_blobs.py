@@ -17,7 +17,8 @@ import pytest
 from gateway.config import Config, load_config
 from gateway.paths import Paths, paths_of
 from gateway.traces.blobs import SHARED_BY, BlobLedger, BlobRow, Splitter, relied_on_until
-from gateway.traces.bodies import Bodies
+from gateway.traces.bodies import Bodies, Owner
+from gateway.traces.body_writer import BodyWriter
 from gateway.traces.delivery import deliver
 from gateway.traces.key_source import KeySource
 from gateway.traces.recorder import Recorder
@@ -181,6 +182,13 @@ def test_without_encryption_too_what_one_person_sent_stays_in_that_persons_rows(
     for n in range(20):
         assert splitter.split(CHAT, client="", owner=("ann", f"s{n}"), started_at=NOON) == (CHAT, [])
     assert splitter.split(CHAT, client="", owner=("bob", "s"), started_at=NOON) == (CHAT, [])
+
+
+def test_traces_of_which_nobody_knows_whose_they_are_make_nothing_shared() -> None:
+    writer = BodyWriter()
+    for n in range(20):
+        written = writer.bodies(Owner("", None, f"t{n}"), f"t{n}", NOON, CHAT, None)
+        assert written.blobs == []
 
 
 def test_a_blob_that_is_missing_is_an_error_that_names_the_row() -> None:

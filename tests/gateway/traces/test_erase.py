@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Config
+from gateway.data_plane.headers import subject_of
 from gateway.errors import UsageError
 from gateway.paths import Paths
 from gateway.traces.erase import Erased, Unlearnt, Whom, erase
@@ -141,6 +142,14 @@ def test_a_name_that_redaction_has_replaced_is_found_by_what_a_person_types(
 
     assert forget(config, store, "jane@example.com").traces == 1
     assert stored_ids(store) == ["of-john"]
+
+
+def test_a_name_that_was_cut_is_found_by_all_of_it(place: tuple[Config, Paths, Store]) -> None:
+    config, _, store = place
+    name = PLANTED + "é" * 400
+    stored(store, "gone", PLANTED, subject=subject_of(name.encode()), session="s")
+
+    assert forget(config, store, name).traces == 2
 
 
 def test_a_session_without_a_subject_is_erased_by_its_name(place: tuple[Config, Paths, Store]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Config, load_config
+from gateway.errors import TracetuneError
 from gateway.paths import Paths, paths_of
 from gateway.traces.erasures import ErasureList
 from gateway.traces.recorder import Recorder
@@ -136,6 +137,32 @@ def _until(condition: Any, within_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("privacy", ["", "privacy: {encrypt: per_subject, master_key: {env: MASTER}}\n"])
+def test_without_the_right_master_key_nothing_begins_and_the_persons_traffic_is_still_kept(
+    place: tuple[Config, Paths, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, privacy: str
+) -> None:
+    from gateway.traces.erase import Unlearnt, Whom, erase
+    from gateway.traces.erasures import ErasureList
+    from gateway.traces.keyring import Keyring
+    from gateway.traces.master_key import LocalWrapper
+
+    _, paths, store = place
+    Keyring.open(paths.keyring, LocalWrapper(b"m" * 32)).close()
+    monkeypatch.setenv("MASTER", base64.b64encode(b"n" * 32).decode())
+    path = tmp_path / "another.yaml"
+    path.write_text(
+        f'store: {{url: "embedded:{paths.data}"}}\n{privacy}'
+        'upstreams: [{name: up, base_url: "http://127.0.0.1:9/v1", default: true}]\n'
+        "routes: [{model: support-bot, variants: [{name: stable, upstream: up, model: m}]}]\n"
+    )
+    whom = Whom(kind="subject", name="jane", clients=["web"])
+
+    with pytest.raises(TracetuneError, match="master_key"):
+        erase(load_config(path), store, whom, unlearn=lambda _: Unlearnt())
+
+    assert ErasureList(paths.state).entries() == []
 
 
 def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gateway.config import Config
+from gateway.config.types import Auth, ClientKey, Secret
 from gateway.errors import OperationError, StoreUnreachableError, UsageError
 from gateway.traces import imports
 from gateway.traces.erase import Unlearnt, Whom, erase
@@ -20,6 +21,7 @@ from gateway.traces.importing import lines, storing
 from gateway.traces.imports import FailedLine, Imported, Into, import_file
 from gateway.traces.store import Store
 from judges.pending import JudgeVersion, Window, pending
+from tests.gateway.traces.test_shipper import data_directory
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LATER = NOW + timedelta(days=3)
@@ -352,3 +354,97 @@ def test_imported_traces_are_judged_like_others(
 
     assert len(answered) == 2
     assert set(waiting) == answered
+
+
+def test_long_names_are_cut_as_those_of_live_traces(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    run(embedded_config, written(tmp_path, logged(1, session="é" * 400, subject="é" * 400)), store)
+
+    name = "é" * 256
+    assert store.query("SELECT session, subject FROM traces") == [{"session": name, "subject": name}]
+
+
+@pytest.mark.parametrize("line", [logged(1, subject="jane"), example(1)])
+def test_what_was_erased_does_not_come_back_with_the_log_that_it_is_in(
+    embedded_config_path: Path, store: Store, tmp_path: Path, line: dict[str, Any]
+) -> None:
+    path = written(tmp_path, line, logged(2, subject="john"))
+    with data_directory(embedded_config_path) as (config, _):
+        run(config, path, store)
+        (session,) = [
+            row["session"]
+            for row in store.query("SELECT session, subject FROM traces")
+            if row["subject"] != "john"
+        ]
+        whom = Whom(kind="session", name=session, clients=[""])
+        erase(config, store, whom, unlearn=lambda _: Unlearnt(), environ={})
+
+        done = run(config, path, store, now=LATER)
+
+    assert (done.imported, done.present, done.erased, done.other) == (0, 1, 1, {})
+    assert [row["subject"] for row in store.query("SELECT subject FROM traces")] == ["john"]
+
+
+@pytest.mark.parametrize(("capture", "bodies"), [("full", True), ("metadata", False)])
+def test_a_route_keeps_of_imported_traces_what_it_keeps_of_live_ones(
+    embedded_config: Config, store: Store, tmp_path: Path, capture: Any, bodies: bool
+) -> None:
+    route = msgspec.structs.replace(embedded_config.routes[0], capture=capture)
+    config = msgspec.structs.replace(embedded_config, routes=[route])
+
+    run(config, written(tmp_path, logged(1)), store)
+
+    assert store.query("SELECT request IS NOT NULL AS kept, tokens_out FROM traces") == [
+        {"kept": bodies, "tokens_out": 4}
+    ]
+
+
+def test_into_a_route_that_keeps_nothing_nothing_is_imported(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    route = msgspec.structs.replace(embedded_config.routes[0], capture="none")
+    config = msgspec.structs.replace(embedded_config, routes=[route])
+
+    with pytest.raises(UsageError, match="capture: none"):
+        run(config, written(tmp_path, logged(1)), store)
+
+
+def test_traces_of_a_key_that_is_kept_out_of_training_train_nobody(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    auth = Auth(keys=[ClientKey(name="web", key=Secret(env="KEY"), training=False)])
+    config = msgspec.structs.replace(embedded_config, auth=auth)
+
+    run(config, written(tmp_path, logged(1)), store, Into(route="support-bot", client="web"))
+
+    assert store.query("SELECT client, training FROM traces") == [{"client": "web", "training": False}]
+
+
+def test_what_traces_of_several_days_share_is_kept_for_the_last_of_them(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    system = {"role": "system", "content": "you answer questions about orders. " * 100}
+    found = [
+        logged(number, request={"messages": [system, {"role": "user", "content": str(number)}]})
+        for number in range(10, 1, -1)
+    ]
+
+    run(embedded_config, written(tmp_path, *found), store)
+
+    (row,) = store.query("SELECT max(used_until) AS until FROM blobs")
+    (last,) = store.query(
+        "SELECT max(started_at) AS at FROM traces WHERE position(request, 'x_tracetune') > 0"
+    )
+    assert row["until"] > last["at"]
+
+
+def test_what_the_log_names_as_model_and_upstream_is_redacted_too(
+    embedded_config: Config, store: Store, tmp_path: Path
+) -> None:
+    line = logged(1, model="tuned for jane@example.com", upstream="jane@example.com")
+    run(embedded_config, written(tmp_path, line, logged(2, model="big", upstream="up")), store)
+
+    rows = store.query("SELECT model, upstream FROM traces ORDER BY started_at")
+    assert "jane" not in json.dumps(rows)
+    assert {"model": "big", "upstream": "up"} in rows
