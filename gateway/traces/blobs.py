@@ -53,7 +53,7 @@ class Splitter:
     def split(
         self, body: Any, *, client: str, owner: tuple[str | None, str] | None, started_at: datetime
     ) -> tuple[Any, list[BlobRow]]:
-        """*body* with references, and the rows that these need. *owner*: subject and session; None: unknown."""
+        """*body* with references, and the rows they need. *owner*: subject and session, None: unknown."""
         rows: list[BlobRow] = []
 
         def take(kind: Kind, value: Any) -> str | None:

@@ -154,10 +154,11 @@ class _Erasing:
         damaged = self._rewrite(spooled)
         stored = self._rows.traces()
         self._note(stored)
-        keys = 0 if keyring is None else self._destroy_keys(keyring)
-        unlearnt = unlearn(self._entry.erasure)
         pairs = sorted({(client, session) for _, client, session in stored} | self._session_owners())
         unnamed = self._rows.unnamed(pairs) if kind == "subject" else 0
+        # What names no subject is under the key of its session, which it keeps where such traces stay.
+        keys = 0 if keyring is None else self._destroy_keys(keyring, [] if unnamed else pairs)
+        unlearnt = unlearn(self._entry.erasure)
         removed = self._rows.erase(self._entry.traces, pairs, self._clock() // 1000, self._tell)
         self._rows.clear(self._tell)
         memory += self._scrub()  # what came meanwhile, and feedback on what only the store knew
@@ -248,14 +249,14 @@ class _Erasing:
                 break  # else there may be feedback, before its trace, on what was found only now
         return damaged
 
-    def _destroy_keys(self, keyring: Keyring) -> int:
+    def _destroy_keys(self, keyring: Keyring, pairs: Sequence[tuple[str, str]]) -> int:
         destroyed = 0
         for client in {owner.client for owner in self._owners}:
             for owner in self._owners:
                 if owner.client == client and owner.kind == "subject":
                     destroyed += keyring.destroy(client, owner.name)
             # Feedback that met no trace is under a key of its own, named by what it was about.
-            sessions = {name for of, name in self._session_owners() if of == client}
+            sessions = {name for of, name in {*self._session_owners(), *pairs} if of == client}
             destroyed += keyring.destroy(client, sessions=[*sessions, *self._entry.traces])
         return destroyed
 

@@ -21,6 +21,7 @@ from gateway.paths import Paths, paths_of
 from gateway.traces.erasures import ErasureList
 from gateway.traces.recorder import Recorder
 from gateway.traces.store import Store
+from gateway.traces.types import CapturedFeedback
 from tests.gateway.traces.test_erase import (
     OTHER,
     PLANTED,
@@ -165,6 +166,19 @@ def test_without_the_right_master_key_nothing_begins_and_the_persons_traffic_is_
     assert ErasureList(paths.state).entries() == []
 
 
+def said_of_session(session: str, text: str) -> CapturedFeedback:
+    return CapturedFeedback(
+        feedback_id=f"on-{session}",
+        trace_id=None,
+        session=session,
+        client="web",
+        kind="comment",
+        value=None,
+        text=text,
+        created_at_us=time.time_ns() // 1000,
+    )
+
+
 def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(
     place: tuple[Config, Paths, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +201,10 @@ def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(
     config = load_config(path)
     recorder, writer = Recorder(config), writer_of(paths)
     for name in ("jane", "john"):
-        writer.append(captured_trace(f"of-{name}", client="web", subject=name), *bodies(PLANTED))
+        session = f"{name}-s"
+        trace = captured_trace(f"of-{name}", client="web", subject=name, session=session)
+        writer.append(trace, *bodies(PLANTED))
+        writer.append(said_of_session(session, PLANTED))
     writer.close()
     recorder.step()
     recorder.close()
@@ -201,7 +218,8 @@ def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(
     whom = Whom(kind="subject", name="jane", clients=["web"])
     done = erase(config, store, whom, unlearn=lambda _: Unlearnt())
 
-    assert (done.keys, done.traces, stored_ids(store)) == (1, 1, ["of-john"])
+    # Hers, and that of what was said of her session as a whole.
+    assert (done.keys, done.traces, done.feedback, stored_ids(store)) == (2, 1, 1, ["of-john"])
     readable = {
         row.trace_id: row.request
         for row in map(Bodies.of(KeySource.of(config), os.environ).lenient_trace, backup)
