@@ -130,7 +130,7 @@ class _Settings(msgspec.Struct):
     file: Path
     name: str = "quoting"
     routes: list[str] | None = None
-    timeout_s: float = 5.0
+    timeout_s: float = 60.0  # a judge that is late on a busy machine quotes nothing
     memory_mb: int = 512
 
 
