@@ -90,6 +90,7 @@ def files_holding(folder: Path, text: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_planted_text_is_in_no_file_and_every_reader_sees_it(
     config_path: Path, config: Config, tmp_path: Path
 ) -> None:
@@ -131,7 +132,7 @@ class _Settings(msgspec.Struct):
     name: str = "quoting"
     routes: list[str] | None = None
     timeout_s: float = 60.0  # a judge that is late on a busy machine quotes nothing
-    memory_mb: int = 512
+    memory_mb: int = 1024
 
 
 def _count(store: Store, table: str) -> int:
@@ -212,10 +213,11 @@ def test_a_destroyed_subject_reads_as_erased_and_everybody_else_as_before(config
     assert json.loads(bodies.trace(rows["bob"]).request or "")["messages"][0]["content"] == "bob"
 
 
+@pytest.mark.slow
 def test_a_judge_abstains_on_what_was_erased_and_never_sees_it(tmp_path: Path) -> None:
     judge = tmp_path / "judge.py"
     judge.write_text("def good(trace):\n    return True\n")
-    with Sandbox(read_source(judge, "good"), timeout_s=5, memory_mb=512) as sandbox:
+    with Sandbox(read_source(judge, "good"), timeout_s=60, memory_mb=1024) as sandbox:
         sandbox.start()
         tasks = [
             Task(trace=a_trace(request=ERASED, response=ERASED), feedback=[]),
