@@ -8,6 +8,7 @@ again adds nothing, however far an earlier import got.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -181,7 +182,7 @@ class Importer:
         keys = {outcome.key for outcome in batch}
         stored = defaultdict(set)  # what the store has in place of a key, and the keys that may be meant
         if self._on == "session":
-            for client in self._clients():
+            for client in self._clients:
                 for key in keys:
                     stored[self._session(key, client), client].add(key)
         asked = sorted({session for session, _ in stored}) if stored else sorted(keys)
@@ -193,7 +194,9 @@ class Importer:
                 found[key].append(target)
         return found
 
+    @functools.cached_property
     def _clients(self) -> list[str]:
+        """Whose sessions may be meant. Asked once an import: it takes all of `traces`."""
         if self._client is not None:
             return [self._client]
         return [row["client"] for row in self._store.query("SELECT DISTINCT client FROM traces")]

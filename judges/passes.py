@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from gateway.traces.batches import parts_of
 from gateway.traces.bodies import Bodies, Owner, reason_place
 from gateway.traces.delivery import IDS_PER_QUERY
 from gateway.traces.markers import ERASED_REASON
@@ -115,8 +116,8 @@ def _store(store: Store, rows: list[Judgment], stored: Callable[[Tally], None]) 
 def _of_stored_traces(store: Store, rows: list[Judgment]) -> list[Judgment]:
     """Those of *rows* whose trace was not erased while it was judged: a reason may quote it."""
     found: set[str] = set()
-    for start in range(0, len(rows), IDS_PER_QUERY):
-        ids = [row.trace_id for row in rows[start : start + IDS_PER_QUERY]]
+    for part in parts_of(rows, IDS_PER_QUERY):
+        ids = [row.trace_id for row in part]
         there = store.query("SELECT trace_id FROM traces WHERE trace_id IN {ids:Array(String)}", {"ids": ids})
         found |= {row["trace_id"] for row in there}
     return [row for row in rows if row.trace_id in found]

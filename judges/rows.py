@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.traces.batches import cut, parts_of
 from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
@@ -53,29 +54,16 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
 
 
 def _batches(store: Store, trace_ids: Sequence[str], limit: int) -> Iterator[list[str]]:
-    for start in range(0, len(trace_ids), BATCH_TRACES):
-        asked = list(trace_ids[start : start + BATCH_TRACES])
+    for part in parts_of(trace_ids, BATCH_TRACES):
+        asked = list(part)
         rows = store.query(
             "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "
             "FROM traces WHERE trace_id IN {ids:Array(String)}",
             {"ids": asked},
         )
         sizes = {row["trace_id"]: int(row["bytes"]) for row in rows}
-        yield from cut([(trace_id, sizes.get(trace_id, 0)) for trace_id in asked], limit=limit)
-
-
-def cut(sized: Sequence[tuple[str, int]], *, limit: int) -> Iterator[list[str]]:
-    """*sized* (id and bytes) in order, as batches of at most *limit* ids within BATCH_BYTES."""
-    batch: list[str] = []
-    held = 0
-    for trace_id, size in sized:
-        if batch and (held + size > BATCH_BYTES or len(batch) == limit):
-            yield batch
-            batch, held = [], 0
-        batch.append(trace_id)
-        held += size
-    if batch:
-        yield batch
+        sized = [(trace_id, sizes.get(trace_id, 0)) for trace_id in asked]
+        yield from cut(sized, most_bytes=BATCH_BYTES, limit=limit)
 
 
 def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:

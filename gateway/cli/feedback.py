@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.cli.root import config_option, json_option
+from gateway.cli.progress import counted
+from gateway.cli.root import config_option, json_option, user_name
 from gateway.config import Config, load_config
 from gateway.errors import OperationError
 from gateway.feedback_import import Imported, Importer
@@ -73,14 +69,14 @@ def import_(
     config = load_config(config_path)
     columns = columns_of(on, tag, signals)
     total = sum(1 for _ in read_outcomes(path, columns))
-    with open_store(config) as store, _progress(total) as progress, _keyring(config) as keyring:
+    with open_store(config) as store, counted("lines", total) as done_lines, _keyring(config) as keyring:
         importer = Importer(
             store,
             row_builder(config, None),
             on=on,
             tag=tag,
             client=client,
-            by=by or _who(),
+            by=by or user_name(),
             commit=keyring.commit if keyring is not None else lambda: None,
             erasures=ErasureList(paths_of(config).state),
             seal=BodyWriter(keyring).sealed_feedback,
@@ -90,7 +86,7 @@ def import_(
             read_outcomes(path, columns),
             now=datetime.now(UTC),
             dry_run=dry_run,
-            told=lambda lines: progress.advance(progress.task_ids[0], lines),
+            told=done_lines,
         )
     if as_json:
         click.echo(msgspec.json.encode(done))
@@ -126,19 +122,3 @@ def _keyring(config: Config) -> Iterator[Keyring | None]:
     finally:
         if keyring is not None:
             keyring.close()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        progress.add_task("lines", total=total)
-        yield progress
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib
 import os
 import sys
@@ -89,6 +90,14 @@ def main() -> None:
         # The reader of our output left (`| head`): nobody is there to be told, and the exit must stay quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def user_name() -> str:
+    """Who runs this process, for what a command puts down under a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
 
 
 def _fail(message: str, code: int) -> None:

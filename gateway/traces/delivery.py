@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from gateway.errors import StoreRefusedError
+from gateway.traces.batches import parts_of
 
 Rows = list[dict[str, Any]]
 
@@ -178,7 +179,7 @@ def missing_rows(store: InsertsRows, table: str, rows: Rows) -> Rows:
     """Those of *rows* whose id is not in *table*."""
     key, at = _IDENTITY[table]
     missing: Rows = []
-    for part in _parts(rows):
+    for part in parts_of(rows, IDS_PER_QUERY):
         found = store.query(
             f"SELECT {key} FROM {table} WHERE {key} IN {{ids:Array(String)}} "  # noqa: S608 -- names of ours
             f"AND {at} BETWEEN {{first:DateTime64(6, 'UTC')}} AND {{last:DateTime64(6, 'UTC')}}",
@@ -191,8 +192,3 @@ def missing_rows(store: InsertsRows, table: str, rows: Rows) -> Rows:
         present = {row[key] for row in found}
         missing += [row for row in part if row[key] not in present]
     return missing
-
-
-def _parts(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows), IDS_PER_QUERY):
-        yield rows[start : start + IDS_PER_QUERY]

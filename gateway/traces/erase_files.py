@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.erasures import Named, Watch, named_row
+from gateway.traces.erasures import Named, Watch, owned_row
 from gateway.traces.in_hand import FRESH, IN_PARTS
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segment_files import listing, scrub
@@ -27,7 +27,6 @@ from gateway.traces.synced import remove_synced, replace_synced
 
 STAGE_WAIT_S = 60.0  # for the recorder to seal its file, and for the shipper to be done with one
 _POLL_S = 0.05
-_OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
 
 Found = Callable[[list[Named]], None]  # told what goes, before it goes
 
@@ -91,7 +90,7 @@ def erase_from_quarantine(quarantine: Path, watch: Watch, found: Found) -> int:
             if not isinstance(row, dict):
                 damaged += 1
                 continue
-            named = _named_or_none(str(entry.get("table")), row)
+            named = owned_row(str(entry.get("table")), row)
             if named is not None and watch.covers(named):
                 covered.append(named)
                 continue
@@ -148,7 +147,7 @@ def _rewrite(path: Path, watch: Watch, found: Found) -> None:
     covered: list[Named] = []
 
     def keep(table: str, row: dict[str, Any]) -> bool:
-        named = _named_or_none(table, row)
+        named = owned_row(table, row)
         if named is None or not watch.covers(named):
             return True
         covered.append(named)
@@ -161,10 +160,6 @@ def _rewrite(path: Path, watch: Watch, found: Found) -> None:
         # Once a try has begun, the token of the whole is no longer that of these rows.
         begun = not path.stat().st_mode & stat.S_IWUSR
         replace_synced(path, data, IN_PARTS if begun else FRESH)
-
-
-def _named_or_none(table: str, row: dict[str, Any]) -> Named | None:
-    return named_row(table, row) if table in _OWNED else None
 
 
 def _wait(deadline: float, what: str) -> None:

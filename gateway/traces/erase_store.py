@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
 
 from gateway.errors import OperationError, StoreRefusedError
+from gateway.traces.batches import parts_of
 from gateway.traces.erasures import Owner
 from gateway.traces.layout import ONE_SERVER, Layout
 from gateway.traces.store import Store
@@ -31,7 +31,6 @@ _BY_TRACE = ("judgments", "judged_minutes")
 _UNKNOWN_PARTITION = "1900"  # dropping one that is not there only makes the table look for old parts
 
 Tell = Callable[[str], None]
-T = TypeVar("T")
 
 
 class StoredRows:
@@ -59,7 +58,7 @@ class StoredRows:
     def unnamed(self, sessions: Sequence[tuple[str, str]]) -> int:
         """How many traces without a subject are in *sessions*, which are pairs of client and session."""
         total = 0
-        for part in _parts(sessions):
+        for part in parts_of(sessions, IDS_PER_STATEMENT):
             pairs = ", ".join(f"({_text(client)}, {_text(session)})" for client, session in part)
             rows = self._store.query(
                 f"SELECT count() AS n FROM traces WHERE subject IS NULL AND (client, session) IN ({pairs}) "  # noqa: S608
@@ -113,7 +112,7 @@ class StoredRows:
 
     def _present(self, table: str, key: str, ids: Sequence[str]) -> list[str]:
         found: list[str] = []
-        for part in _parts(ids):
+        for part in parts_of(ids, IDS_PER_STATEMENT):
             where = f"{key} IN ({_list(part)})"
             rows = self._store.query(f"SELECT DISTINCT {key} AS id FROM {table} WHERE {where}")  # noqa: S608
             found += [row["id"] for row in rows]
@@ -122,8 +121,8 @@ class StoredRows:
     def _feedback(
         self, traces: Sequence[str], sessions: Sequence[tuple[str, str]], until_us: int
     ) -> list[str]:
-        conditions = [f"trace_id IN ({_list(part)})" for part in _parts(traces)]
-        for part in _parts(sessions):
+        conditions = [f"trace_id IN ({_list(part)})" for part in parts_of(traces, IDS_PER_STATEMENT)]
+        for part in parts_of(sessions, IDS_PER_STATEMENT):
             pairs = ", ".join(f"({_text(client)}, {_text(session)})" for client, session in part)
             conditions.append(
                 f"trace_id IS NULL AND session IS NOT NULL AND (client, assumeNotNull(session)) IN ({pairs}) "
@@ -141,7 +140,7 @@ class StoredRows:
             return 0
         key = "feedback_id" if table == "feedback" else "trace_id"
         count = 0
-        for part in _parts(ids):
+        for part in parts_of(ids, IDS_PER_STATEMENT):
             where = f"{key} IN ({_list(part)})"
             count += int(self._store.query(f"SELECT count() AS n FROM {table} WHERE {where}")[0]["n"])  # noqa: S608
             # Not waited for one by one: deletions that wait together rewrite each part once.
@@ -228,8 +227,3 @@ def _text(value: str) -> str:
     """*value* as a string of SQL."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), IDS_PER_STATEMENT):
-        yield values[start : start + IDS_PER_STATEMENT]

@@ -27,6 +27,8 @@ MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+_OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
+
 Kind = Literal["subject", "session"]
 
 
@@ -188,6 +190,11 @@ def named_row(table: str, row: Mapping[str, Any]) -> Named:
         trace_id=row.get("trace_id"),
         at_us=(moment - _EPOCH) // _MICROSECOND,
     )
+
+
+def owned_row(table: str, row: Mapping[str, Any]) -> Named | None:
+    """Whose *row* of *table* is; None where rows of that table are nobody's."""
+    return named_row(table, row) if table in _OWNED else None
 
 
 def without_old(entries: list[Erasure], now_us: int) -> list[Erasure]:

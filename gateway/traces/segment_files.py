@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.errors import OperationError
-from gateway.file_lock import try_lock as try_lock  # noqa: PLC0414 -- segments.py has it from here
+from gateway.file_lock import try_lock
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.file_lock import try_lock
 from gateway.traces.segment_files import (
     BODIES_LEFT_OUT,
     HEADER,
@@ -38,7 +39,6 @@ from gateway.traces.segment_files import (
     parse_end,
     prepare_directory,
     reserve,
-    try_lock,
 )
 from gateway.traces.types import Captured
 

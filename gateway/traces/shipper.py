@@ -27,7 +27,7 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
-from gateway.traces.erasures import ErasureList, Watch, named_row
+from gateway.traces.erasures import ErasureList, Watch, owned_row
 from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
@@ -259,9 +259,10 @@ def _is_about_store(error: BaseException) -> bool:
 
 def _is_erased(watch: Watch, table: Any, row: Any) -> bool:
     """Whether *row* of *table* was erased while it was on its way."""
-    if not watch or table not in {"traces", "feedback"} or not isinstance(row, dict):
+    if not watch or not isinstance(row, dict):
         return False
-    return watch.covers(named_row(table, row))
+    named = owned_row(table, row)
+    return named is not None and watch.covers(named)
 
 
 def _by_table(contents: SpoolContents) -> dict[str, Rows]:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gateway.traces.replace import replacing
+
 
 def replace_synced(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put *data* at *path*, whole or not at all, on disk on return; by default for this user alone.
 
     Raises OSError.
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        draft.replace(path)
-        _sync_folder(path.parent)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
 
 
 def remove_synced(path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import rich_click as click
 
-from gateway.cli.root import config_option, json_option
+from gateway.cli.root import config_option, json_option, user_name
 from gateway.config import Config, load_config
 from gateway.control.client import UnreachableError
 from gateway.errors import UsageError
@@ -61,7 +60,7 @@ def start(
             route=name,
             snapshot=snapshot,
             share=share,
-            who=_who(),
+            who=user_name(),
             why=why,
             now=datetime.now(UTC),
         )
@@ -155,7 +154,7 @@ def promote(config_path: Path, route: str | None, override: str | None) -> None:
     control.act(
         current.rollout,
         "promote",
-        {"version": entry.version, "who": _who(), "why": why, "evidence": record},
+        {"version": entry.version, "who": user_name(), "why": why, "evidence": record},
     )
     click.echo(f"{current.snapshot} is stable on route {entry.route}: {why}")
 
@@ -170,7 +169,7 @@ def rollback(config_path: Path, route: str | None, why: str) -> None:
     control = connect(config)
     name = only_route(config, route)
     entry = next(entry for entry in running(control, name) if entry.route == name)
-    control.roll_back({"route": name, "version": entry.version, "who": _who(), "why": why})
+    control.roll_back({"route": name, "version": entry.version, "who": user_name(), "why": why})
     click.echo(f"route {name} is back on its former variants")
 
 
@@ -185,7 +184,7 @@ def connect(config: Config) -> Control:
 def _act(config: Config, route: str | None, action: str, why: str, share: float | None = None) -> None:
     control = connect(config)
     entry, current = _running(config, control, route)
-    body = {"version": entry.version, "who": _who(), "why": why}
+    body = {"version": entry.version, "who": user_name(), "why": why}
     if share is not None:
         body["share"] = share
     control.act(current.rollout, action, body)
@@ -207,10 +206,3 @@ def _against(decision: Decision) -> str:
     if decision.kind in {"rollback", "inconclusive"}:
         return decision.why
     return "; ".join(decision.missing) or decision.why
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.traces.batches import cut
 from gateway.traces.store import Store
 from judges.pending import (
     MAX_FEEDBACK,
@@ -19,7 +20,7 @@ from judges.pending import (
     store_clock,
     windows,
 )
-from judges.rows import BATCH_BYTES, cut, load_tasks
+from judges.rows import BATCH_BYTES, load_tasks
 from tests.support.judging import ALWAYS, add, feedback_on, judge_all, some_traces
 from tests.support.judging import ANY_JUDGE as ANY
 from tests.support.store import a_trace
@@ -212,7 +213,7 @@ def test_every_hour_lies_in_one_window_and_windows_keep_to_the_limit(
 @given(st.lists(st.integers(0, BATCH_BYTES)), st.integers(1, 5))
 def test_batches_keep_the_order_and_both_bounds(sizes: list[int], limit: int):
     sized = [(str(index), size) for index, size in enumerate(sizes)]
-    batches = list(cut(sized, limit=limit))
+    batches = list(cut(sized, most_bytes=BATCH_BYTES, limit=limit))
     assert [trace_id for batch in batches for trace_id in batch] == [trace_id for trace_id, _ in sized]
     for batch in batches:
         assert len(batch) <= limit

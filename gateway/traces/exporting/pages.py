@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.traces.batches import cut
 from gateway.traces.bodies import Bodies
 from gateway.traces.exporting.selection import Found, Selection
 from gateway.traces.types import Trace
@@ -85,24 +86,11 @@ def batches(
 
     *audit* is told the ids of a batch before its bodies are read.
     """
-    for batch in cut(list(zip(wanted, _sizes(store, selection, wanted), strict=True))):
+    sized = list(zip(wanted, _sizes(store, selection, wanted), strict=True))
+    for batch in cut(sized, most_bytes=BATCH_BYTES):
         audit([found.trace_id for found in batch])
         rows = {row.trace_id: row for row in _read(store, selection, batch)}
         yield [(found, rows.get(found.trace_id)) for found in batch]
-
-
-def cut(sized: Sequence[tuple[Found, int]]) -> Iterator[list[Found]]:
-    """*sized* (with bytes) in order, as batches within BATCH_BYTES."""
-    batch: list[Found] = []
-    held = 0
-    for found, size in sized:
-        if batch and held + size > BATCH_BYTES:
-            yield batch
-            batch, held = [], 0
-        batch.append(found)
-        held += size
-    if batch:
-        yield batch
 
 
 def _sizes(store: Reads, selection: Selection, asked: Sequence[Found]) -> list[int]:

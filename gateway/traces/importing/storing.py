@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.errors import StoreRefusedError
+from gateway.traces.batches import parts_of
 from gateway.traces.blobs import BlobRow
 from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
 from gateway.traces.erasures import ErasureList, Named, named_row
@@ -109,8 +110,7 @@ class Storing:
         timed = [one.row for one in waiting if one.timed]
         missing = {row["trace_id"] for row in missing_rows(self._store, "traces", timed)}
         untimed = [one.row["trace_id"] for one in waiting if not one.timed]
-        for start in range(0, len(untimed), IDS_PER_QUERY):
-            asked = untimed[start : start + IDS_PER_QUERY]
+        for asked in parts_of(untimed, IDS_PER_QUERY):
             found = self._store.query(
                 "SELECT trace_id FROM traces WHERE trace_id IN {ids:Array(String)}", {"ids": asked}
             )
