@@ -53,8 +53,11 @@ def stay_behind(lifeline: int, *, close: tuple[int, ...]) -> None:
 
 def _watch(child: int, lifeline: int, woken: int) -> int:
     status: int | None = None
+    waiting = select.poll()  # `select` takes no descriptor above 1,023, and an owner may have as many open
+    for descriptor in (lifeline, woken):
+        waiting.register(descriptor, select.POLLIN)
     while status is None:
-        ready, _, _ = select.select([lifeline, woken], [], [])
+        ready = {descriptor for descriptor, _ in waiting.poll()}
         if lifeline in ready:
             break
         if signal.SIGTERM in os.read(woken, 4096):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -157,6 +159,19 @@ def test_parameters_are_matched_by_name(write_judge):
 def test_a_body_larger_than_a_pipe_gets_through(write_judge):
     judge = write_judge("def good(trace):\n    return len(trace.answer) == 3_000_000\n")
     assert verdicts(judge, "x" * 3_000_000, "x", "x" * 3_000_000) == [1.0, 0.0, 1.0]
+
+
+def test_an_owner_may_have_thousands_of_files_open(write_judge):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    judge = write_judge("import time\ndef good(trace):\n    time.sleep(0.5)\n    return True\n")
+    with contextlib.ExitStack() as opened:
+        for _ in range(1100):  # more than `select` can take
+            opened.enter_context(Path(os.devnull).open("rb"))
+        sandbox = opened.enter_context(Sandbox(read_source(judge.file, "good"), timeout_s=20, memory_mb=1024))
+        (answer,) = sandbox.judge([Task(trace=stored_row(traces("a")[0]), feedback=[])])
+        assert answer.score == 1.0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_bodies_that_are_no_json_are_an_abstention(write_judge):

@@ -90,7 +90,6 @@ def files_holding(folder: Path, text: str) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 def test_a_planted_text_is_in_no_file_and_every_reader_sees_it(
     config_path: Path, config: Config, tmp_path: Path
 ) -> None:
@@ -213,7 +212,6 @@ def test_a_destroyed_subject_reads_as_erased_and_everybody_else_as_before(config
     assert json.loads(bodies.trace(rows["bob"]).request or "")["messages"][0]["content"] == "bob"
 
 
-@pytest.mark.slow
 def test_a_judge_abstains_on_what_was_erased_and_never_sees_it(tmp_path: Path) -> None:
     judge = tmp_path / "judge.py"
     judge.write_text("def good(trace):\n    return True\n")
