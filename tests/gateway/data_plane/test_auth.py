@@ -16,7 +16,7 @@ import pytest
 from gateway.config.secrets import Secrets
 from gateway.config.types import Auth, ClientKey, Secret
 from gateway.data_plane.auth import ClientKeys
-from tests.support.request_path import chat, config_for, running_gateway
+from tests.support.request_path import chat, config_for, running_gateway, wait_until
 from tests.support.upstream import ScriptedUpstream
 
 KEYS = {"web": "sk-web-planted", "ops": "sk-ops-planted"}
@@ -62,6 +62,7 @@ def test_a_worker_that_read_a_key_from_a_file_keeps_none_of_it(upstream: Scripte
     headers = {"authorization": f"Bearer {key}", "connection": "close"}
     with running_gateway(tmp_path, config) as gateway:
         answer = httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), headers=headers)
+        wait_until(lambda: not gateway.server.server_state.connections)  # that of the answer has gone
         held = list(held_by([gateway.state, gateway.server]))
 
     assert answer.status_code == 200
