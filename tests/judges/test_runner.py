@@ -43,13 +43,12 @@ def test_a_judge_that_abstained_judges_again_when_feedback_arrives(
     add(clean_store, feedback_on(right, "hi"), by_session)
     expected = {right.trace_id: 1.0, wrong.trace_id: 0.0, silent.trace_id: "nobody said"}
     wait_for(lambda: judged(clean_store) == expected)
-    counted = clean_store.query(
+    counted = (
         "SELECT route, variant, sum(m.judgments) AS judgments, sum(m.scored) AS scored, sum(m.score_sum) AS score_sum "
         "FROM judgments_by_minute AS m GROUP BY route, variant"
     )
-    assert counted == [
-        {"route": "support-bot", "variant": "stable", "judgments": 3, "scored": 2, "score_sum": 1.0}
-    ]
+    row = {"route": "support-bot", "variant": "stable", "judgments": 3, "scored": 2, "score_sum": 1.0}
+    wait_for(lambda: clean_store.query(counted) == [row])
 
 
 def test_an_edited_judge_is_a_new_version_that_judges_everything(

@@ -71,6 +71,10 @@ class RunningGateway:
         assert len(found) == 1, found
         return found[0]
 
+    def wait_idle(self) -> None:
+        """Until connections to upstreams are free again: an answer is out a moment before its connection is."""
+        wait_until(lambda: not any(pool.in_flight for pool in self.state.live.pools.values()))
+
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 

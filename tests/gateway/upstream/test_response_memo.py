@@ -193,7 +193,10 @@ def test_every_client_gets_the_head_and_body_of_its_own_answer(tmp_path: Path):
     with ScriptedUpstream() as upstream, running_gateway(tmp_path, config_for(upstream.base_url)) as gateway:
         upstream.then(*(sends(packet, then="stay") for packet in said))
         with httpx.Client(base_url=gateway.base_url) as client:
-            answers = [client.post("/chat/completions", json=chat()) for _ in said]
+            answers = []
+            for _ in said:
+                answers.append(client.post("/chat/completions", json=chat()))
+                gateway.wait_idle()
         traces = gateway.traces(len(said))
 
     assert upstream.connections == 1
