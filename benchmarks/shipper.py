@@ -33,8 +33,8 @@ from gateway.errors import TracetuneError
 from gateway.paths import paths_of
 from gateway.traces.endpoint import read_endpoint, read_token
 from gateway.traces.shipper import Shipper, open_migrated
-from gateway.traces.spool import Spool
-from gateway.traces.spool_file import encode_record
+from gateway.traces.spool.spool import Spool
+from gateway.traces.spool.spool_file import encode_record
 from gateway.traces.store import Store
 from gateway.traces.target import EMBEDDED_DATABASE
 from gateway.traces.types import Trace

@@ -15,7 +15,7 @@ from gateway.config.types import Config, Secret
 from gateway.errors import ConfigError, OperationError, TracetuneError
 from gateway.model_files import model_fault
 from gateway.paths import paths_of
-from gateway.traces.key_source import KeySource
+from gateway.traces.encryption.key_source import KeySource
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +105,8 @@ def _data(config: Config) -> Finding:
 
 
 def _keyring(config: Config, environ: Mapping[str, str]) -> Finding:
-    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
-    from gateway.traces.master_key import wrapper_of
+    from gateway.traces.encryption.keyring import open_keyring  # cryptography, for those who encrypt
+    from gateway.traces.encryption.master_key import wrapper_of
 
     what, path = "keys of encrypted bodies", paths_of(config).keyring
     assert config.privacy.master_key is not None

@@ -21,7 +21,7 @@ import msgspec
 from gateway.errors import StoreRefusedError
 from gateway.outcome_file import JoinedOn, Outcome
 from gateway.traces.delivery import deliver
-from gateway.traces.erasures import ErasureList, Watch, named_row
+from gateway.traces.erasure.erasures import ErasureList, Watch, named_row
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segments import Record
 from gateway.traces.store import Store

@@ -23,7 +23,7 @@ import msgspec
 
 from gateway.errors import OperationError
 from gateway.file_lock import lock, try_lock
-from gateway.traces.replace import replace_file
+from gateway.traces.spool.replace import replace_file
 
 log = logging.getLogger(__name__)
 

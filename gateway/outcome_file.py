@@ -17,7 +17,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from gateway.errors import UsageError
-from gateway.traces.said import Said, Statement, signal
+from gateway.traces.assembling.said import Said, Statement, signal
 
 MAX_LINE_CHARACTERS = 1 << 20  # as the body of a request may have
 JoinedOn = Literal["trace", "session", "tag"]

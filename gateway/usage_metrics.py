@@ -27,9 +27,9 @@ from gateway.metrics import (
     TOKENS_UNKNOWN,
 )
 from gateway.operations import OPERATIONS
+from gateway.traces.assembling.usage import Usage
 from gateway.traces.cost import may_cost
 from gateway.traces.types import CapturedTrace
-from gateway.traces.usage import Usage
 
 _FAMILIES: frozenset[str] = frozenset(get_args(PassthroughFamily))
 _OTHER = "other"

@@ -27,7 +27,7 @@ from gateway.paths import paths_of
 from gateway.state import State
 from gateway.state_file import Stamp, stamp_of
 from gateway.table import Table, build_table
-from gateway.traces.replace import replace_file
+from gateway.traces.spool.replace import replace_file
 from gateway.traces.types import CapturedRolloutEvent
 
 log = logging.getLogger(__name__)

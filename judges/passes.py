@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from gateway.traces.batches import parts_of
-from gateway.traces.bodies import Bodies, Owner, reason_place
+from gateway.traces.bodies.bodies import Bodies, Owner, reason_place
 from gateway.traces.delivery import IDS_PER_QUERY
 from gateway.traces.markers import ERASED_REASON
 from gateway.traces.store import Store

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.config import Config, LearnerConfig
 from gateway.paths import paths_of
-from gateway.traces.bodies import Bodies, Owner
+from gateway.traces.bodies.bodies import Bodies, Owner
 from gateway.traces.store import Store
 from gateway.traces.types import DatasetRow
 from judges.trace import stored_row

@@ -18,9 +18,9 @@ import msgspec
 from gateway.config import Config, load_config
 from gateway.errors import OperationError, TracetuneError
 from gateway.paths import paths_of
-from gateway.traces.body_reads import local_reader
-from gateway.traces.erase import TouchedDataset, TouchedSnapshot, Unlearnt
-from gateway.traces.erasures import ErasureList
+from gateway.traces.bodies.reads import local_reader
+from gateway.traces.erasure.erase import TouchedDataset, TouchedSnapshot, Unlearnt
+from gateway.traces.erasure.erasures import ErasureList
 from gateway.traces.store import Store, open_store
 from gateway.traces.types import RolloutEvent
 from learner.errors import LearnerError

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.config import Config, JudgeConfig, LearnerConfig
-from gateway.traces.bodies import Bodies, Owner
+from gateway.traces.bodies.bodies import Bodies, Owner
 from judges.evaluate import evaluate_answers
 from judges.load import read_source
 from judges.trace import judged_trace

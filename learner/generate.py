@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import TracetuneError
-from gateway.traces.bodies import Bodies, Owner
+from gateway.traces.bodies.bodies import Bodies, Owner
 from learner.files import jsonl, locked, read_json, write_bytes, write_json
 from learner.render import prompt_ids
 from learner.rows import Line, lines, read_rows

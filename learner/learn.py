@@ -16,7 +16,7 @@ import msgspec
 from gateway.config import Config, LearnerConfig
 from gateway.errors import TracetuneError
 from gateway.paths import paths_of
-from gateway.traces.key_source import KeySource
+from gateway.traces.encryption.key_source import KeySource
 from gateway.traces.store import Store, open_store
 from learner.base_model import base_model_digest, check_base_model
 from learner.dataset import build_dataset, load_manifest

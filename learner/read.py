@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.config import Config, JudgeConfig, LearnerConfig
+from gateway.traces.encryption.sealing import PREFIX
 from gateway.traces.feedback import IN_FORCE_SQL
-from gateway.traces.sealing import PREFIX
 from gateway.traces.types import Feedback, Trace
 from judges.load import read_source
 from judges.trace import JudgedTrace, judged_trace

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gateway.traces.bodies import Bodies, Owner
+from gateway.traces.bodies.bodies import Bodies, Owner
 from gateway.traces.markers import ERASED
 from gateway.traces.types import Trace
 from learner.errors import LearnerError

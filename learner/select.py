@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.traces.jsontext import is_cut
+from gateway.traces.assembling.jsontext import is_cut
 from gateway.traces.markers import ERASED_REASON, why_unreadable
 from judges.trace import JudgedTrace, text_of
 from learner.types import Example

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import TracetuneError
-from gateway.traces.bodies import Bodies
+from gateway.traces.bodies.bodies import Bodies
 from learner.base_model import base_model_digest
 from learner.errors import LearnerError, LearnerRefusedError
 from learner.files import locked, read_json, sha256_of, write_json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.config import Config
 from gateway.paths import Paths, paths_of
-from gateway.traces.spool_file import OPEN, SEALED
+from gateway.traces.spool.spool_file import OPEN, SEALED
 from gateway.traces.stage import ERASED, Report, Reporter
 
 SILENT_AFTER_S = 10.0  # they report each second; a report older than this says nothing of now

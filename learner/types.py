@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.traces.key_source import KeySource
+from gateway.traces.encryption.key_source import KeySource
 from gateway.traces.types import Feedback, Trace
 
 

@@ -19,8 +19,8 @@ from gateway.config import load_config
 from gateway.data_plane.auth import ADMIN_CLIENT
 from gateway.errors import OperationError, RefusedError, UsageError
 from gateway.judge_checks import python_path
-from gateway.traces.erase import Erased, TouchedSnapshot, Unlearnt, Whom
-from gateway.traces.erase import erase as erase_everywhere
+from gateway.traces.erasure.erase import Erased, TouchedSnapshot, Unlearnt, Whom
+from gateway.traces.erasure.erase import erase as erase_everywhere
 from gateway.traces.store import open_store
 
 

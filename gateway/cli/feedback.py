@@ -18,14 +18,14 @@ from gateway.errors import OperationError
 from gateway.feedback_import import Imported, Importer
 from gateway.outcome_file import JoinedOn, columns_of, read_outcomes
 from gateway.paths import paths_of
-from gateway.traces.body_writer import BodyWriter
-from gateway.traces.erasures import ErasureList
-from gateway.traces.redact import redaction_key
+from gateway.traces.bodies.writer import BodyWriter
+from gateway.traces.erasure.erasures import ErasureList
+from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.store import open_store
 
 if TYPE_CHECKING:
-    from gateway.traces.keyring import Keyring
+    from gateway.traces.encryption.keyring import Keyring
 
 SHOWN_UNMATCHED = 20  # lines named on the terminal; --json names up to MAX_REPORTED
 

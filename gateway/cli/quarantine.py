@@ -11,7 +11,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.paths import paths_of
-from gateway.traces.quarantine import put_back, refused_files
+from gateway.traces.spool.quarantine import put_back, refused_files
 
 
 @click.command()

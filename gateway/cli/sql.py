@@ -10,7 +10,7 @@ import rich_click as click
 
 from gateway.cli.root import config_option
 from gateway.config import load_config
-from gateway.traces.body_reads import local_reader, may_show_bodies, record_read, shape_of
+from gateway.traces.bodies.reads import local_reader, may_show_bodies, record_read, shape_of
 from gateway.traces.reading import only_reading
 from gateway.traces.store import open_store
 

@@ -17,7 +17,7 @@ from gateway.cli.trace_view import tail_line, trace_view
 from gateway.cli.traces_export import export
 from gateway.cli.traces_import import import_command
 from gateway.config import load_config
-from gateway.traces.body_reads import local_reader
+from gateway.traces.bodies.reads import local_reader
 from gateway.traces.show import show_trace
 from gateway.traces.store import open_store
 from gateway.traces.tail import MAX_FOLLOWED, tail_traces

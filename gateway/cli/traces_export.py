@@ -16,11 +16,11 @@ from gateway.cli.root import config_option
 from gateway.cli.times import Moment, Span
 from gateway.config import load_config
 from gateway.errors import OperationError, UsageError
-from gateway.traces.body_reads import local_reader, record_read
+from gateway.traces.bodies.reads import local_reader, record_read
 from gateway.traces.export import FORMATS, Exported, Format, export_traces
 from gateway.traces.exporting.pages import count_traces
 from gateway.traces.exporting.selection import Selection
-from gateway.traces.replace import replacing
+from gateway.traces.spool.replace import replacing
 from gateway.traces.store import open_store
 from gateway.traces.types import Outcome
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 from gateway.config.types import Fallback, Fraction, Name, Strict
 from gateway.control.stages import StageReport
 from gateway.table import TableRollout, TableVariant
-from gateway.traces.said import Said
+from gateway.traces.assembling.said import Said
 
 Why = Annotated[str, Meta(min_length=1, max_length=2000)]
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.data_plane.wide_json import read_request
-from gateway.traces.assemble import events
-from gateway.traces.content import is_event_stream
+from gateway.traces.assembling.assemble import events
+from gateway.traces.assembling.content import is_event_stream
+from gateway.traces.assembling.usage import Usage, read_usage
 from gateway.traces.cost import cost_usd
 from gateway.traces.types import PriceTerms
-from gateway.traces.usage import Usage, read_usage
 
 MAX_ASKED = 10**12  # answers, and tokens of each: a larger number is no other wish, and no float holds it
 MAX_READ_BYTES = 4 * 1024 * 1024  # of an answer; what a larger one used is not known here

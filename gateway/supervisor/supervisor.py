@@ -19,7 +19,7 @@ from gateway.listening import local_url
 from gateway.supervisor.child import Child
 from gateway.supervisor.plan import ProcessPlan
 from gateway.supervisor.ready import answers, wait_ready
-from gateway.traces.replace import replace_file
+from gateway.traces.spool.replace import replace_file
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 5.0

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.config.types import Config
-from gateway.traces.redact import BUILTIN, Redactor, redaction_key
-from gateway.traces.redact_names import NameFinder
-from gateway.traces.redact_patterns import rules_of
+from gateway.traces.redaction.names import NameFinder
+from gateway.traces.redaction.patterns import rules_of
+from gateway.traces.redaction.redact import BUILTIN, Redactor, redaction_key
 from gateway.traces.types import CaptureLevel
 
 _SESSION_BYTES = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gateway.traces.token_parts import InputTokens, OutputTokens
+from gateway.traces.assembling.token_parts import InputTokens, OutputTokens
+from gateway.traces.assembling.usage import Usage
 from gateway.traces.types import Attempt, Outcome, PriceTerms
-from gateway.traces.usage import Usage
 
 _PER_MILLION = 1_000_000
 _ANSWERED = range(200, 300)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.traces.replace import replace_file
+from gateway.traces.spool.replace import replace_file
 
 
 class Endpoint(msgspec.Struct, frozen=True):

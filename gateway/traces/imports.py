@@ -20,14 +20,14 @@ import msgspec
 from gateway.config.types import IMPORTED_VARIANT, Config
 from gateway.errors import UsageError
 from gateway.paths import paths_of
-from gateway.traces.blobs import BlobRow
-from gateway.traces.erasures import ErasureList
+from gateway.traces.assembling.jsontext import parse_json_or_none
+from gateway.traces.bodies.blobs import BlobRow
+from gateway.traces.erasure.erasures import ErasureList
 from gateway.traces.importing.call import ImportedCall, OtherLineError, UnreadableLineError
 from gateway.traces.importing.lines import MAX_LINE_BYTES, RawLine, read_lines
 from gateway.traces.importing.recognise import Source, call_of
 from gateway.traces.importing.storing import ImportStore, Storing
-from gateway.traces.jsontext import parse_json_or_none
-from gateway.traces.redact import redaction_key
+from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.segments import Record
 from gateway.traces.stage import only_one

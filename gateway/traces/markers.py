@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.traces.jsontext import MARKER
+from gateway.traces.assembling.jsontext import MARKER
 
 ERASED = f'{{"{MARKER}":{{"erased":true}}}}'
 ERASED_REASON = "its key was destroyed: the person it is about was erased"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from gateway.config import Config
 from gateway.paths import paths_of
-from gateway.traces.body_writer import BodyWriter
+from gateway.traces.bodies.writer import BodyWriter
 from gateway.traces.capture_policy import policy_of
-from gateway.traces.key_source import KeySource
+from gateway.traces.encryption.key_source import KeySource
 from gateway.traces.rows import RowBuilder
 
 if TYPE_CHECKING:
-    from gateway.traces.keyring import Keyring
+    from gateway.traces.encryption.keyring import Keyring
 
 
 def row_builder(config: Config, keyring: Keyring | None) -> RowBuilder:
@@ -33,6 +33,6 @@ def keyring_to_write_with(config: Config) -> Keyring | None:
     source = KeySource.of(config)
     if not source.encrypts:
         return None
-    from gateway.traces.keyring import open_keyring  # cryptography, for those who encrypt
+    from gateway.traces.encryption.keyring import open_keyring  # cryptography, for those who encrypt
 
     return open_keyring(source, os.environ)

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.errors import KeyringError
-from gateway.traces.blobs import BlobLedger, BlobRow
-from gateway.traces.erasures import Watch
-from gateway.traces.progress import Position
+from gateway.traces.bodies.blobs import BlobLedger, BlobRow
+from gateway.traces.erasure.erasures import Watch
 from gateway.traces.rows import Row, RowBuilder, without_bodies
 from gateway.traces.segment_files import is_scrubbed
 from gateway.traces.segments import Record
-from gateway.traces.spool_file import encode_record, framed_size
+from gateway.traces.spool.progress import Position
+from gateway.traces.spool.spool_file import encode_record, framed_size
 from gateway.traces.types import BLOBS, CapturedTrace, Trace
 from gateway.usage_metrics import Answer, answer_of
 

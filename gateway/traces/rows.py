@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.traces.blobs import BlobRow
-from gateway.traces.bodies import Owner
-from gateway.traces.body_writer import BodyWriter, WrittenBodies
+from gateway.traces.assembling.jsontext import json_text
+from gateway.traces.assembling.usage import Usage, finish_reason, read_usage
+from gateway.traces.bodies.blobs import BlobRow
+from gateway.traces.bodies.bodies import Owner
+from gateway.traces.bodies.captured import decoded_answer, decoded_request, response_of
+from gateway.traces.bodies.writer import BodyWriter, WrittenBodies
 from gateway.traces.capture_policy import CapturePolicy, RoutePolicy, keeps_bodies
-from gateway.traces.captured_bodies import decoded_answer, decoded_request, response_of
 from gateway.traces.cost import cost_usd
-from gateway.traces.erasures import Named
-from gateway.traces.jsontext import json_text
-from gateway.traces.redact import Redactor
+from gateway.traces.erasure.erasures import Named
+from gateway.traces.redaction.redact import Redactor
 from gateway.traces.segments import Record
 from gateway.traces.types import (
     Attempt,
@@ -31,7 +32,6 @@ from gateway.traces.types import (
     Trace,
     cut_key,
 )
-from gateway.traces.usage import Usage, finish_reason, read_usage
 
 MAX_RECENT_TRACES = 50_000  # remembered, so that feedback gets the placeholders and the key of its trace
 

@@ -27,13 +27,13 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
-from gateway.traces.erasures import ErasureList, Watch, owned_row
+from gateway.traces.erasure.erasures import ErasureList, Watch, owned_row
 from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
-from gateway.traces.quarantine import Entry, damaged, set_aside
 from gateway.traces.retention import keep_retention
-from gateway.traces.spool_file import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
+from gateway.traces.spool.quarantine import Entry, damaged, set_aside
+from gateway.traces.spool.spool_file import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
 from gateway.traces.store import Store
 from gateway.traces.types import BLOBS

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.bodies import Bodies, place_of, reason_place
-from gateway.traces.body_reads import Reader, record_read
+from gateway.traces.bodies.bodies import Bodies, place_of, reason_place
+from gateway.traces.bodies.reads import Reader, record_read
 from gateway.traces.feedback import standings
 from gateway.traces.lookup import trace_by_id
 from gateway.traces.store import Store

@@ -26,8 +26,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from gateway.config.types import Config
 from gateway.errors import StoreError, StoreInUseError, StoreRefusedError, StoreUnreachableError
-from gateway.traces.bodies import Bodies
-from gateway.traces.key_source import KeySource
+from gateway.traces.bodies.bodies import Bodies
+from gateway.traces.encryption.key_source import KeySource
 from gateway.traces.target import Target, embedded_target, resolve_target
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gateway.traces.body_reads import Reader, record_read
-from gateway.traces.sealing import PREFIX
+from gateway.traces.bodies.reads import Reader, record_read
+from gateway.traces.encryption.sealing import PREFIX
 from gateway.traces.store import Store
 
 FOLLOW_EVERY_S = 1.0

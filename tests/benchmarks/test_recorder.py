@@ -9,8 +9,8 @@ import re
 import pytest
 
 from benchmarks.recorder import BOUNDS_US, TRACE_BYTES, bodies, personal, run
-from gateway.traces.assemble import assemble
-from gateway.traces.redact import Redactor
+from gateway.traces.assembling.assemble import assemble
+from gateway.traces.redaction.redact import Redactor
 
 REDACTOR = Redactor(b"k" * 32)
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 from demo.messages import INTENTS, SEED, messages, truth
 from demo.templates import TEMPLATES
-from gateway.traces.redact import Redactor
+from gateway.traces.redaction.redact import Redactor
 
 
 def test_the_stream_is_the_same_for_the_same_seed_and_never_repeats_a_text() -> None:

@@ -16,11 +16,11 @@ import pytest
 from gateway.config import load_config
 from gateway.feedback_import import MAX_REPORTED, MAX_TRACES_OF_A_TAG, Imported, Importer
 from gateway.outcome_file import JoinedOn, Outcome
-from gateway.traces.erasures import Erasure, ErasureList
+from gateway.traces.assembling.said import Statement, signal
+from gateway.traces.erasure.erasures import Erasure, ErasureList
 from gateway.traces.feedback import IN_FORCE, standings
-from gateway.traces.redact import Redactor
+from gateway.traces.redaction.redact import Redactor
 from gateway.traces.rows import RowBuilder
-from gateway.traces.said import Statement, signal
 from gateway.traces.segments import Record
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace

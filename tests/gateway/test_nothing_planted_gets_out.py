@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from gateway.traces.redact import BUILTIN, Redactor
+from gateway.traces.redaction.redact import BUILTIN, Redactor
 from tests.support.planted import LOOK_ALIKES, Planted, forms_of, planted
 from tests.support.system import System, free_port, running_system, tracetune
 from tests.support.upstream import ScriptedUpstream, answers, answers_status, streams

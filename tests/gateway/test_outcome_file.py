@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UsageError
 from gateway.outcome_file import MAX_LINE_CHARACTERS, Outcome, columns_of, read_outcomes
-from gateway.traces.said import Statement
+from gateway.traces.assembling.said import Statement
 
 ORDER = columns_of("tag", "order_id", ["refunded", "days"])
 

@@ -25,7 +25,7 @@ from gateway.cli.conversation import Turn, conversation
 from gateway.cli.terminal import plain, plain_line
 from gateway.cli.timeline import timeline
 from gateway.cli.trace_view import tail_line, trace_view
-from gateway.traces.body_reads import Reader
+from gateway.traces.bodies.reads import Reader
 from gateway.traces.show import show_trace
 from gateway.traces.store import Store
 from gateway.traces.tail import tail_traces

@@ -17,7 +17,7 @@ from gateway.cli.times import Moment, Span
 from gateway.errors import OperationError
 from gateway.traces.export import export_traces
 from gateway.traces.exporting.selection import Selection
-from gateway.traces.replace import replacing
+from gateway.traces.spool.replace import replacing
 from gateway.traces.store import Store
 from tests.support.store import a_trace
 from tests.support.system import tracetune

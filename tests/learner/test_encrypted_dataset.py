@@ -13,9 +13,9 @@ import pytest
 
 from gateway.config import Config, load_config
 from gateway.paths import paths_of
-from gateway.traces.bodies import Bodies, Owner, place_of
-from gateway.traces.key_source import KeySource
-from gateway.traces.keyring import FORGET_WITHIN_S, open_keyring
+from gateway.traces.bodies.bodies import Bodies, Owner, place_of
+from gateway.traces.encryption.key_source import KeySource
+from gateway.traces.encryption.keyring import FORGET_WITHIN_S, open_keyring
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
 from learner.dataset import build_dataset

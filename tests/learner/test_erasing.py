@@ -11,7 +11,7 @@ import pytest
 from gateway.config import Config
 from gateway.errors import OperationError
 from gateway.paths import paths_of
-from gateway.traces.erasures import Erasure, ErasureList
+from gateway.traces.erasure.erasures import Erasure, ErasureList
 from gateway.traces.store import Store
 from gateway.traces.types import RolloutEvent
 from learner.dataset import build_dataset

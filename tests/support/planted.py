@@ -9,8 +9,8 @@ import string
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.traces.redact_numbers import is_card
-from gateway.traces.redact_rules import IBAN_LENGTHS, iban_checksum_holds
+from gateway.traces.redaction.numbers import is_card
+from gateway.traces.redaction.rules import IBAN_LENGTHS, iban_checksum_holds
 
 ALNUM = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.traces.jsontext import MARKER, parse_json_or_none
+from gateway.traces.assembling.jsontext import MARKER, parse_json_or_none
 from gateway.traces.markers import ERASED_REASON, why_unreadable
 from gateway.traces.types import Trace
 

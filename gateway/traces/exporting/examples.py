@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.traces.assembling.jsontext import parse_json_or_none
 from gateway.traces.exporting.chat import Chat
-from gateway.traces.jsontext import parse_json_or_none
 
 NOT_TEXT = "holds images, files or other parts that are no text"
 BAD_ARGUMENTS = "the arguments of a tool call are no JSON object"

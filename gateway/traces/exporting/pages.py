@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.traces.batches import cut
-from gateway.traces.bodies import Bodies
+from gateway.traces.bodies.bodies import Bodies
 from gateway.traces.exporting.selection import Found, Selection
 from gateway.traces.types import Trace
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.traces.jsontext import parse_json_or_none
+from gateway.traces.assembling.jsontext import parse_json_or_none
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

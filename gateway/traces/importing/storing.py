@@ -10,9 +10,9 @@ import msgspec
 
 from gateway.errors import StoreRefusedError
 from gateway.traces.batches import parts_of
-from gateway.traces.blobs import BlobRow
+from gateway.traces.bodies.blobs import BlobRow
 from gateway.traces.delivery import IDS_PER_QUERY, InsertsRows, Rows, deliver, missing_rows
-from gateway.traces.erasures import ErasureList, Named, named_row
+from gateway.traces.erasure.erasures import ErasureList, Named, named_row
 from gateway.traces.types import BLOBS, Trace
 
 BATCH_ROWS = 1_000

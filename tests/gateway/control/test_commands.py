@@ -19,8 +19,8 @@ import pytest
 from gateway.cli.root import main
 from gateway.config import load_config
 from gateway.paths import paths_of
-from gateway.traces.key_source import KeySource
-from gateway.traces.keyring import open_keyring
+from gateway.traces.encryption.key_source import KeySource
+from gateway.traces.encryption.keyring import open_keyring
 from tests.support.control_gateway import YAML, Gateway, running
 from tests.support.upstream import Received, Reply, ScriptedUpstream
 

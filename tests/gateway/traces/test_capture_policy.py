@@ -20,7 +20,7 @@ from gateway.traces import recorder as recorder_module
 from gateway.traces.capture_policy import keeps_bodies, policy_of
 from gateway.traces.rows import RowBuilder, without_bodies
 from gateway.traces.segments import SegmentWriter, writer_name
-from gateway.traces.spool_file import read_spool, sealed_files
+from gateway.traces.spool.spool_file import read_spool, sealed_files
 from gateway.traces.types import Feedback, Trace
 from tests.support.capture import ANSWER, captured_feedback, captured_trace, record, wait_until
 

@@ -20,7 +20,7 @@ from gateway.paths import Paths, paths_of
 from gateway.traces.recorder import Recorder
 from gateway.traces.segment_files import HEADER, MAGIC
 from gateway.traces.segments import SegmentWriter, writer_name
-from gateway.traces.spool_file import SpoolRecord, read_spool
+from gateway.traces.spool.spool_file import SpoolRecord, read_spool
 from gateway.traces.stage import only_one
 from tests.support.capture import (
     ANSWER,

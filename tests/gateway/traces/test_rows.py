@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.traces.body_writer import BodyWriter
-from gateway.traces.redact import Redactor
+from gateway.traces.bodies.writer import BodyWriter
+from gateway.traces.redaction.redact import Redactor
 from gateway.traces.rows import RowBuilder, without_bodies
 from gateway.traces.types import Attempt, Feedback, RolloutEvent, Trace
 from tests.support.capture import ANSWER, REQUEST, captured_event, captured_feedback, captured_trace, record

@@ -21,8 +21,8 @@ from gateway.paths import Paths, paths_of
 from gateway.traces.recorder import Recorder
 from gateway.traces.segments import SegmentWriter, writer_name
 from gateway.traces.shipper import Shipper, open_migrated
-from gateway.traces.spool import Spool
-from gateway.traces.spool_file import encode_record, sealed_files
+from gateway.traces.spool.spool import Spool
+from gateway.traces.spool.spool_file import encode_record, sealed_files
 from gateway.traces.store import Store
 from gateway.traces.types import NO_TOKEN_PRICE
 from tests.support.capture import (

@@ -16,8 +16,8 @@ from gateway.config import load_config
 from gateway.errors import StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.shipper import Shipper, Stopped, open_migrated
-from gateway.traces.spool import Spool
-from gateway.traces.spool_file import encode_record, sealed_files
+from gateway.traces.spool.spool import Spool
+from gateway.traces.spool.spool_file import encode_record, sealed_files
 from gateway.traces.store import Store
 from tests.support.capture import wait_until
 from tests.support.disk import small_disk

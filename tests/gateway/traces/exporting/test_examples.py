@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.traces.assembling.jsontext import MARKER, MAX_BODY_BYTES, json_text
 from gateway.traces.exporting.chat import (
     DAMAGED,
     NO_BODIES,
@@ -25,7 +26,6 @@ from gateway.traces.exporting.examples import (
     openai_example,
     trl_example,
 )
-from gateway.traces.jsontext import MARKER, MAX_BODY_BYTES, json_text
 from gateway.traces.markers import ERASED, ERASED_REASON, unreadable
 from tests.support.store import a_trace
 

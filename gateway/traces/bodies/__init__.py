@@ -1,0 +1,1 @@
+"""Request and response as they are stored: shared parts, sealed parts, and who reads them."""

@@ -1,0 +1,1 @@
+"""Keys per subject, and the sealing of bodies with them."""

@@ -1,0 +1,238 @@
+"""The list of erasures, in the data directory: what every stage asks before it writes something down.
+
+An erasure removes what has been written; the list keeps out what is on its way. Recorder and shipper hold
+the list while they write, so that when an entry has been added, whatever is written afterwards was checked
+against it. Names are in it as keyed digests: it does not say whom it has forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from gateway.errors import OperationError
+from gateway.file_lock import lock, unlock
+from gateway.traces.redaction.redact import redaction_key
+from gateway.traces.spool.synced import replace_synced
+
+KEPT_DAYS = 90  # a finished entry is dropped then: what it keeps out can no longer be on its way
+MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept out too
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
+
+Kind = Literal["subject", "session"]
+
+
+class Owner(NamedTuple):
+    """Whose rows: a subject, or a session, of a client; names as the store has them."""
+
+    kind: Kind
+    client: str
+    name: str
+
+
+class Named(NamedTuple):
+    """What of a row says whose it is. `at_us`: when it began, in microseconds since the epoch."""
+
+    table: str
+    client: str
+    subject: str | None
+    session: str | None
+    trace_id: str | None
+    at_us: int
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry. `until_us` None: under way, and everything of `owners` is kept out; else what began before.
+
+    `owners` and `sessions` are digests: `sessions` of the sessions that the erased traces are in.
+    """
+
+    erasure: str
+    asked_at_us: int
+    until_us: int | None
+    owners: list[str]
+    sessions: list[str]
+    traces: list[str]
+
+
+class Erasures(msgspec.Struct, frozen=True):
+    """The file."""
+
+    entries: list[Erasure] = []
+
+
+class Watch:
+    """The list as it is while it is held. `covers` says what must not be written."""
+
+    def __init__(self, entries: list[Erasure], key: bytes, met: dict[str, None]) -> None:
+        self._entries = entries
+        self._key = key
+        self._met = met
+        self._traces = {trace for entry in entries for trace in entry.traces}
+        ends = [entry.until_us for entry in entries]
+        self._ended_us = None if None in ends else max((end for end in ends if end is not None), default=-1)
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def is_over_at(self, at_us: int) -> bool:
+        """Whether every erasure had ended before then: no trace that begins at *at_us* is covered."""
+        return self._ended_us is not None and at_us > self._ended_us
+
+    def covers(self, row: Named) -> bool:
+        """Whether *row* belongs to what was erased. A covered trace's id is remembered for its feedback."""
+        if row.table == "traces" and self.is_over_at(row.at_us):
+            return False
+        if row.trace_id is not None and (row.trace_id in self._traces or row.trace_id in self._met):
+            return True
+        digests = _digests(self._key, row)
+        for entry in self._entries:
+            if entry.until_us is not None and row.at_us > entry.until_us:
+                continue
+            known = entry.owners if row.table == "traces" else [*entry.owners, *entry.sessions]
+            if any(digest in known for digest in digests):
+                self._remember(row)
+                return True
+        return False
+
+    def _remember(self, row: Named) -> None:
+        if row.table != "traces" or row.trace_id is None:
+            return
+        self._met[row.trace_id] = None
+        if len(self._met) > MAX_MET:
+            del self._met[next(iter(self._met))]
+
+
+class ErasureList:
+    """The list in *state*. One per process; not thread-safe."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._path = state / "erasures.json"
+        self._stamp: tuple[int, int] | None = None
+        self._met: dict[str, None] = {}
+        self._watch = Watch([], b"", self._met)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Watch]:
+        """The list, which nobody changes during the block. Raises OperationError where it cannot be read."""
+        with _locked(self._state, shared=True):
+            yield self._current()
+
+    @contextlib.contextmanager
+    def changed(self, change: Callable[[list[Erasure]], list[Erasure]]) -> Iterator[Watch]:
+        """Replace the entries by *change* of them, on disk, while nobody else writes anything of any trace.
+
+        When this has begun, what was being written is written, and all that follows is checked against it.
+        """
+        with _locked(self._state, shared=False):
+            entries = change(self._read().entries)
+            try:
+                replace_synced(self._path, msgspec.json.encode(Erasures(entries)))
+            except OSError as error:
+                raise OperationError(f"{self._path} cannot be written: {error.strerror}") from error
+            yield self._current()
+
+    def entries(self) -> list[Erasure]:
+        """The entries as they are now."""
+        with self.held():
+            return self._read().entries
+
+    def digest(self, owner: Owner) -> str:
+        """How *owner* is named in the list."""
+        return _digest(redaction_key(self._state / "redaction_key"), owner)
+
+    def _current(self) -> Watch:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return self._watch
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._stamp:
+            key = redaction_key(self._state / "redaction_key")
+            self._watch = Watch(self._read().entries, key, self._met)
+            self._stamp = stamp
+        return self._watch
+
+    def _read(self) -> Erasures:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Erasures)
+        except FileNotFoundError:
+            return Erasures()
+        except (OSError, msgspec.DecodeError) as error:
+            # What cannot be read may forbid anything: nothing is written until somebody has looked.
+            raise OperationError(
+                f"{self._path} cannot be read ({error}); restore it, or remove it and repeat the erasures"
+            ) from error
+
+
+def named_row(table: str, row: Mapping[str, Any]) -> Named:
+    """Whose *row* of `traces` or `feedback` is; a time may be text, as in quarantine."""
+    at = row.get("started_at" if table == "traces" else "created_at")
+    moment = msgspec.convert(at, datetime) if at is not None else _EPOCH
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return Named(
+        table=table,
+        client=str(row.get("client", "")),
+        subject=row.get("subject"),
+        session=row.get("session"),
+        trace_id=row.get("trace_id"),
+        at_us=(moment - _EPOCH) // _MICROSECOND,
+    )
+
+
+def owned_row(table: str, row: Mapping[str, Any]) -> Named | None:
+    """Whose *row* of *table* is; None where rows of that table are nobody's."""
+    return named_row(table, row) if table in _OWNED else None
+
+
+def without_old(entries: list[Erasure], now_us: int) -> list[Erasure]:
+    """*entries* but for those that were finished more than KEPT_DAYS ago. Pure."""
+    oldest = now_us - KEPT_DAYS * 24 * 3600 * 1_000_000
+    return [entry for entry in entries if entry.until_us is None or entry.until_us >= oldest]
+
+
+def _digests(key: bytes, row: Named) -> list[str]:
+    owners = []
+    if row.subject is not None:
+        owners.append(Owner("subject", row.client, row.subject))
+    # Feedback that names a trace belongs to it, and not to whatever session it says besides.
+    if row.session is not None and (row.table == "traces" or row.trace_id is None):
+        owners.append(Owner("session", row.client, row.session))
+    return [_digest(key, owner) for owner in owners]
+
+
+def _digest(key: bytes, owner: Owner) -> str:
+    text = "\0".join(owner).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, key=key, digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(state: Path, *, shared: bool) -> Iterator[None]:
+    """Hold the list's lock. Who waits to change the list comes before whoever would hold it next."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        turn = os.open(state / "erasures.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        own = os.open(state / "erasures.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OperationError(f"the list of erasures in {state} cannot be used: {error.strerror}") from error
+    try:
+        # Without the first, many readers that overlap would keep a writer out for good.
+        lock(turn, shared=shared)
+        lock(own, shared=shared)
+        unlock(turn)
+        yield
+    finally:
+        os.close(turn)
+        os.close(own)

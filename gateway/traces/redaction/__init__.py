@@ -1,0 +1,1 @@
+"""Finding secrets and personal data in the texts of a trace, before anything is written."""

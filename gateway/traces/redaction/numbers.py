@@ -1,0 +1,211 @@
+"""Redaction rules for card and phone numbers: digits that mean somebody, told from digits that do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gateway.traces.redaction.rules import BEFORE, Found, Rule, compile_pattern, joined_after, joined_before
+
+# How cards are written: in one piece, or in the groups printed on them.
+_CARD_GROUPS = ([4, 4, 4, 4, 3], [4, 4, 4, 4], [4, 4, 4, 1], [4, 6, 5], [4, 6, 4], [8, 8])
+_CARD_FIRST_GROUPS = frozenset(lengths[0] for lengths in _CARD_GROUPS)
+_MIN_CARD, _MAX_CARD = 13, 19
+_CALLING_CODES = re.compile(
+    r"1|7|20|27|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
+    r"|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[789]\d|8[057]\d|9[679]\d"
+)
+_DATE = re.compile(rb"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d{2}(?!\d)")
+_MIN_INTERNATIONAL, _MAX_INTERNATIONAL = 8, 15  # digits, E.164
+_MIN_NATIONAL, _MAX_NATIONAL = 9, 13
+_SEP = r"[ .\-/()]{0,3}"
+_PHONE_WORDS = "phone|tel|mobile?|handy|cell|fax|whatsapp|call me|text me|reach me"
+
+
+def find_cards(data: bytes) -> Iterator[Found]:
+    """Card numbers of known networks whose Luhn digit holds; what follows them (expiry, CVV) may be near."""
+    for match in _CARD_DIGITS.finditer(data):
+        groups = [m.span() for m in _DIGITS.finditer(data, *match.span())]
+        lengths = [end - start for start, end in groups]
+        at = 0
+        last = len(groups) - (1 if joined_after(data, groups[-1][1]) else 0)
+        while at < last:
+            count = 0
+            if lengths[at] in _CARD_FIRST_GROUPS or lengths[at] >= _MIN_CARD:
+                count = _card_at(data, groups, lengths, at, last)
+            if count:
+                start, end = groups[at][0], groups[at + count - 1][1]
+                yield Found(start, end, "CARD", _digits(data[start:end]))
+            at += count or 1
+
+
+def _card_at(data: bytes, groups: list[tuple[int, int]], lengths: list[int], at: int, last: int) -> int:
+    """How many groups from *at* on, of these *lengths*, make a card number before *last*; 0 for none."""
+    start, end = groups[at]
+    if lengths[at] >= _MIN_CARD:
+        # Behind a decimal point these are the digits of a fraction.
+        return int(is_card(_digits(data[start:end])) and not _continues(data, start))
+    for card in _CARD_GROUPS:
+        count = len(card)
+        if (
+            at + count <= last
+            and lengths[at : at + count] == card
+            and is_card(_digits(data[start : groups[at + count - 1][1]]))
+        ):
+            return count
+    return 0
+
+
+def is_card(digits: str) -> bool:
+    """Whether *digits* has a known network's prefix and length, and Luhn's check digit."""
+    length, four = len(digits), int(digits[:4] or 0)
+    two = four // 100
+    known = (
+        (digits[:1] == "4" and length in (13, 16, 19))
+        or ((51 <= two <= 55 or 2221 <= four <= 2720) and length == 16)
+        or (two in (34, 37) and length == 15)
+        or (two in (30, 36, 38, 39) and 14 <= length <= 19)
+        or (two in (35, 60, 62, 64, 65) and 16 <= length <= 19)
+        or (two in (50, 56, 57, 58, 63, 67) and 13 <= length <= 19)
+    )
+    return known and luhn_holds(digits)
+
+
+def luhn_holds(digits: str) -> bool:
+    """ISO/IEC 7812: every second digit from the right doubled, the digit sum divides by ten."""
+    data = digits.encode()
+    kept, doubled = data[-1::-2], data[-2::-2]
+    return (sum(kept) - len(kept) * ord("0") + sum(doubled.translate(_DOUBLED))) % 10 == 0
+
+
+def find_international(data: bytes) -> Iterator[Found]:
+    """Phone numbers with + or 00 and a country's calling code."""
+    for match in _INTERNATIONAL_NUMBER.finditer(data):
+        start, end = match.span()
+        yield from _international(data, _first_of(b"+0", data, start), end)
+
+
+def find_north_american(data: bytes) -> Iterator[Found]:
+    """Phone numbers grouped as in (555) 123-4567."""
+    for match in _NORTH_AMERICAN_NUMBER.finditer(data):
+        start, end = match.span()
+        if not _continues(data, start) and not _goes_on(data, end):
+            yield _phone(data, start, end)
+
+
+def find_national(data: bytes) -> Iterator[Found]:
+    """Phone numbers in groups, the first with a leading 0."""
+    for match in _NATIONAL_NUMBER.finditer(data):
+        start, end = match.span()
+        start = _first_of(b"(0", data, start)
+        digits = len(_digits(data[start:end]))
+        if (
+            _MIN_NATIONAL <= digits <= _MAX_NATIONAL
+            and digits < end - start
+            and not _continues(data, start)
+            and not _goes_on(data, end)
+            and not _DATE.match(data, start)
+        ):
+            yield _phone(data, start, end)
+
+
+def find_named_numbers(data: bytes) -> Iterator[Found]:
+    """Phone numbers of any form where the text says that it is one."""
+    for match in _NAMED_NUMBER.finditer(data):
+        start, end = match.span()
+        number = _NUMBER_START.search(data, start + 1)  # what stands before the name may be a digit
+        assert number is not None
+        start = number.start()
+        if not _goes_on(data, end) and not _DATE.match(data, start):
+            yield _phone(data, start, end)
+
+
+def _international(data: bytes, start: int, end: int) -> Iterator[Found]:
+    digits = _digits(data[start:end])
+    plus = data[start : start + 1] == b"+"
+    national = digits if plus else digits[2:]
+    if data[end : end + 1].isdigit():  # longer than any number: what follows a gap is another one
+        end = max((m.end() for m in re.finditer(rb"\d(?=\D)", data[start:end])), default=0) + start
+        national = _digits(data[start:end]).removeprefix("" if plus else "00")
+    if national[:1] == "1" and len(national) > 11:  # North America: always ten digits
+        end, national = _end_of_digits(data, start, 11 + (0 if plus else 2)), national[:11]
+    code = _CALLING_CODES.match(national)
+    separated = len(_digits(data[start:end])) < end - start - plus
+    if (
+        code is not None
+        and _MIN_INTERNATIONAL <= len(national) <= _MAX_INTERNATIONAL
+        and (national[0] != "1" or len(national) == 11)
+        and not joined_before(data, start)
+        and not joined_after(data, end)
+        and (plus or separated)  # 00 in front of plain digits pads an id as often as it dials
+    ):
+        yield _phone(data, start, end)
+
+
+def _end_of_digits(data: bytes, start: int, count: int) -> int:
+    at = start
+    while count:
+        count -= data[at : at + 1].isdigit()
+        at += 1
+    return at
+
+
+def _first_of(chars: bytes, data: bytes, at: int) -> int:
+    """Where the first of *chars* is from *at* on, behind what a pattern demands before a number."""
+    while data[at] not in chars:
+        at += 1
+    return at
+
+
+def _continues(data: bytes, start: int) -> bool:
+    """Whether a number that starts at *start* is the rest of a longer one: 1,234 or 2024-01."""
+    return joined_before(data, start) or (
+        data[start - 1 : start] in (b".", b",", b"-", b"/") and data[max(0, start - 2) : start - 1].isdigit()
+    )
+
+
+def _goes_on(data: bytes, end: int) -> bool:
+    after = data[end : end + 2]
+    return joined_after(data, end) or (after[:1] in (b"-", b".", b"/") and after[1:].isdigit())
+
+
+def _phone(data: bytes, start: int, end: int) -> Found:
+    return Found(start, end, "PHONE", _digits(data[start:end]))
+
+
+def _digits(data: bytes) -> str:
+    return data.translate(None, _NO_DIGITS).decode()
+
+
+_DIGITS = re.compile(rb"\d+")
+_NO_DIGITS = bytes(char for char in range(256) if not 48 <= char <= 57)
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
+
+_NUMBER_START = re.compile(rb"[+(]{0,2}[0-9]")
+
+# The first four digits of a card are written together, and say whose it is.
+_NETWORK = rf"{BEFORE}(?:[3-6][0-9]|2[2-7])[0-9]{{2}}(?:[ .\-+]{{0,3}}[0-9]){{9,}}"
+_INTERNATIONAL = rf"{BEFORE}(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}"
+_NORTH_AMERICAN = r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}"
+# Not behind the rest of a longer number, as in 2024-01-02.
+_BEHIND_NO_NUMBER = r"(?:^|[^A-Za-z0-9_\-./,]|[^0-9][\-./,]|\\[nrtbf])"
+_NATIONAL = _BEHIND_NO_NUMBER + r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}"
+_NINE_DIGITS = _BEHIND_NO_NUMBER + r"\(?0[1-9](?:[ /.\-)]{0,3}[0-9]){7}"
+_NAMED = (
+    rf"(?:^|[^A-Za-z]|(?i:tele|smart))(?i:{_PHONE_WORDS})"
+    r"(?i:efon|nummer|number|s|_no| no| nr| at| on| is|[_.:#=\"'\\ \x1f\n]){0,8}"
+    rf"[+(]{{0,2}}[0-9](?:{_SEP}[0-9]){{6,14}}"
+)
+_CARD_DIGITS = compile_pattern(_NETWORK)
+_INTERNATIONAL_NUMBER = compile_pattern(_INTERNATIONAL)
+_NORTH_AMERICAN_NUMBER = compile_pattern(_NORTH_AMERICAN)
+_NATIONAL_NUMBER = compile_pattern(_NATIONAL)
+_NAMED_NUMBER = compile_pattern(_NAMED)
+
+CARDS = Rule("CARD", _NETWORK, find_cards)
+PHONES = (
+    Rule("PHONE", _INTERNATIONAL, find_international),
+    Rule("PHONE", BEFORE + _NORTH_AMERICAN, find_north_american),
+    Rule("PHONE", _NINE_DIGITS, find_national),
+    Rule("PHONE", _NAMED, find_named_numbers),
+)
