@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.gateway.traces.bodies.test_shared_parts import CHAT, IMAGE, SYSTEM, TOOLS
 
 from gateway.config import Config, load_config
 from gateway.paths import Paths, paths_of
@@ -29,6 +28,7 @@ from gateway.traces.shipper import _by_table
 from gateway.traces.spool.spool_file import SpoolContents, SpoolRecord, read_spool
 from gateway.traces.store import Store
 from gateway.traces.types import Trace
+from tests.gateway.traces.bodies.test_shared_parts import CHAT, IMAGE, SYSTEM, TOOLS
 from tests.support.capture import ANSWER, captured_trace
 from tests.support.store import write_config
 
