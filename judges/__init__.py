@@ -3,27 +3,28 @@
 In a judge's file: `import judges` for `judges.abstain("why")`. In its test: `judges.trace_from(answer=…)`.
 """
 
+from judges.definition import Definition, definition_of
 from judges.errors import JudgeError, JudgeFileError, JudgeWorkerError
 from judges.evaluate import evaluate_answers
-from judges.load import JudgeSource, functions_in, read_source
+from judges.executor import Executor, executor_of
+from judges.load import functions_in
 from judges.protocol import Abstain, Verdict, abstain
-from judges.sandbox import JudgeSettings, Sandbox
 from judges.trace import JudgedTrace, judged_trace, trace_from
 
 __all__ = [
     "Abstain",
+    "Definition",
+    "Executor",
     "JudgeError",
     "JudgeFileError",
-    "JudgeSettings",
-    "JudgeSource",
     "JudgeWorkerError",
     "JudgedTrace",
-    "Sandbox",
     "Verdict",
     "abstain",
+    "definition_of",
     "evaluate_answers",
+    "executor_of",
     "functions_in",
     "judged_trace",
-    "read_source",
     "trace_from",
 ]

@@ -18,10 +18,12 @@ from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
 from judges.coverage import Coverage, coverage, latest_traces
+from judges.definition import definition_of
 from judges.errors import JudgeFileError
-from judges.load import functions_in, read_source
+from judges.executor import executor_of
+from judges.load import functions_in
 from judges.once import count_left, judge_once
-from judges.passes import Tally, sandbox_of, version_of
+from judges.passes import Tally, version_of
 from judges.rows import load_tasks
 from judges.sandbox import IMPORT_WITHIN_S
 from judges.slow_import import told_when_slow
@@ -53,7 +55,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 def list_judges(config_path: Path, *, as_json: bool) -> None:
     """Each judge with its version, how much of the store it has judged, and why it cannot be used."""
     config = load_config(config_path)
-    unusable = why_unusable(config.judges)
+    unusable = why_unusable(config)
     with open_store(config) as store:
         listed = [_listed(store, entry, unusable.get(entry.name)) for entry in config.judges]
     if as_json:
@@ -77,12 +79,12 @@ def list_judges(config_path: Path, *, as_json: bool) -> None:
 
 def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:
     try:
-        version = version_of(entry, read_source(entry.file, entry.function))
+        version = version_of(entry, definition_of(entry))
     except JudgeFileError:
-        return Listed(name=entry.name, file=entry.path, error=error)
+        return Listed(name=entry.name, file=entry.path or str(entry.rubric), error=error)
     return Listed(
         name=entry.name,
-        file=entry.path,
+        file=entry.path or str(entry.rubric),
         version=version.version,
         coverage=coverage(store, version),
         error=error,
@@ -121,7 +123,7 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
             if names and entry.name not in names:
                 continue
             try:
-                results.append(_run(store, entry, progress))
+                results.append(_run(config, store, entry, progress))
             except JudgeFileError as error:  # the others are judged nevertheless
                 results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
     if as_json:
@@ -136,17 +138,17 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
     return JudgeFileError.exit_code if failed else 0
 
 
-def _run(store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
-    source = read_source(entry.file, entry.function)
-    version = version_of(entry, source)
-    with sandbox_of(entry, source) as sandbox:
-        with told_when_slow(source, IMPORT_WITHIN_S):
-            sandbox.start()
+def _run(config: Config, store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
+    definition = definition_of(entry)
+    version = version_of(entry, definition)
+    with executor_of(config, entry, definition) as executor:
+        with told_when_slow(definition, IMPORT_WITHIN_S):
+            executor.start()
         task = progress.add_task(entry.name, total=count_left(store, version))
         tally = judge_once(
-            store, sandbox, version, stored=lambda stored: progress.advance(task, stored.total)
+            store, executor, version, stored=lambda stored: progress.advance(task, stored.total)
         )
-    return Ran(judge=entry.name, version=source.version, judged=tally.judged, abstained=tally.abstained)
+    return Ran(judge=entry.name, version=definition.version, judged=tally.judged, abstained=tally.abstained)
 
 
 def _progress() -> Progress:
@@ -205,7 +207,7 @@ def try_judge(
         entry for function in functions for entry in _entries(config, f"{file}:{function}", routes, timeout_s)
     ]
     with open_store(config) as store:
-        tried = [verdict for entry in entries for verdict in _try(store, entry, count)]
+        tried = [verdict for entry in entries for verdict in _try(config, store, entry, count)]
     if as_json:
         click.echo(msgspec.json.encode(tried))
         return
@@ -236,13 +238,13 @@ def _target(target: str) -> tuple[Path, list[str]]:
     return file, functions_in(file)
 
 
-def _try(store: Store, entry: JudgeConfig, count: int) -> list[Tried]:
-    source = read_source(entry.file, entry.function)
-    with sandbox_of(entry, source, show_output=True) as sandbox:
-        with told_when_slow(source, IMPORT_WITHIN_S):
-            sandbox.start()
-        ids = latest_traces(store, version_of(entry, source), limit=count)
-        tasks = list(load_tasks(store, ids, sessions="session" in sandbox.parameters))
+def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[Tried]:
+    definition = definition_of(entry)
+    with executor_of(config, entry, definition, show_output=True) as executor:
+        with told_when_slow(definition, IMPORT_WITHIN_S):
+            executor.start()
+        ids = latest_traces(store, version_of(entry, definition), limit=count)
+        tasks = list(load_tasks(store, ids, sessions="session" in executor.parameters))
         return [
             Tried(
                 judge=entry.name,
@@ -252,7 +254,7 @@ def _try(store: Store, entry: JudgeConfig, count: int) -> list[Tried]:
                 ms=round(answer.seconds * 1000, 3),
                 kept=any(entry.kind == "kept" for entry in task.feedback),
             )
-            for task, answer in zip(tasks, sandbox.judge(tasks), strict=True)
+            for task, answer in zip(tasks, executor.judge(tasks), strict=True)
         ]
 
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from gateway.config import Config, JudgeConfig
 from gateway.traces.types import Judgment, Trace
-from judges.load import read_source
-from judges.sandbox import JudgeSettings, Sandbox
+from judges.definition import definition_of
+from judges.executor import executor_of
 from judges.trace import JudgedTrace, stored_row
 from judges.wire import Answer, Task
 
 
-def evaluate_answers(judge: JudgeSettings, traces: Sequence[JudgedTrace]) -> list[Judgment]:
-    """One judgment for each of *traces*, in order, by the judge's file as it is now. Nothing is stored.
+def evaluate_answers(config: Config, judge: JudgeConfig, traces: Sequence[JudgedTrace]) -> list[Judgment]:
+    """One judgment for each of *traces*, in order, by *judge* of *config* as it is now. Nothing is stored.
 
-    The judge runs in the same kind of worker process as over the store: what it does wrong is an abstention.
-    A judge that asks for `session` is given the trace alone. Raises JudgeFileError, JudgeWorkerError.
+    The judge runs as it does over the store: what it does wrong is an abstention. A judge that asks for
+    `session` is given the trace alone. Raises JudgeFileError, JudgeWorkerError.
     """
-    source = read_source(judge.file, judge.function)
-    with Sandbox(source, timeout_s=judge.timeout_s, memory_mb=judge.memory_mb) as sandbox:
-        sandbox.start()
+    definition = definition_of(judge)
+    with executor_of(config, judge, definition) as executor:
+        executor.start()
         tasks = (Task(trace=stored_row(trace), feedback=list(trace.feedback)) for trace in traces)
         return [
-            judgment_of(judge.name, source.version, trace, len(trace.feedback), answer)
-            for trace, answer in zip(traces, sandbox.judge(tasks), strict=True)
+            judgment_of(judge.name, definition.version, trace, len(trace.feedback), answer)
+            for trace, answer in zip(traces, executor.judge(tasks), strict=True)
         ]
 
 
@@ -44,4 +45,9 @@ def judgment_of(
         route=trace.route,
         variant=trace.variant,
         snapshot=trace.snapshot,
+        seconds=answer.seconds,
+        cost_usd=answer.cost_usd,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        detail=answer.detail,
     )

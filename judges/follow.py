@@ -13,13 +13,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from gateway.config import Config, JudgeConfig
 from gateway.errors import TracetuneError
 from gateway.traces.store import Store
+from judges.definition import definition_of
 from judges.errors import JudgeError, JudgeFileError
-from judges.load import read_source
-from judges.passes import Tally, judge_traces, sandbox_of, version_of
+from judges.executor import Executor, executor_of
+from judges.passes import Tally, judge_traces, version_of
 from judges.pending import Arrivals, JudgeVersion, Since, Window, arrivals, pending, store_clock, windows
-from judges.sandbox import JudgeSettings, Sandbox
 
 POLL_S = 1.0
 PASS_S = 2.0  # after which new traces and a new version are looked for again
@@ -38,12 +39,15 @@ _log = logging.getLogger("tracetune.judges")
 class JudgeFollower:
     """Judges until *stop* is set: `run` returns soon after, and leaves nothing running."""
 
-    def __init__(self, settings: JudgeSettings, connect: Callable[[], Store], stop: threading.Event) -> None:
+    def __init__(
+        self, config: Config, settings: JudgeConfig, connect: Callable[[], Store], stop: threading.Event
+    ) -> None:
+        self._config = config
         self._settings = settings
         self._connect = connect
         self._stop = stop
         self._store: Store | None = None
-        self._sandbox: Sandbox | None = None
+        self._executor: Executor | None = None
         self._judge = JudgeVersion(judge=settings.name, version="")
         self._file_state: object = _NEVER_LOOKED
         self._retry_at = 0.0
@@ -63,7 +67,7 @@ class JudgeFollower:
                 try:
                     self._turn()
                     back_off_s = FIRST_BACK_OFF_S
-                    told = told if self._sandbox is None else ""
+                    told = told if self._executor is None else ""
                 except TracetuneError as error:
                     if str(error) != told:
                         told = str(error)
@@ -71,22 +75,22 @@ class JudgeFollower:
                     self._stop.wait(self._recover(error, back_off_s))
                     back_off_s = min(2 * back_off_s, LAST_BACK_OFF_S)
         finally:
-            self._drop_sandbox()
+            self._drop_executor()
             self._drop_store()
 
     def _turn(self) -> None:
         """Do the most urgent thing there is, for PASS_S at most; wait POLL_S where there is none."""
-        sandbox = self._current_sandbox()
-        if sandbox is None:
+        executor = self._current_executor()
+        if executor is None:
             self._stop.wait(POLL_S)
             return
         store = self._store = self._store or self._connect()
-        if self._follow(store, sandbox) or self._sweep(store, sandbox):
+        if self._follow(store, executor) or self._sweep(store, executor):
             self._report()
             return
         self._stop.wait(POLL_S)
 
-    def _follow(self, store: Store, sandbox: Sandbox) -> bool:
+    def _follow(self, store: Store, executor: Executor) -> bool:
         """Judge what has arrived lately; False where nothing is left of it."""
         if self._since is None:
             self._since = store_clock(store) - timedelta(seconds=OVERLAP_S)
@@ -95,14 +99,14 @@ class JudgeFollower:
             return False
         trace_ids = pending(store, self._judge, Since(self._since), limit=PAGE_TRACES)
         if trace_ids:
-            self._pass(store, sandbox, trace_ids)
+            self._pass(store, executor, trace_ids)
             return True
         self._seen = seen
         if seen.now - self._since > timedelta(seconds=2 * OVERLAP_S):
             self._since, self._seen = seen.now - timedelta(seconds=OVERLAP_S), None
         return False
 
-    def _sweep(self, store: Store, sandbox: Sandbox) -> bool:
+    def _sweep(self, store: Store, executor: Executor) -> bool:
         """Judge what is left of all time, the latest first; False where nothing is."""
         if not self._windows and time.monotonic() >= self._sweep_at:
             self._windows = list(reversed(windows(store, self._judge)))
@@ -111,39 +115,39 @@ class JudgeFollower:
             return False
         trace_ids = pending(store, self._judge, self._windows[-1], limit=PAGE_TRACES)
         if trace_ids:
-            self._pass(store, sandbox, trace_ids)
+            self._pass(store, executor, trace_ids)
         else:
             self._windows.pop()
         return True
 
-    def _pass(self, store: Store, sandbox: Sandbox, trace_ids: list[str]) -> None:
+    def _pass(self, store: Store, executor: Executor, trace_ids: list[str]) -> None:
         self._tally += judge_traces(
-            store, sandbox, self._judge, trace_ids, stop=self._stop.is_set, within_s=PASS_S
+            store, executor, self._judge, trace_ids, stop=self._stop.is_set, within_s=PASS_S
         )
 
-    def _current_sandbox(self) -> Sandbox | None:
+    def _current_executor(self) -> Executor | None:
         """The worker of the file as it is now; None while a file that cannot be used stays as it is."""
         settings = self._settings
         state = _state(settings.file)
-        if state == self._file_state and (self._sandbox is not None or time.monotonic() < self._retry_at):
-            return self._sandbox
+        if state == self._file_state and (self._executor is not None or time.monotonic() < self._retry_at):
+            return self._executor
         self._file_state = state
-        source = read_source(settings.file, settings.function)
-        if self._sandbox is not None and source.version == self._judge.version:
-            return self._sandbox
-        self._drop_sandbox()
-        sandbox = sandbox_of(settings, source)
-        sandbox.start()
-        self._sandbox = sandbox
-        self._judge = version_of(settings, source)
+        definition = definition_of(settings)
+        if self._executor is not None and definition.version == self._judge.version:
+            return self._executor
+        self._drop_executor()
+        executor = executor_of(self._config, settings, definition)
+        executor.start()
+        self._executor = executor
+        self._judge = version_of(settings, definition)
         self._since, self._seen, self._windows, self._sweep_at = None, None, [], 0.0
-        _log.info("judge %s: version %s", settings.name, source.version)
-        return sandbox
+        _log.info("judge %s: version %s", settings.name, definition.version)
+        return executor
 
     def _recover(self, error: TracetuneError, back_off_s: float) -> float:
         """Let go of what is at fault; how long to wait before the next turn."""
         if isinstance(error, JudgeError):
-            self._drop_sandbox()
+            self._drop_executor()
             self._retry_at = time.monotonic() + (RETRY_FILE_S if isinstance(error, JudgeFileError) else 0)
             return POLL_S if isinstance(error, JudgeFileError) else back_off_s
         self._drop_store()
@@ -151,10 +155,10 @@ class JudgeFollower:
         self._windows, self._seen, self._sweep_at = [], None, 0.0
         return back_off_s
 
-    def _drop_sandbox(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
+    def _drop_executor(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
 
     def _drop_store(self) -> None:
         if self._store is not None:

@@ -7,10 +7,12 @@ that of the file itself; what the file imports beside it is not part of it.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,19 +24,23 @@ VERSION_CHARS = 12
 
 
 class JudgeSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A judge's file as it was read, and the function in it."""
+    """A judge's file as it was read, the function in it, and the arguments that it is given by name."""
 
     file: str
     function: str
     source: bytes
+    options: dict[str, Any] = {}
 
     @property
     def version(self) -> str:
-        """Twelve hex digits of the SHA-256 of the file's bytes."""
-        return hashlib.sha256(self.source).hexdigest()[:VERSION_CHARS]
+        """Twelve hex digits of the SHA-256 of the file's bytes, and of the options where there are any."""
+        digest = hashlib.sha256(self.source)
+        if self.options:
+            digest.update(b"\0" + msgspec.json.encode(self.options, order="deterministic"))
+        return digest.hexdigest()[:VERSION_CHARS]
 
 
-def read_source(file: Path, function: str) -> JudgeSource:
+def read_source(file: Path, function: str, options: dict[str, Any] | None = None) -> JudgeSource:
     """Read *file* without running it; *function* is the judge in it. Raises JudgeFileError."""
     try:
         if file.stat().st_size > MAX_JUDGE_BYTES:
@@ -44,7 +50,7 @@ def read_source(file: Path, function: str) -> JudgeSource:
         raise JudgeFileError(f"{file}: no such file; write the judge there or correct its path") from error
     except OSError as error:
         raise JudgeFileError(f"{file}: cannot be read: {error.strerror}") from error
-    return JudgeSource(file=str(file), function=function, source=source)
+    return JudgeSource(file=str(file), function=function, source=source, options=options or {})
 
 
 def functions_in(file: Path) -> list[str]:
@@ -90,13 +96,17 @@ def load_function(source: JudgeSource) -> tuple[Judge, tuple[str, ...]]:
     if not callable(judge):
         raise JudgeFileError(f"{file}: {source.function!r} is not a function; write `def name(trace): …`")
     try:
-        return judge, wanted_parameters(judge)
+        return _with_options(judge, source.options), wanted_parameters(judge, source.options)
     except (TypeError, ValueError) as error:
         line = getattr(getattr(judge, "__code__", None), "co_firstlineno", 1)
         raise JudgeFileError(
             f"{file}:{line}: judge {source.function!r}: {one_line(str(error))}; "
             f"a judge takes {', '.join(PARAMETERS)}, matched by name"
         ) from error
+
+
+def _with_options(judge: Judge, options: dict[str, Any]) -> Judge:
+    return functools.partial(judge, **options) if options else judge
 
 
 def place(file: str, error: BaseException) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.traces.store import Store
+from judges.executor import Executor
 from judges.passes import Tally, judge_traces
 from judges.pending import JudgeVersion, count_pending, pending, windows
-from judges.sandbox import Sandbox
 
 PAGE_TRACES = 2000
 
@@ -18,17 +18,17 @@ def count_left(store: Store, judge: JudgeVersion) -> int:
 
 
 def judge_once(
-    store: Store, sandbox: Sandbox, judge: JudgeVersion, *, stored: Callable[[Tally], None]
+    store: Store, executor: Executor, judge: JudgeVersion, *, stored: Callable[[Tally], None]
 ) -> Tally:
     """Judge what is pending, the oldest first, and store it; *stored* is told after each insert.
 
     Safe to interrupt and to repeat: what is not stored is still pending. Raises StoreError, JudgeError.
     """
-    sandbox.start()
+    executor.start()
     done = Tally()
     for window in reversed(windows(store, judge)):
         while trace_ids := pending(store, judge, window, limit=PAGE_TRACES):
-            tally = judge_traces(store, sandbox, judge, trace_ids, stop=lambda: False, stored=stored)
+            tally = judge_traces(store, executor, judge, trace_ids, stop=lambda: False, stored=stored)
             done += tally
             if not tally.total:
                 break  # they have gone from the store meanwhile

@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from gateway.config import JudgeConfig
 from gateway.traces.batches import parts_of
 from gateway.traces.bodies.bodies import Bodies, Owner, reason_place
 from gateway.traces.delivery import IDS_PER_QUERY
 from gateway.traces.markers import ERASED_REASON
 from gateway.traces.store import Store
 from gateway.traces.types import Judgment, Trace
+from judges.definition import Definition
 from judges.evaluate import judgment_of
-from judges.load import JudgeSource
+from judges.executor import Executor
 from judges.pending import JudgeVersion
 from judges.rows import load_tasks
-from judges.sandbox import JudgeSettings, Sandbox
 from judges.wire import Task
 
 FLUSH_S = (
@@ -42,21 +43,14 @@ class Tally(msgspec.Struct, frozen=True):
         return self.judged + self.abstained
 
 
-def version_of(settings: JudgeSettings, source: JudgeSource) -> JudgeVersion:
+def version_of(settings: JudgeConfig, definition: Definition) -> JudgeVersion:
     """Whose judgments these are."""
-    return JudgeVersion(judge=settings.name, version=source.version, routes=tuple(settings.routes or ()))
-
-
-def sandbox_of(settings: JudgeSettings, source: JudgeSource, *, show_output: bool = False) -> Sandbox:
-    """A sandbox with the bounds of *settings*, not started yet."""
-    return Sandbox(
-        source, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb, show_output=show_output
-    )
+    return JudgeVersion(judge=settings.name, version=definition.version, routes=tuple(settings.routes or ()))
 
 
 def judge_traces(
     store: Store,
-    sandbox: Sandbox,
+    executor: Executor,
     judge: JudgeVersion,
     trace_ids: Sequence[str],
     *,
@@ -69,12 +63,12 @@ def judge_traces(
     Takes up no more traces after *within_s*; leaves at once when *stop* says so, with what was judged by then
     stored. Raises StoreError and JudgeError: what is not stored then is still pending.
     """
-    sandbox.start()
+    executor.start()
     until = time.monotonic() + within_s
     under_way: deque[Task] = deque()
 
     def tasks() -> Iterator[Task]:
-        for task in load_tasks(store, trace_ids, sessions="session" in sandbox.parameters):
+        for task in load_tasks(store, trace_ids, sessions="session" in executor.parameters):
             if time.monotonic() > until:
                 return
             under_way.append(task)
@@ -83,7 +77,7 @@ def judge_traces(
     done = Tally()
     rows: list[Judgment] = []
     flushed_at = time.monotonic()
-    for answer in sandbox.judge(tasks(), stop):
+    for answer in executor.judge(tasks(), stop):
         task = under_way.popleft()
         judgment = judgment_of(judge.judge, judge.version, task.trace, task.feedback_seen, answer)
         rows.append(_sealed(judgment, task.trace, store.bodies))

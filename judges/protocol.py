@@ -8,7 +8,7 @@ oldest first). It returns a bool, a score in [0, 1], or None / `abstain("why")`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Real
 from typing import Any
 
@@ -49,16 +49,24 @@ def read_verdict(value: object) -> tuple[float | None, str]:
     return None, f"returned {shown}; a score is in [0, 1]"
 
 
-def wanted_parameters(judge: Judge) -> tuple[str, ...]:
-    """Which of PARAMETERS *judge* takes. Raises ValueError naming the parameter that nobody could fill."""
+def wanted_parameters(judge: Judge, options: Collection[str] = ()) -> tuple[str, ...]:
+    """Which of PARAMETERS *judge* takes; *options* fill others.
+
+    Raises ValueError naming the parameter that nobody could fill, or the option that it does not take.
+    """
     wanted: list[str] = []
-    for parameter in inspect.signature(judge).parameters.values():
+    parameters = inspect.signature(judge).parameters
+    for parameter in parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
         if parameter.name in PARAMETERS and parameter.kind is not parameter.POSITIONAL_ONLY:
             wanted.append(parameter.name)
+        elif parameter.name in options:
+            continue
         elif parameter.default is parameter.empty:
             raise ValueError(f"parameter {parameter.name!r} is none of {', '.join(PARAMETERS)}")
+    if unknown := sorted(set(options) - set(parameters)):
+        raise ValueError(f"option {unknown[0]!r} is none of its parameters")
     if not wanted:
         raise ValueError(f"takes none of {', '.join(PARAMETERS)}")
     return tuple(wanted)

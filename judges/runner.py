@@ -33,7 +33,7 @@ class Followers:
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(JudgeFollower(judge, lambda: Store.connect(config), self._stop),),
+                args=(JudgeFollower(config, judge, lambda: Store.connect(config), self._stop),),
                 name=f"judge-{judge.name}",
                 daemon=True,  # a judge that hangs while it is imported must not hold up the end
             )

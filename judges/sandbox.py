@@ -6,9 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from judges.errors import JudgeFileError, JudgeWorkerError
 from judges.load import JudgeSource
@@ -19,23 +18,6 @@ IMPORT_WITHIN_S = 120.0  # torch takes tens of seconds on a busy machine
 IN_FLIGHT = 32  # tasks on their way to the worker of a fast judge, so that it never waits for us
 _FAST_S = 0.01  # a judge slower than this has two in flight: who stops drawing tasks must not wait for 32
 _STOP_CHECK_S = 0.2
-
-
-class JudgeSettings(Protocol):
-    """What a judge's entry in the configuration says."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def file(self) -> Path: ...
-    @property
-    def function(self) -> str: ...
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def memory_mb(self) -> int: ...
-    @property
-    def routes(self) -> list[str] | None: ...
 
 
 class Sandbox:

@@ -8,39 +8,38 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
-from gateway.config import load_config
+from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import TracetuneError
+from judges.definition import definition_of
 from judges.errors import JudgeError
-from judges.load import read_source
-from judges.passes import sandbox_of
-from judges.sandbox import IMPORT_WITHIN_S, JudgeSettings
+from judges.executor import executor_of
+from judges.sandbox import IMPORT_WITHIN_S
 from judges.slow_import import told_when_slow
 
 LOOK_WITHIN_S = 15.0  # for a command that people wait for: a judge that takes longer is named, not waited for
 MAX_AT_ONCE = 4  # each is a process that may import much
 
 
-def why_unusable(judges: Sequence[JudgeSettings], *, within_s: float = LOOK_WITHIN_S) -> dict[str, str]:
+def why_unusable(config: Config, *, within_s: float = LOOK_WITHIN_S) -> dict[str, str]:
     """Name of each judge that cannot be used -> one line with file, reason and remedy. Runs users' code.
 
     A file has *within_s* to be imported in. Never raises for what is wrong with a judge.
     """
     with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-        found = pool.map(lambda judge: _why(judge, within_s), judges)
-        return {judge.name: why for judge, why in zip(judges, found, strict=True) if why is not None}
+        found = pool.map(lambda judge: _why(config, judge, within_s), config.judges)
+        return {judge.name: why for judge, why in zip(config.judges, found, strict=True) if why is not None}
 
 
-def _why(judge: JudgeSettings, within_s: float) -> str | None:
+def _why(config: Config, judge: JudgeConfig, within_s: float) -> str | None:
     try:
-        source = read_source(judge.file, judge.function)
-        with told_when_slow(source, within_s), sandbox_of(judge, source) as sandbox:
-            sandbox.start(within_s)
+        definition = definition_of(judge)
+        with told_when_slow(definition, within_s), executor_of(config, judge, definition) as executor:
+            executor.start(within_s)
     except JudgeError as error:
         return str(error)
     return None
@@ -50,7 +49,7 @@ def _run_as_module() -> int:
     parser = argparse.ArgumentParser(prog="python -m judges.usable")
     parser.add_argument("--config", type=Path, required=True)
     config = load_config(parser.parse_args().config)
-    found = why_unusable(config.judges, within_s=IMPORT_WITHIN_S)
+    found = why_unusable(config, within_s=IMPORT_WITHIN_S)
     sys.stdout.write(msgspec.json.encode(found).decode())
     return 0
 

@@ -55,6 +55,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
     reason: str
     seconds: float
     spent: bool = False
+    cost_usd: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    detail: str = ""
 
 
 Reply = Ready | Refused | Answer

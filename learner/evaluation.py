@@ -11,8 +11,8 @@ import msgspec
 
 from gateway.config import Config, JudgeConfig, LearnerConfig
 from gateway.traces.bodies.bodies import Bodies, Owner
+from judges.definition import definition_of
 from judges.evaluate import evaluate_answers
-from judges.load import read_source
 from judges.trace import judged_trace
 from learner.files import read_json, write_json
 from learner.generate import Answer, Arm, Job, SealedPrompts
@@ -162,10 +162,10 @@ def compare_answers(
     judge = judge_of(config, entry)
     evaluation = report(
         holdout,
-        {arm: _judged(judge, holdout, given) for arm, given in answers.items()},
+        {arm: _judged(config, judge, holdout, given) for arm, given in answers.items()},
         dataset=manifest.dataset,
         judge=judge.name,
-        version=read_source(judge.file, judge.function).version,
+        version=definition_of(judge).version,
         few_shot=entry.evaluate.few_shot,
     )
     if bodies.encrypts:
@@ -224,7 +224,7 @@ def _logged(holdout: Sequence[HoldoutRow], stable: str) -> dict[str, Answer]:
 
 
 def _judged(
-    judge: JudgeConfig, holdout: Sequence[HoldoutRow], answers: Mapping[str, Answer]
+    config: Config, judge: JudgeConfig, holdout: Sequence[HoldoutRow], answers: Mapping[str, Answer]
 ) -> dict[str, Verdict]:
     """Verdicts on *answers* by the judge as it is now. An answer that was cut short is a failure: score 0."""
     rows = [row for row in holdout if row.trace.trace_id in answers]
@@ -232,7 +232,7 @@ def _judged(
         judged_trace(row.trace, row.feedback).with_answer(answers[row.trace.trace_id].text) for row in rows
     ]
     verdicts: dict[str, Verdict] = {}
-    for judgment in evaluate_answers(judge, traces):
+    for judgment in evaluate_answers(config, judge, traces):
         answer = answers[judgment.trace_id]
         verdicts[judgment.trace_id] = Verdict(
             score=judgment.score if answer.stopped else 0.0,

@@ -77,7 +77,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 def overview(config: Config, store: Store) -> Overview:
     """What each route has and waits for. Raises StoreError when the store cannot be asked."""
-    unusable = why_unusable(config.judges)
+    unusable = why_unusable(config)
     learning = {status.route: status for status in route_status(config, store)}
     traffic = {row["route"]: row for row in store.query(_TRAFFIC)}
     judged = {row["route"]: int(row["judged"]) for row in store.query(_JUDGED)}

@@ -11,7 +11,7 @@ from gateway.config import Config, JudgeConfig, LearnerConfig
 from gateway.traces.encryption.sealing import PREFIX
 from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.types import Feedback, Trace
-from judges.load import read_source
+from judges.definition import definition_of
 from judges.trace import JudgedTrace, judged_trace
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def read_judged(config: Config, entry: LearnerConfig, store: Store) -> JudgedRow
 def judge_version(config: Config, entry: LearnerConfig, store: Store) -> str:
     """The version of the judge whose verdicts count on this route."""
     judge = judge_of(config, entry)
-    current = read_source(judge.file, judge.function).version
+    current = definition_of(judge).version
     rows = store.query(_VERSIONS, {"route": entry.route, "endpoint": CHAT, "judge": judge.name})
     versions = [str(row["version"]) for row in rows]
     return current if current in versions or not versions else versions[0]

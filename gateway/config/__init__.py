@@ -1,5 +1,6 @@
 """Configuration: one YAML file, parsed once into frozen types. The learner may import this package."""
 
+from gateway.config.judges import JudgeConfig, Judging, Member
 from gateway.config.load import load_config
 from gateway.config.resilience import Ejection, Hedge
 from gateway.config.types import (
@@ -8,7 +9,6 @@ from gateway.config.types import (
     ClientKey,
     Config,
     Fallback,
-    JudgeConfig,
     KeyLimit,
     LearnerConfig,
     Limits,
@@ -37,6 +37,7 @@ __all__ = [
     "Fallback",
     "Hedge",
     "JudgeConfig",
+    "Judging",
     "KeyLimit",
     "LearnerConfig",
     "Limits",
@@ -44,6 +45,7 @@ __all__ = [
     "Managed",
     "Margins",
     "MasterKey",
+    "Member",
     "Price",
     "Privacy",
     "Retries",

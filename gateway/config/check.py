@@ -62,6 +62,8 @@ def _check_judges_and_learner(config: Config) -> None:
     for index, judge in enumerate(config.judges):
         for name in judge.routes or []:
             _known("route", name, routes, f"$.judges[{index}].routes")
+        for name in judge.upstreams:
+            _known("upstream", name, upstreams, f"$.judges[{index}].upstream")
     for index, entry in enumerate(config.learner):
         _known("route", entry.route, routes, f"$.learner[{index}].route")
         _known("judge", entry.judge, judges, f"$.learner[{index}].judge")

@@ -13,6 +13,7 @@ import yaml
 
 from gateway.config.check import check_references
 from gateway.config.fields import known_fields
+from gateway.config.judges import JudgeConfig
 from gateway.config.privacy import Presidio
 from gateway.config.types import Config
 from gateway.errors import ConfigError
@@ -142,15 +143,20 @@ def _absolute(config: Config, base: Path) -> Config:
             )
             for upstream in config.upstreams
         ],
-        judges=[
-            msgspec.structs.replace(judge, path=f"{(base / judge.file).resolve()}:{judge.function}")
-            for judge in config.judges
-        ],
+        judges=[_located_judge(judge, base) for judge in config.judges],
         learner=[
             msgspec.structs.replace(entry, base_model=(base / entry.base_model).resolve())
             for entry in config.learner
         ],
     )
+
+
+def _located_judge(judge: JudgeConfig, base: Path) -> JudgeConfig:
+    if judge.rubric is not None:
+        return msgspec.structs.replace(judge, rubric=(base / judge.rubric).resolve())
+    if judge.builtin:
+        return judge
+    return msgspec.structs.replace(judge, path=f"{(base / judge.file).resolve()}:{judge.function}")
 
 
 def _located(presidio: Presidio, base: Path) -> Presidio:

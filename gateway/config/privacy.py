@@ -9,6 +9,8 @@ import msgspec
 import re2
 from msgspec import Meta
 
+from gateway.config.base import Strict
+
 BuiltinRule = Literal["PRIVATE_KEY", "API_KEY", "EMAIL", "IBAN", "CARD", "PHONE"]
 BUILTIN_RULES: tuple[BuiltinRule, ...] = get_args(BuiltinRule)
 MAX_PATTERNS = 50  # one pass looks for all of them; each makes it dearer for every trace
@@ -21,7 +23,7 @@ _WHOLE_TEXT = re.compile(r"\\[AzC]|\(\?[a-zA-Z]*-[a-zA-Z]*m")
 PatternName = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=40)]
 
 
-class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Pattern(Strict, frozen=True, kw_only=True):
     """A pattern in RE2's syntax, and the type of the placeholders for what it finds."""
 
     name: PatternName
@@ -47,7 +49,7 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 Entity = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=40)]
 
 
-class Presidio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Presidio(Strict, frozen=True, kw_only=True):
     """With `redact: presidio`: which entities a spaCy model looks for, beside the built-in rules."""
 
     model: Annotated[str, Meta(min_length=1)] = "en_core_web_sm"  # an installed package, or a folder

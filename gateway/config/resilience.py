@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-Seconds = Annotated[float, Meta(gt=0)]
+from gateway.config.base import Seconds, Strict
 
 
-class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `Strict` is in `gateway.config.types`, which imports this file."""
-
-
-class Ejection(_Settings, frozen=True, kw_only=True):
+class Ejection(Strict, frozen=True, kw_only=True):
     """When a server is asked no more, for how long, and how it comes back.
 
     It is ejected after `consecutive` failures in a row, or when `share` of its requests of the last
@@ -40,7 +35,7 @@ class Ejection(_Settings, frozen=True, kw_only=True):
             raise ValueError(f"ejection begins with {self.base_s:g} s and may not exceed {self.cap_s:g} s")
 
 
-class Hedge(_Settings, frozen=True, kw_only=True):
+class Hedge(Strict, frozen=True, kw_only=True):
     """When a stream that has not begun is asked for a second time, of another server; the first one wins.
 
     Once it has taken longer than `quantile` of the recent streams took to their first content, and at least

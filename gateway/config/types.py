@@ -14,14 +14,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.config.base import Fraction, Name, Seconds, Strict, Usd
+from gateway.config.judges import JudgeConfig, Judging
 from gateway.config.privacy import Pattern, Presidio, check_patterns
 from gateway.config.resilience import Ejection, Hedge
 
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Scope = Literal["infer", "feedback", "pin", "admin", "approve"]
 PassthroughFamily = Literal[
     "audio", "images", "moderations", "files", "batches", "fine_tuning", "responses", "chat/completions"
@@ -41,7 +39,6 @@ _RESERVED_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"}
 )
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
-_JUDGE_PATH = re.compile(r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")
 
 
 def _shown(url: str) -> str:
@@ -67,10 +64,6 @@ def _check_url(whose: str, url: str, remedy: str = "") -> None:
         _ = parts.port
     except ValueError as error:
         raise ValueError(f"{whose}: {_shown(url)!r}: {error}") from error
-
-
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything a person writes: an unknown field is an error that names the field and the place."""
 
 
 class Secret(Strict, frozen=True, kw_only=True):
@@ -332,6 +325,7 @@ class Upstream(Strict, frozen=True, kw_only=True):
     proxy: str | None = None  # an egress proxy; none is ever taken from the environment
     proxy_auth: Secret | None = None  # USER:PASSWORD there
     http2: bool = False
+    trusted: bool = False  # may be shown the text of routes that are `private`
     usage_in_streams: bool = True  # ask it for the tokens of streams; false: it refuses `stream_options`
 
     def __post_init__(self) -> None:
@@ -473,6 +467,7 @@ class Route(Strict, frozen=True, kw_only=True):
     capture: Literal["full", "metadata", "none"] = "full"
     capture_bodies: Fraction = 1.0  # the share of sessions whose bodies are kept, of `capture: full`
     rules_off: list[str] | None = None  # of redaction, in place of `privacy.rules_off`
+    private: bool = False  # judges show its text to no upstream that is not `trusted`
     rollout: RolloutPolicy = RolloutPolicy()
 
     def __post_init__(self) -> None:
@@ -493,29 +488,6 @@ class Route(Strict, frozen=True, kw_only=True):
     def stable(self) -> Variant:
         """The variant marked stable, else the first."""
         return next((variant for variant in self.variants if variant.stable), self.variants[0])
-
-
-class JudgeConfig(Strict, frozen=True, kw_only=True):
-    """A judge: `path` is FILE.py:FUNCTION. `routes` absent: it judges every route."""
-
-    name: Name
-    path: str
-    kind: Literal["python"] = "python"
-    timeout_s: Seconds = 5
-    memory_mb: Annotated[int, Meta(ge=128)] = 4096  # of address space, for the process that runs it
-    routes: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        if not _JUDGE_PATH.match(self.path):
-            raise ValueError(f"judge {self.name!r}: path {self.path!r} is not FILE.py:FUNCTION")
-
-    @property
-    def file(self) -> Path:
-        return Path(self.path.rpartition(":")[0])
-
-    @property
-    def function(self) -> str:
-        return self.path.rpartition(":")[2]
 
 
 class DatasetOptions(Strict, frozen=True, kw_only=True):
@@ -580,6 +552,7 @@ class Config(Strict, frozen=True, kw_only=True):
     privacy: Privacy = Privacy()
     auth: Auth | None = None
     judges: list[JudgeConfig] = []
+    judging: Judging = Judging()
     learner: list[LearnerConfig] = []
 
     def upstream(self, name: str) -> Upstream:

@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from gateway.config.types import Fallback, Fraction, Name, Strict
+from gateway.config.base import Fraction, Name, Strict
+from gateway.config.types import Fallback
 from gateway.control.stages import StageReport
 from gateway.table import TableRollout, TableVariant
 from gateway.traces.assembling.said import Said

@@ -9,7 +9,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from gateway.config.types import Name, Period
+from gateway.config.base import Name
+from gateway.config.types import Period
 from gateway.errors import OperationError
 from gateway.paths import Paths
 from gateway.quotas.counters import CHANGES, COUNTERS, Counters

@@ -181,8 +181,10 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`.
 
     `feedback_seen` is how many rows of feedback the trace had when the judge was shown what was in force of
-    them: where there are more now, the trace is judged again and the later row replaces this one. The last
-    four are the trace's own, so that judgments are counted by them without a join.
+    them: where there are more now, the trace is judged again and the later row replaces this one.
+    `started_at` to `snapshot` are the trace's own, so that judgments are counted by them without a join.
+    `seconds`, money and tokens are what judging took (None: nothing was paid); `detail` is JSON of what
+    stands behind the score.
     """
 
     trace_id: str
@@ -196,6 +198,11 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     route: str = ""
     variant: str = ""
     snapshot: str | None = None
+    seconds: float | None = None
+    cost_usd: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    detail: str = ""
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.config.types import Config, JudgeConfig, LearnerConfig, Route, Upstream
+from gateway.config.judges import JudgeConfig
+from gateway.config.types import Config, LearnerConfig, Route, Upstream
 from gateway.errors import UsageError
 from gateway.paths import paths_of
-from judges.load import read_source
+from judges.definition import definition_of
 from learner.erasing import is_retired
 from learner.errors import LearnerRefusedError
 from learner.registry import verify_snapshot
@@ -69,7 +70,7 @@ def start_rollout(
         )
     verify_snapshot(paths_of(config).snapshots, snapshot, entry.base_model)
     judge = rollout_judge(config, configured)
-    version = read_source(judge.file, judge.function).version
+    version = definition_of(judge).version
     baseline = measure_baseline(
         store,
         route=route,

@@ -7,6 +7,8 @@ import pytest
 
 import judges
 from judges.errors import JudgeFileError
+from judges.load import read_source
+from tests.support.judging import ANY_CONFIG
 
 ANSWERS = [judges.trace_from(answer="yes")]
 
@@ -29,7 +31,7 @@ ANSWERS = [judges.trace_from(answer="yes")]
 def test_a_file_that_cannot_be_used_is_one_line_naming_the_users_own(write_judge, source: str, said: str):
     judge = write_judge(source)
     with pytest.raises(JudgeFileError) as caught:
-        judges.evaluate_answers(judge, ANSWERS)
+        judges.evaluate_answers(ANY_CONFIG, judge, ANSWERS)
     message = str(caught.value)
     assert f"{judge.file}{said}" in message
     assert "\n" not in message
@@ -38,15 +40,15 @@ def test_a_file_that_cannot_be_used_is_one_line_naming_the_users_own(write_judge
 
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(JudgeFileError, match=r"nowhere\.py: no such file"):
-        judges.read_source(tmp_path / "nowhere.py", "good")
+        read_source(tmp_path / "nowhere.py", "good")
 
 
 def test_the_version_is_the_digest_of_the_bytes(write_judge):
     judge = write_judge("def good(trace):\n    return True\n")
-    first = judges.read_source(judge.file, "good").version
+    first = read_source(judge.file, "good").version
     assert first == hashlib.sha256(judge.file.read_bytes()).hexdigest()[:12]
     judge.file.write_text("def good(trace):\n    return False\n")
-    assert judges.read_source(judge.file, "good").version != first
+    assert read_source(judge.file, "good").version != first
 
 
 def test_the_judges_in_a_file_are_found_without_running_it(tmp_path: Path):
@@ -64,11 +66,11 @@ def test_the_judges_in_a_file_are_found_without_running_it(tmp_path: Path):
 def test_a_judge_may_import_what_lies_beside_it(write_judge, tmp_path: Path):
     (tmp_path / "beside.py").write_text("LIMIT = 0.5\n")
     judge = write_judge("from beside import LIMIT\ndef good(trace):\n    return LIMIT\n")
-    (judgment,) = judges.evaluate_answers(judge, ANSWERS)
+    (judgment,) = judges.evaluate_answers(ANY_CONFIG, judge, ANSWERS)
     assert judgment.score == 0.5
 
 
 def test_a_file_named_like_a_module_of_ours_hides_nothing(write_judge):
     judge = write_judge("import judges\ndef good(trace):\n    return judges.abstain('w')\n", name="judges")
-    (judgment,) = judges.evaluate_answers(judge, ANSWERS)
+    (judgment,) = judges.evaluate_answers(ANY_CONFIG, judge, ANSWERS)
     assert judgment.reason == "w"

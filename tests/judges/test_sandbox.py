@@ -16,6 +16,7 @@ from judges.load import read_source
 from judges.sandbox import Sandbox
 from judges.trace import stored_row
 from judges.wire import Task
+from tests.support.judging import ANY_CONFIG
 
 
 def traces(*answers: str) -> list[judges.JudgedTrace]:
@@ -26,7 +27,7 @@ def traces(*answers: str) -> list[judges.JudgedTrace]:
 
 
 def verdicts(judge, *answers: str) -> list[float | str]:
-    found = judges.evaluate_answers(judge, traces(*answers))
+    found = judges.evaluate_answers(ANY_CONFIG, judge, traces(*answers))
     assert [judgment.trace_id for judgment in found] == [trace.trace_id for trace in traces(*answers)]
     return [judgment.reason if judgment.score is None else judgment.score for judgment in found]
 
@@ -152,7 +153,7 @@ def test_parameters_are_matched_by_name(write_judge):
         "def good(feedback, session, trace):\n"
         "    return [f.text for f in feedback] == ['k'] and session[-1] is trace and trace.kept == 'k'\n"
     )
-    (judgment,) = judges.evaluate_answers(judge, [judges.trace_from(answer="a", kept="k")])
+    (judgment,) = judges.evaluate_answers(ANY_CONFIG, judge, [judges.trace_from(answer="a", kept="k")])
     assert (judgment.score, judgment.feedback_seen) == (1.0, 1)
 
 
@@ -213,8 +214,9 @@ def test_a_hanging_judge_does_not_outlive_an_owner_that_is_killed(write_judge, t
 OWNER = """
 import sys, judges
 from gateway.config import JudgeConfig
+from tests.support.judging import ANY_CONFIG
 judge = JudgeConfig(name="good", path=sys.argv[1] + ":good", timeout_s=3600)
-judges.evaluate_answers(judge, [judges.trace_from(answer="x")])
+judges.evaluate_answers(ANY_CONFIG, judge, [judges.trace_from(answer="x")])
 """
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import judges
 from gateway.config import JudgeConfig
+from tests.support.judging import ANY_CONFIG
 
 FILE = Path(__file__).parents[2] / "config/judges/ticket.py"
 RIGHT = '{"intent":"exchange","order_id":"C4821","date":"2024-03-03","priority":"low"}'
@@ -17,7 +18,7 @@ MESSAGE = {"messages": [{"role": "user", "content": "swap the item in C4821, I b
 def score(function: str, answer: str, kept: str | None = None) -> float | None:
     judge = JudgeConfig(name=function, path=f"{FILE}:{function}")
     trace = judges.trace_from(request=MESSAGE, answer=answer, kept=kept)
-    return judges.evaluate_answers(judge, [trace])[0].score
+    return judges.evaluate_answers(ANY_CONFIG, judge, [trace])[0].score
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,10 +83,21 @@ def assert_none_failed(failures: list[str]) -> None:
         pytest.fail(f"{len(failures)} cases of FUZZ_SEED={SEED} failed\n\n{shown}", pytrace=False)
 
 
-def living() -> list[Any]:
-    """All objects that something refers to."""
+def living(*kinds: type) -> list[Any]:
+    """All objects of these types that something refers to.
+
+    By their type: isinstance asks each object for its class, and other libraries' objects warn at that.
+    """
     gc.collect()
-    return gc.get_objects()
+    interval = sys.getswitchinterval()
+    # A tuple that another thread is just building breaks when it is referred to from here. So that thread must not
+    # go on before the list of all objects is gone.
+    sys.setswitchinterval(60)
+    try:
+        time.sleep(0.05)  # whoever waits for its turn since before, has it
+        return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def assert_nothing_is_left(gateway: RunningGateway, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,10 +105,8 @@ def assert_nothing_is_left(gateway: RunningGateway, caplog: pytest.LogCaptureFix
     wait_until(lambda: gateway.state.in_flight == 0 and pool.in_flight == 0 and pool.waiting == 0, 10)
     wait_until(lambda: not gateway.server.server_state.connections, 10)
     # A connection that is off the list may still be at putting down what it held.
-    wait_until(lambda: not any(type(thing) is Exchange for thing in living()), 10)
-    # By its type: isinstance asks each object for its class, and other libraries' objects warn at that.
-    channels = [thing for thing in living() if issubclass(type(thing), Channel)]
-    assert sum(not channel.closed for channel in channels) <= MAX_IDLE_CONNECTIONS
+    wait_until(lambda: not living(Exchange), 10)
+    assert sum(not channel.closed for channel in living(Channel)) <= MAX_IDLE_CONNECTIONS
     bugs = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert bugs == []
     after = httpx.post(f"{gateway.base_url}/chat/completions", json=chat(), timeout=5)

@@ -13,12 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from gateway.config import Config, JudgeConfig, Route, Upstream, Variant
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Judgment, Trace
 from judges.pending import JudgeVersion, Since, pending
 from judges.rows import load_tasks
 from tests.support.store import a_trace
 
+# Judges of Python ask no upstream.
+ANY_CONFIG = Config(
+    upstreams=[Upstream(name="none", base_url="http://127.0.0.1:9/v1")],
+    routes=[
+        Route(model="support-bot", variants=[Variant(name="stable", upstream="none", model="m", weight=1.0)])
+    ],
+)
 ANY_JUDGE = JudgeVersion(judge="good", version="v1")
 ALWAYS = Since(datetime(2000, 1, 1, tzinfo=UTC))
 YES = "def good(trace):\n    return True\n"
@@ -29,6 +39,10 @@ KEPT = (
     "        return judges.abstain('nobody said')\n"
     "    return trace.answer == trace.kept\n"
 )
+
+
+def config_with(*judges: JudgeConfig) -> Config:
+    return msgspec.structs.replace(ANY_CONFIG, judges=list(judges))
 
 
 def feedback_on(trace: Trace, text: str, **changes: Any) -> Feedback:

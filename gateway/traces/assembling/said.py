@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gateway.config.types import Fraction, Name, Strict
+from gateway.config.base import Fraction, Name, Strict
 
 Outcome = Literal["accepted", "edited", "rejected"]
 KINDS = frozenset({"rating", "outcome", "kept", "comment"})

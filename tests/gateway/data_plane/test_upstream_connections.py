@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import socket
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from gateway.upstream import pool
 from gateway.upstream.channel import MAX_HEAD_BYTES, Channel
+from tests.support.fuzz import living
 from tests.support.request_path import (
     RunningGateway,
     chat,
@@ -257,10 +257,4 @@ def test_nothing_is_left_of_a_stream_however_it_goes_on_after_its_end_mark(
         assert ask(gateway, stream=True).content.endswith(DONE)
 
     wait_until(lambda: upstream.open_connections == 0)
-    wait_until(lambda: channels() == 0)
-
-
-def channels() -> int:
-    gc.collect()
-    # By its type: isinstance asks each object for its class, and other libraries' objects warn at that.
-    return sum(issubclass(type(thing), Channel) for thing in gc.get_objects())
+    wait_until(lambda: not living(Channel))

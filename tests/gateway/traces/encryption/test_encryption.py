@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config import Config, load_config
+from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, KeyringError
 from gateway.paths import Paths, paths_of
 from gateway.traces.bodies.bodies import Bodies
@@ -30,8 +30,10 @@ from gateway.traces.segments import SegmentWriter, writer_name
 from gateway.traces.spool.spool_file import read_spool
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
+from judges.definition import definition_of
+from judges.executor import executor_of
 from judges.load import read_source
-from judges.passes import judge_traces, sandbox_of
+from judges.passes import judge_traces
 from judges.pending import JudgeVersion
 from judges.sandbox import Sandbox
 from judges.wire import Task
@@ -113,10 +115,12 @@ def test_a_planted_text_is_in_no_file_and_every_reader_sees_it(
             (said,) = store.query("SELECT * FROM feedback")
             assert store.bodies.feedback(msgspec.convert(said, Feedback, strict=False)).text == PLANTED
 
-            source = read_source(judge, "quoting")
-            version = JudgeVersion(judge="quoting", version=source.version)
-            with sandbox_of(_Settings(judge), source) as sandbox:
-                judge_traces(store, sandbox, version, ["t1"], stop=lambda: False)
+            # One that is late on a busy machine quotes nothing.
+            settings = JudgeConfig(name="quoting", path=f"{judge}:quoting", timeout_s=60, memory_mb=1024)
+            definition = definition_of(settings)
+            version = JudgeVersion(judge="quoting", version=definition.version)
+            with executor_of(config, settings, definition) as executor:
+                judge_traces(store, executor, version, ["t1"], stop=lambda: False)
         shown = _shown(config_path)
         assert shown.count(PLANTED) == 4, "request, response, feedback and what the judge quoted"
         assert files_holding(paths.data, "lavender ferrets") == []
@@ -124,14 +128,6 @@ def test_a_planted_text_is_in_no_file_and_every_reader_sees_it(
         said_by = [stop(recorder)[1], stop(shipper)[1]]
     assert "ferrets" not in "".join(said_by)
     assert files_holding(paths.data, "lavender ferrets") == []
-
-
-class _Settings(msgspec.Struct):
-    file: Path
-    name: str = "quoting"
-    routes: list[str] | None = None
-    timeout_s: float = 60.0  # a judge that is late on a busy machine quotes nothing
-    memory_mb: int = 1024
 
 
 def _count(store: Store, table: str) -> int:

@@ -1,0 +1,51 @@
+"""What runs a judge: one protocol, whether it is Python in processes of ours, or a model that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway.config import Config, JudgeConfig
+from judges.definition import Definition
+from judges.sandbox import IMPORT_WITHIN_S, Sandbox
+from judges.wire import Answer, Task
+
+
+class Executor(Protocol):
+    """Gives verdicts on traces. One thread owns it; `close` leaves nothing running."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Which of trace, session and feedback the judge takes; known once it is started."""
+        ...
+
+    def start(self, within_s: float = IMPORT_WITHIN_S) -> None:
+        """Make ready to judge. Raises JudgeFileError, the judge's fault, or JudgeWorkerError, ours."""
+        ...
+
+    def judge(self, tasks: Iterable[Task], stop: Callable[[], bool] = lambda: False) -> Iterator[Answer]:
+        """An answer for each task, in order; fewer only when *stop* says so. Tasks are drawn as needed."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def executor_of(
+    config: Config,  # noqa: ARG001 -- judges that ask an upstream need it
+    judge: JudgeConfig,
+    definition: Definition,
+    *,
+    show_output: bool = False,
+) -> Executor:
+    """What runs *judge* with the bounds it has in *config*, not started yet.
+
+    *show_output*: what the user's code prints goes to this process's own output.
+    """
+    return Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)
