@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gateway.config import JudgeConfig
+from judges.builtin.source import builtin_files, builtin_source
 from judges.load import JudgeSource, read_source
 
 Definition = JudgeSource
@@ -10,4 +13,11 @@ Definition = JudgeSource
 
 def definition_of(judge: JudgeConfig) -> Definition:
     """Read what *judge* is made of, without running it. Raises JudgeFileError."""
+    if judge.builtin:
+        return builtin_source(judge.function, judge.options)
     return read_source(judge.file, judge.function, judge.options)
+
+
+def files_of(judge: JudgeConfig) -> tuple[Path, ...]:
+    """The files that say how *judge* judges: one of them changes before its definition does."""
+    return builtin_files(judge.function, judge.options) if judge.builtin else (judge.file,)

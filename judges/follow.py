@@ -16,7 +16,7 @@ from pathlib import Path
 from gateway.config import Config, JudgeConfig
 from gateway.errors import TracetuneError
 from gateway.traces.store import Store
-from judges.definition import definition_of
+from judges.definition import definition_of, files_of
 from judges.errors import JudgeError, JudgeFileError
 from judges.executor import Executor, executor_of
 from judges.passes import Tally, judge_traces, version_of
@@ -128,7 +128,7 @@ class JudgeFollower:
     def _current_executor(self) -> Executor | None:
         """The worker of the file as it is now; None while a file that cannot be used stays as it is."""
         settings = self._settings
-        state = _state(settings.file)
+        state = tuple(_state(file) for file in files_of(settings))
         if state == self._file_state and (self._executor is not None or time.monotonic() < self._retry_at):
             return self._executor
         self._file_state = state

@@ -24,17 +24,23 @@ VERSION_CHARS = 12
 
 
 class JudgeSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A judge's file as it was read, the function in it, and the arguments that it is given by name."""
+    """A judge's file as it was read, the function in it, and the arguments that it is given by name.
+
+    `beside` is what a judge that comes with us imports of our own, which is part of it.
+    """
 
     file: str
     function: str
     source: bytes
     options: dict[str, Any] = {}
+    beside: bytes = b""
 
     @property
     def version(self) -> str:
         """Twelve hex digits of the SHA-256 of the file's bytes, and of the options where there are any."""
         digest = hashlib.sha256(self.source)
+        if self.beside:
+            digest.update(b"\0" + self.function.encode() + b"\0" + self.beside)
         if self.options:
             digest.update(b"\0" + msgspec.json.encode(self.options, order="deterministic"))
         return digest.hexdigest()[:VERSION_CHARS]

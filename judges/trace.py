@@ -32,14 +32,15 @@ class JudgedTrace(Trace, frozen=True, kw_only=True):
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """The tool calls of the answer as the API has them; empty where there are none."""
-        return self._message.get("tool_calls") or []
+        calls = self._message.get("tool_calls")
+        return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
     @property
     def prompt(self) -> str:
         """The text of the last message the user sent."""
         messages = self.request.get("messages") if isinstance(self.request, dict) else None
-        for message in reversed(messages or []):
-            if message.get("role") == "user":
+        for message in reversed(messages if isinstance(messages, list) else []):
+            if isinstance(message, dict) and message.get("role") == "user":
                 return text_of(message.get("content"))
         return ""
 
@@ -56,11 +57,13 @@ class JudgedTrace(Trace, frozen=True, kw_only=True):
     @property
     def _choice(self) -> dict[str, Any]:
         choices = self.response.get("choices") if isinstance(self.response, dict) else None
-        return choices[0] if choices else {}
+        first = choices[0] if isinstance(choices, list) and choices else None
+        return first if isinstance(first, dict) else {}
 
     @property
     def _message(self) -> dict[str, Any]:
-        return self._choice.get("message") or {}
+        message = self._choice.get("message")
+        return message if isinstance(message, dict) else {}
 
 
 def text_of(content: object) -> str:
@@ -68,7 +71,8 @@ def text_of(content: object) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
     return ""
 
 

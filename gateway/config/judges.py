@@ -17,12 +17,20 @@ BUILTIN = "builtin"  # `builtin:NAME` in place of FILE.py:FUNCTION is a judge th
 PYTHON_TIMEOUT_S = 5.0
 LLM_TIMEOUT_S = 60.0
 MAX_MEMBERS = 15
+FILE_OPTION = (
+    "_file"  # `schema_file: FILE` in place of `schema: …`: what is in that file, of a built-in judge
+)
 
 _PATH = re.compile(r"^(.+\.py|builtin):[A-Za-z_][A-Za-z0-9_]*$")
 _LLM_FIELDS = ("rubric", "upstream", "model", "members", "against")
 
 # What a person takes upon themselves in so many words; every report then says so too.
 Acceptance = Literal["uncalibrated_trains", "uncalibrated_gates", "weak_trains", "weak_gates"]
+
+
+def is_file_option(name: str) -> bool:
+    """Whether the option *name* of a built-in judge is a file whose content the judge takes."""
+    return name.endswith(FILE_OPTION)
 
 
 class Member(Strict, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import yaml
 
 from gateway.config.check import check_references
 from gateway.config.fields import known_fields
-from gateway.config.judges import JudgeConfig
+from gateway.config.judges import JudgeConfig, is_file_option
 from gateway.config.privacy import Presidio
 from gateway.config.types import Config
 from gateway.errors import ConfigError
@@ -155,7 +155,11 @@ def _located_judge(judge: JudgeConfig, base: Path) -> JudgeConfig:
     if judge.rubric is not None:
         return msgspec.structs.replace(judge, rubric=(base / judge.rubric).resolve())
     if judge.builtin:
-        return judge
+        options = {
+            name: str((base / value).resolve()) if is_file_option(name) and isinstance(value, str) else value
+            for name, value in judge.options.items()
+        }
+        return msgspec.structs.replace(judge, options=options)
     return msgspec.structs.replace(judge, path=f"{(base / judge.file).resolve()}:{judge.function}")
 
 
