@@ -244,7 +244,12 @@ def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[T
         with told_when_slow(definition, IMPORT_WITHIN_S):
             executor.start()
         ids = latest_traces(store, version_of(entry, definition), limit=count)
-        tasks = list(load_tasks(store, ids, sessions="session" in executor.parameters))
+        tasks = list(load_tasks(
+                store,
+                ids,
+                sessions="session" in executor.parameters,
+                later="later" in executor.parameters,
+            ))
         return [
             Tried(
                 judge=entry.name,

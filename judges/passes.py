@@ -68,7 +68,8 @@ def judge_traces(
     under_way: deque[Task] = deque()
 
     def tasks() -> Iterator[Task]:
-        for task in load_tasks(store, trace_ids, sessions="session" in executor.parameters):
+        wanted = executor.parameters
+        for task in load_tasks(store, trace_ids, sessions="session" in wanted, later="later" in wanted):
             if time.monotonic() > until:
                 return
             under_way.append(task)

@@ -1,8 +1,8 @@
 """What a judge takes and what it may return.
 
 A judge is a plain function, sync or async, whose parameters are matched by name: `trace` (a JudgedTrace),
-`session` (the traces of the session up to this one, oldest first) and `feedback` (what was said of the trace,
-oldest first). It returns a bool, a score in [0, 1], or None / `abstain("why")`. All else is an abstention.
+`session` (the traces of the session up to this one, oldest first), `feedback` (what was said of the trace,
+oldest first) and `later` (the traces of the session after this one, oldest first). It returns a bool, a score in [0, 1], or None / `abstain("why")`. All else is an abstention.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-PARAMETERS = ("trace", "session", "feedback")
+PARAMETERS = ("trace", "session", "feedback", "later")
 MAX_REASON_CHARS = 500
 
 

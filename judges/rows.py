@@ -17,6 +17,7 @@ from judges.wire import Task
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
 BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
 SESSION_BATCH_TRACES = 20  # where each brings its session along
+MAX_LATER_TRACES = 20  # the next of a session; what lies after them is not shown to a judge
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
 _COLUMNS = ", ".join(Trace.__struct_fields__)
 
@@ -31,17 +32,22 @@ class _Said(NamedTuple):
 _NOTHING = _Said([], 0)
 
 
-def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Iterator[Task]:
-    """A task for each of *trace_ids* that the store has, in that order; with its session where asked for.
+def load_tasks(
+    store: Store, trace_ids: Sequence[str], *, sessions: bool, later: bool = False
+) -> Iterator[Task]:
+    """A task for each of *trace_ids* that the store has, in that order.
+
+    With the turns of its session before it where *sessions* is asked for, and those after it where *later* is.
 
     Raises StoreError.
     """
-    for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions else BATCH_TRACES):
+    for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions or later else BATCH_TRACES):
         rows = {
             row.trace_id: row for row in _traces(store, "trace_id IN {ids:Array(String)}", {"ids": batch})
         }
         feedback = _feedback(store, batch)
         earlier = _sessions(store, list(rows.values())) if sessions else {}
+        after = _later(store, list(rows)) if later else {}
         for trace_id in batch:
             if trace_id in rows:
                 # One at a time: what is stored may be a small part of what it holds.
@@ -49,6 +55,7 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
                     trace=store.bodies.lenient_trace(rows[trace_id]),
                     feedback=feedback.get(trace_id, _NOTHING).in_force,
                     session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
+                    later=[store.bodies.lenient_trace(turn) for turn in after.get(trace_id, [])],
                     feedback_seen=feedback.get(trace_id, _NOTHING).rows,
                 )
 
@@ -104,3 +111,19 @@ def _sessions(store: Store, traces: list[Trace]) -> dict[str, list[Trace]]:
         ]
         for trace in traces
     }
+
+
+def _later(store: Store, trace_ids: list[str]) -> dict[str, list[Trace]]:
+    """For each of *trace_ids* the next answered traces of its session, oldest first."""
+    rows = store.query(
+        f"WITH asked AS (SELECT trace_id AS id, client AS of, session AS within, started_at AS since FROM traces "  # noqa: S608
+        "WHERE trace_id IN {ids:Array(String)}) "
+        f"SELECT id, {_COLUMNS} FROM traces INNER JOIN asked ON client = of AND session = within "
+        "WHERE session IN (SELECT within FROM asked) AND (started_at, trace_id) > (since, id) "
+        f"AND {ANSWERED_SQL} ORDER BY started_at, trace_id LIMIT {MAX_LATER_TRACES} BY id",
+        {"ids": trace_ids},
+    )
+    turns: dict[str, list[Trace]] = {}
+    for row in rows:
+        turns.setdefault(row.pop("id"), []).append(msgspec.convert(row, Trace, strict=False))
+    return turns

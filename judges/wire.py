@@ -25,7 +25,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One trace to judge, with the feedback in force on it. `session` is empty unless the judge asks for it.
+    """One trace to judge, with the feedback in force on it.
+
+    `session`, the turns before it, and `later`, those after it, are empty unless the judge asks for them.
 
     `feedback_seen` counts what was said of the trace in all, with what a later word has replaced.
     """
@@ -33,6 +35,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     trace: Trace
     feedback: list[Feedback]
     session: list[Trace] = []
+    later: list[Trace] = []
     feedback_seen: int = 0
 
 

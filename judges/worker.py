@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 
 from gateway.traces.markers import why_text_unreadable
+from gateway.traces.types import Trace
 from judges.errors import JudgeFileError
 from judges.guard import descendants, stay_behind
 from judges.load import JudgeSource, load_function, place, told
 from judges.protocol import Judge, abstain, one_line, read_verdict
-from judges.trace import judged_trace
+from judges.trace import JudgedTrace, judged_trace
 from judges.wire import PIPES_GONE, Answer, Ready, Refused, Setup, Task, frame, read_message
 
 MAX_CHILDREN = 16  # processes a judge may leave running from one trace to the next
@@ -95,14 +96,19 @@ def _arguments(parameters: tuple[str, ...], task: Task) -> dict[str, Any]:
     trace = judged_trace(task.trace, task.feedback)
     arguments: dict[str, Any] = {"trace": trace, "feedback": list(trace.feedback)}
     if "session" in parameters:
-        earlier = [
-            judged_trace(row)
-            for row in task.session
-            if row.trace_id != trace.trace_id
-            and why_text_unreadable(row.request) is why_text_unreadable(row.response) is None
-        ]
-        arguments["session"] = [*earlier, trace]
+        arguments["session"] = [*_readable(task.session, trace), trace]
+    if "later" in parameters:
+        arguments["later"] = _readable(task.later, trace)
     return {name: arguments[name] for name in parameters}
+
+
+def _readable(turns: list[Trace], trace: JudgedTrace) -> list[JudgedTrace]:
+    return [
+        judged_trace(row)
+        for row in turns
+        if row.trace_id != trace.trace_id
+        and why_text_unreadable(row.request) is why_text_unreadable(row.response) is None
+    ]
 
 
 def _why_unreadable(task: Task) -> str | None:

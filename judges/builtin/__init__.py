@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from judges.builtin.budgets import cost, latency, length
-    from judges.builtin.language import language
+    from judges.builtin.languages import language
     from judges.builtin.matching import exact_match, normalised_match
-    from judges.builtin.numeric import numeric
+    from judges.builtin.quantities import numeric
     from judges.builtin.patterns import regex
-    from judges.builtin.refusal import refusal
+    from judges.builtin.refusals import refusal
     from judges.builtin.runs import runs_as_code
     from judges.builtin.session_signals import abandoned, retried
     from judges.builtin.signals import accepted, edited, rating
@@ -32,13 +32,13 @@ FAMILIES = {
     "exact_match": "matching",
     "json_schema": "structure",
     "json_valid": "structure",
-    "language": "language",
+    "language": "languages",
     "latency": "budgets",
     "length": "budgets",
     "normalised_match": "matching",
-    "numeric": "numeric",
+    "numeric": "quantities",
     "rating": "signals",
-    "refusal": "refusal",
+    "refusal": "refusals",
     "regex": "patterns",
     "retried": "session_signals",
     "runs_as_code": "runs",
