@@ -244,12 +244,14 @@ def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[T
         with told_when_slow(definition, IMPORT_WITHIN_S):
             executor.start()
         ids = latest_traces(store, version_of(entry, definition), limit=count)
-        tasks = list(load_tasks(
+        tasks = list(
+            load_tasks(
                 store,
                 ids,
                 sessions="session" in executor.parameters,
                 later="later" in executor.parameters,
-            ))
+            )
+        )
         return [
             Tried(
                 judge=entry.name,

@@ -77,6 +77,20 @@ def functions_in(file: Path) -> list[str]:
     return names
 
 
+def takes(source: JudgeSource, parameter: str) -> bool:
+    """Whether the judge takes *parameter*, as its file says; False where that cannot be read."""
+    try:
+        tree = _parse(source)
+    except JudgeFileError:
+        return False
+    return any(
+        argument.arg == parameter
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == source.function
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+    )
+
+
 def load_function(source: JudgeSource) -> tuple[Judge, tuple[str, ...]]:
     """Run the file and return the judge and the parameters it takes.
 

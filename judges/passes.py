@@ -19,6 +19,7 @@ from gateway.traces.types import Judgment, Trace
 from judges.definition import Definition
 from judges.evaluate import judgment_of
 from judges.executor import Executor
+from judges.load import takes
 from judges.pending import JudgeVersion
 from judges.rows import load_tasks
 from judges.wire import Task
@@ -45,7 +46,12 @@ class Tally(msgspec.Struct, frozen=True):
 
 def version_of(settings: JudgeConfig, definition: Definition) -> JudgeVersion:
     """Whose judgments these are."""
-    return JudgeVersion(judge=settings.name, version=definition.version, routes=tuple(settings.routes or ()))
+    return JudgeVersion(
+        judge=settings.name,
+        version=definition.version,
+        routes=tuple(settings.routes or ()),
+        later_after_s=settings.session_idle_s if takes(definition, "later") else None,
+    )
 
 
 def judge_traces(

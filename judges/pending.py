@@ -1,7 +1,9 @@
 """Which traces a judge has still to judge: asked of the store, never remembered.
 
 A trace is pending for (judge, version) while there is no judgment of it, or while it has more feedback than
-there was at its judgment. Nothing else is state: whoever is killed at any point asks again and goes on.
+there was at its judgment. For a judge that is shown the turns after a trace, these count like feedback, and
+the last turn of a session is pending only once nothing was added to it for a while. Nothing else is state:
+whoever is killed at any point asks again and goes on.
 
 Only answers can be judged: outcome ok, both bodies captured, a chat completion. gateway.traces.feedback says
 which feedback belongs to a trace.
@@ -19,6 +21,7 @@ from gateway.traces.feedback import SAID_SQL
 from gateway.traces.store import Store
 
 MAX_FEEDBACK = 100  # kinds of feedback a judge is shown of one trace, the latest
+MAX_LATER_TRACES = 20  # the next of a session; what lies after them is not shown to a judge
 MAX_IDS = 2_000  # a scope of more traces than this is asked as a condition, not as a list
 WINDOW_TRACES = 20_000  # traces that one question over the past looks at, if one hour has not more
 ANSWERED_SQL = (
@@ -26,7 +29,7 @@ ANSWERED_SQL = (
 )
 JUDGEABLE_SQL = f"{ANSWERED_SQL} AND (empty({{routes:Array(String)}}) OR route IN {{routes:Array(String)}})"
 # Each question begins with `scope`, a list of trace ids.
-_PENDING_SQL = f"""
+_AMONG_SQL = f"""
     FROM (SELECT trace_id, started_at FROM traces WHERE trace_id IN scope AND {JUDGEABLE_SQL}) AS t
     LEFT JOIN (
         SELECT trace_id, feedback_seen, true AS judged FROM judgments
@@ -35,20 +38,45 @@ _PENDING_SQL = f"""
     LEFT JOIN (
         SELECT trace_id, uniqExact(feedback_id) AS said FROM ({SAID_SQL}) GROUP BY trace_id
     ) AS f ON f.trace_id = t.trace_id
-    WHERE NOT j.judged OR f.said > j.feedback_seen
 """  # noqa: S608 -- built of constants; values travel as parameters
+_PENDING_SQL = f"{_AMONG_SQL} WHERE NOT j.judged OR f.said > j.feedback_seen"
+_PENDING_LATER_SQL = f"""{_AMONG_SQL}
+    LEFT JOIN (
+        SELECT id AS trace_id, least(count(), {MAX_LATER_TRACES}) AS turns FROM (
+            SELECT trace_id AS id, client AS of, session AS within, started_at AS since
+            FROM traces WHERE trace_id IN scope
+        ) AS a INNER JOIN (
+            SELECT trace_id AS next_id, client AS of, session AS within, started_at AS next_at FROM traces
+            WHERE session IN (SELECT session FROM traces WHERE trace_id IN scope) AND {ANSWERED_SQL}
+        ) AS b USING (of, within)
+        WHERE (next_at, next_id) > (since, id) GROUP BY id
+    ) AS l ON l.trace_id = t.trace_id
+    WHERE (NOT j.judged OR f.said + l.turns > j.feedback_seen)
+    AND (l.turns > 0 OR t.started_at < now64(6, 'UTC') - toIntervalMillisecond({{idle_ms:UInt64}}))
+"""  # noqa: S608 -- as above
 _NO_NULLS = " SETTINGS join_use_nulls = 0"
 
 
 class JudgeVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose judgments: a judge by its name, the version of its file, and the routes it judges (none: all)."""
+    """Whose judgments: a judge by its name, the version of its file, and the routes it judges (none: all).
+
+    `later_after_s`: of a judge that is shown the turns after a trace, for how long nothing was added to a
+    session that is over.
+    """
 
     judge: str
     version: str
     routes: tuple[str, ...] = ()
+    later_after_s: float | None = None
 
     def parameters(self) -> dict[str, Any]:
-        return {"judge": self.judge, "version": self.version, "routes": list(self.routes)}
+        asked = {"judge": self.judge, "version": self.version, "routes": list(self.routes)}
+        later = self.later_after_s
+        return asked if later is None else asked | {"idle_ms": int(later * 1000)}
+
+    def pending_sql(self) -> str:
+        """What is pending among `scope`."""
+        return _PENDING_SQL if self.later_after_s is None else _PENDING_LATER_SQL
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -131,19 +159,28 @@ def store_clock(store: Store) -> datetime:
 def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[str]:
     """Ids of at most *limit* pending traces in *scope*, oldest first."""
     if isinstance(scope, Since):
-        scope = _found(store, scope)
+        scope = _found(store, scope, with_sessions=judge.later_after_s is not None)
     rows = store.query(
-        f"WITH scope AS ({scope.sql()}) SELECT t.trace_id AS trace_id {_PENDING_SQL} "
+        f"WITH scope AS ({scope.sql()}) SELECT t.trace_id AS trace_id {judge.pending_sql()} "
         f"ORDER BY t.started_at, t.trace_id LIMIT {int(limit)}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
     return [row["trace_id"] for row in rows]
 
 
-def _found(store: Store, scope: Since) -> Scope:
-    """*scope* as a list of ids, looked up once: the store works out a named subquery at each of its uses."""
+def _found(store: Store, scope: Since, *, with_sessions: bool) -> Scope:
+    """*scope* as a list of ids, looked up once: the store works out a named subquery at each of its uses.
+
+    *with_sessions*: and all turns of the sessions of these.
+    """
+    among = scope.sql()
+    if with_sessions:
+        among = (
+            "SELECT trace_id FROM traces WHERE (client, session) IN ("  # noqa: S608 -- built of constants
+            f"SELECT client, session FROM traces WHERE trace_id IN ({among}))"
+        )
     rows = store.query(
-        f"SELECT DISTINCT trace_id AS id FROM ({scope.sql()}) LIMIT {MAX_IDS + 1}",  # noqa: S608
+        f"SELECT DISTINCT trace_id AS id FROM ({among}) LIMIT {MAX_IDS + 1}",  # noqa: S608
         scope.parameters(),
     )
     return scope if len(rows) > MAX_IDS else Ids([row["id"] for row in rows])
@@ -152,7 +189,7 @@ def _found(store: Store, scope: Since) -> Scope:
 def count_pending(store: Store, judge: JudgeVersion, scope: Scope) -> int:
     """How many traces in *scope* are pending."""
     (row,) = store.query(
-        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {_PENDING_SQL}{_NO_NULLS}",
+        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {judge.pending_sql()}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
     return int(row["n"])

@@ -2,7 +2,8 @@
 
 A judge is a plain function, sync or async, whose parameters are matched by name: `trace` (a JudgedTrace),
 `session` (the traces of the session up to this one, oldest first), `feedback` (what was said of the trace,
-oldest first) and `later` (the traces of the session after this one, oldest first). It returns a bool, a score in [0, 1], or None / `abstain("why")`. All else is an abstention.
+oldest first) and `later` (the traces of the session after this one, oldest first). It returns a bool, a score
+in [0, 1], or None / `abstain("why")`. All else is an abstention.
 """
 
 from __future__ import annotations

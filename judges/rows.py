@@ -11,13 +11,12 @@ from gateway.traces.batches import cut, parts_of
 from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
-from judges.pending import ANSWERED_SQL, MAX_FEEDBACK
+from judges.pending import ANSWERED_SQL, MAX_FEEDBACK, MAX_LATER_TRACES
 from judges.wire import Task
 
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
 BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
 SESSION_BATCH_TRACES = 20  # where each brings its session along
-MAX_LATER_TRACES = 20  # the next of a session; what lies after them is not shown to a judge
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
 _COLUMNS = ", ".join(Trace.__struct_fields__)
 
@@ -37,8 +36,7 @@ def load_tasks(
 ) -> Iterator[Task]:
     """A task for each of *trace_ids* that the store has, in that order.
 
-    With the turns of its session before it where *sessions* is asked for, and those after it where *later* is.
-
+    With the turns of its session before it where *sessions* says so, and those after it where *later* does.
     Raises StoreError.
     """
     for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions or later else BATCH_TRACES):
@@ -56,7 +54,7 @@ def load_tasks(
                     feedback=feedback.get(trace_id, _NOTHING).in_force,
                     session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
                     later=[store.bodies.lenient_trace(turn) for turn in after.get(trace_id, [])],
-                    feedback_seen=feedback.get(trace_id, _NOTHING).rows,
+                    feedback_seen=feedback.get(trace_id, _NOTHING).rows + len(after.get(trace_id, [])),
                 )
 
 
@@ -116,8 +114,8 @@ def _sessions(store: Store, traces: list[Trace]) -> dict[str, list[Trace]]:
 def _later(store: Store, trace_ids: list[str]) -> dict[str, list[Trace]]:
     """For each of *trace_ids* the next answered traces of its session, oldest first."""
     rows = store.query(
-        f"WITH asked AS (SELECT trace_id AS id, client AS of, session AS within, started_at AS since FROM traces "  # noqa: S608
-        "WHERE trace_id IN {ids:Array(String)}) "
+        "WITH asked AS (SELECT trace_id AS id, client AS of, session AS within, started_at AS since "  # noqa: S608
+        "FROM traces WHERE trace_id IN {ids:Array(String)}) "
         f"SELECT id, {_COLUMNS} FROM traces INNER JOIN asked ON client = of AND session = within "
         "WHERE session IN (SELECT within FROM asked) AND (started_at, trace_id) > (since, id) "
         f"AND {ANSWERED_SQL} ORDER BY started_at, trace_id LIMIT {MAX_LATER_TRACES} BY id",

@@ -29,7 +29,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     `session`, the turns before it, and `later`, those after it, are empty unless the judge asks for them.
 
-    `feedback_seen` counts what was said of the trace in all, with what a later word has replaced.
+    `feedback_seen` counts the later turns that are shown, and what was said of the trace in all, with what a
+    later word has replaced.
     """
 
     trace: Trace

@@ -181,7 +181,8 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `judgments`: a score in [0, 1], or None: abstained, for `reason`.
 
     `feedback_seen` is how many rows of feedback the trace had when the judge was shown what was in force of
-    them: where there are more now, the trace is judged again and the later row replaces this one.
+    them, and how many later turns of its session, for a judge that asks for them. Where there are more, the
+    trace is judged again and the later row replaces this one.
     `started_at` to `snapshot` are the trace's own, so that judgments are counted by them without a join.
     `seconds`, money and tokens are what judging took (None: nothing was paid); `detail` is JSON of what
     stands behind the score.

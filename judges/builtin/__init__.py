@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from judges.builtin.budgets import cost, latency, length
     from judges.builtin.languages import language
     from judges.builtin.matching import exact_match, normalised_match
-    from judges.builtin.quantities import numeric
     from judges.builtin.patterns import regex
+    from judges.builtin.quantities import numeric
     from judges.builtin.refusals import refusal
     from judges.builtin.runs import runs_as_code
     from judges.builtin.session_signals import abandoned, retried

@@ -34,7 +34,7 @@ def retried(
 
 
 def abandoned(
-    trace: JudgedTrace, session: list[JudgedTrace], later: list[JudgedTrace], *, idle_s: AboveZero = 1800
+    trace: JudgedTrace, session: list[JudgedTrace], later: list[JudgedTrace], *, idle_s: AboveZero = 600
 ) -> bool | Abstain:
     """False where the session ended with this answer and nobody said a word of it; True where it went on.
 

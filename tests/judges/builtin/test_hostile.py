@@ -16,7 +16,12 @@ from judges.protocol import PARAMETERS, read_verdict, wanted_parameters
 MARK = "qzxsecret"
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cost": [{"at_most_usd": 1}],
-    "exact_match": [{}, {"against": "tags.x"}, {"against": "request.messages.0.content"}, {"against": "response.choices"}],
+    "exact_match": [
+        {},
+        {"against": "tags.x"},
+        {"against": "request.messages.0.content"},
+        {"against": "response.choices"},
+    ],
     "json_schema": [
         {"schema": {"type": "object", "properties": {"a": {"pattern": "a+"}}, "additionalProperties": False}},
         {"schema": {"uniqueItems": True, "items": {"multipleOf": 0.1}}, "fence": True},
@@ -33,7 +38,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 CASES = [(name, options) for name in sorted(builtin.FAMILIES) for options in OPTIONS.get(name, [{}])]
 CHEAP = [case for case in CASES if case[0] != "runs_as_code"]
 
-TEXT = st.text(max_size=20) | st.sampled_from(["{", "```", "1e999", "```python\n", "[" * 3000, MARK, '{"a": [1]}', "-"])
+TEXT = st.text(max_size=20) | st.sampled_from(
+    ["{", "```", "1e999", "```python\n", "[" * 3000, MARK, '{"a": [1]}', "-"]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
@@ -42,13 +49,24 @@ JSON = st.recursive(
 MESSAGE = st.fixed_dictionaries(
     {}, optional={"content": JSON, "refusal": JSON, "tool_calls": JSON | st.lists(JSON), "role": JSON}
 )
-CALL = st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": st.just("f") | JSON, "arguments": TEXT | JSON})})
-RESPONSE = JSON | st.fixed_dictionaries(
-    {"choices": JSON | st.lists(JSON | st.fixed_dictionaries({"message": MESSAGE | JSON, "text": JSON}), max_size=2)}
+CALL = st.fixed_dictionaries(
+    {"function": st.fixed_dictionaries({"name": st.just("f") | JSON, "arguments": TEXT | JSON})}
 )
-TOOL = st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": st.just("f") | JSON, "parameters": JSON})})
+RESPONSE = JSON | st.fixed_dictionaries(
+    {
+        "choices": JSON
+        | st.lists(JSON | st.fixed_dictionaries({"message": MESSAGE | JSON, "text": JSON}), max_size=2)
+    }
+)
+TOOL = st.fixed_dictionaries(
+    {"function": st.fixed_dictionaries({"name": st.just("f") | JSON, "parameters": JSON})}
+)
 REQUEST = JSON | st.fixed_dictionaries(
-    {}, optional={"messages": JSON | st.lists(MESSAGE, max_size=3), "tools": JSON | st.lists(TOOL | JSON, max_size=3)}
+    {},
+    optional={
+        "messages": JSON | st.lists(MESSAGE, max_size=3),
+        "tools": JSON | st.lists(TOOL | JSON, max_size=3),
+    },
 )
 
 

@@ -52,7 +52,7 @@ def test_an_answer_that_a_filter_ended_is_a_refusal():
 
 
 def test_what_an_answer_quotes_is_not_its_own_refusal():
-    quoted = 'Their reply was: "I\'m sorry, but I can\'t help with that." You could ask for a manager.'
+    quoted = "Their reply was: \"I'm sorry, but I can't help with that.\" You could ask for a manager."
     assert refusal(judges.trace_from(answer=quoted)) is True
 
 

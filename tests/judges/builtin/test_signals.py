@@ -17,7 +17,14 @@ NOW = datetime.now(UTC)
 
 def said(kind: str, *, text: str | None = None, value: float | None = None) -> Feedback:
     return Feedback(
-        feedback_id=kind, trace_id="t", session=None, client="", kind=kind, value=value, text=text, created_at=NOW
+        feedback_id=kind,
+        trace_id="t",
+        session=None,
+        client="",
+        kind=kind,
+        value=value,
+        text=text,
+        created_at=NOW,
     )
 
 
@@ -44,7 +51,9 @@ def test_an_outcome_is_a_score(outcome: str, score: float):
     assert accepted(trace, edited_score=0.3) == score
 
 
-@pytest.mark.parametrize("feedback", [[], [said("outcome", text="odd")], [said("outcome")]], ids=["none", "odd", "null"])
+@pytest.mark.parametrize(
+    "feedback", [[], [said("outcome", text="odd")], [said("outcome")]], ids=["none", "odd", "null"]
+)
 def test_no_known_outcome_says_nothing(feedback: list[Feedback]):
     assert isinstance(accepted(judges.trace_from(answer="x", feedback=feedback)), judges.Abstain)
 
@@ -52,7 +61,9 @@ def test_no_known_outcome_says_nothing(feedback: list[Feedback]):
 def test_a_rating_is_its_own_score():
     assert rating(judges.trace_from(answer="x", feedback=[said("rating", value=0.25)])) == 0.25
     assert isinstance(rating(judges.trace_from(answer="x")), judges.Abstain)
-    assert isinstance(rating(judges.trace_from(answer="x", feedback=[said("rating", value=5)])), judges.Abstain)
+    assert isinstance(
+        rating(judges.trace_from(answer="x", feedback=[said("rating", value=5)])), judges.Abstain
+    )
 
 
 def test_who_asks_the_same_again_was_not_answered():
@@ -84,7 +95,15 @@ def test_the_cosine_of_two_vectors(one: list[float], other: list[float], score: 
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [([], []), ([1], [1, 2]), ([0, 0], [1, 1]), ([float("nan")], [1]), ([float("inf")], [1]), (["a"], ["b"]), ([[1]], [[1]])],
+    [
+        ([], []),
+        ([1], [1, 2]),
+        ([0, 0], [1, 1]),
+        ([float("nan")], [1]),
+        ([float("inf")], [1]),
+        (["a"], ["b"]),
+        ([[1]], [[1]]),
+    ],
     ids=ascii,
 )
 def test_what_has_no_direction_has_no_score(one: Any, other: Any):

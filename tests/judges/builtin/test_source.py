@@ -37,7 +37,9 @@ def test_each_judge_can_be_named_and_called(name: str):
     function = getattr(builtin, name)
     assert wanted_parameters(function, read.options)
     assert name in builtin.__all__
-    options = [each for each in inspect.signature(function).parameters.values() if each.name not in PARAMETERS]
+    options = [
+        each for each in inspect.signature(function).parameters.values() if each.name not in PARAMETERS
+    ]
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
@@ -62,7 +64,11 @@ def test_what_is_not_there_is_no_attribute():
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("json_shema", {}, "builtin:json_shema: no judge of that name comes with us; did you mean 'json_schema'?"),
+        (
+            "json_shema",
+            {},
+            "builtin:json_shema: no judge of that name comes with us; did you mean 'json_schema'?",
+        ),
         ("zzz", {}, "there are abandoned, accepted, cost,"),
         ("json_schema", {}, "builtin:json_schema: needs option 'schema'"),
         ("json_schema", {"schem": {}}, "no option 'schem'; did you mean 'schema'?; it takes schema, fence"),

@@ -15,7 +15,10 @@ from judges.builtin.schema_rules import MAX_VALUE_CHARS
 INVOICE = {
     "type": "object",
     "required": ["total"],
-    "properties": {"total": {"type": "number", "minimum": 0}, "id": {"type": "string", "pattern": "^A-[0-9]+$"}},
+    "properties": {
+        "total": {"type": "number", "minimum": 0},
+        "id": {"type": "string", "pattern": "^A-[0-9]+$"},
+    },
     "additionalProperties": False,
 }
 
@@ -26,7 +29,15 @@ def answered(value: Any) -> judges.JudgedTrace:
 
 @pytest.mark.parametrize(
     ("answer", "score"),
-    [('{"a": 1}', True), ("[1, 2", False), ("", False), ("yes", False), ("NaN", False), ('"x"', True), ("1 2", False)],
+    [
+        ('{"a": 1}', True),
+        ("[1, 2", False),
+        ("", False),
+        ("yes", False),
+        ("NaN", False),
+        ('"x"', True),
+        ("1 2", False),
+    ],
 )
 def test_json_is_json(answer: str, score: bool):
     assert json_valid(answered(answer)) is score
@@ -66,7 +77,9 @@ SCHEMAS = [
 ]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([1.0, 0.0, 0.5, "a", "ab", "axb"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "ab", "b", "c"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "ab", "b", "c"]), inner)
+    ),
     max_leaves=8,
 )
 
@@ -92,7 +105,9 @@ def test_a_schema_is_never_fetched():
 
 def test_many_items_are_unique_in_time_by_their_number():
     items = [{"n": n} for n in range(10_000)]
-    assert json_schema(answered(json.dumps(items, separators=(",", ":"))), schema={"uniqueItems": True}) is True
+    assert (
+        json_schema(answered(json.dumps(items, separators=(",", ":"))), schema={"uniqueItems": True}) is True
+    )
 
 
 def test_a_value_larger_than_the_bound_is_not_judged():

@@ -118,7 +118,7 @@ def test_a_pattern_that_explodes_elsewhere_ends_here():
         ("1'000'000", "auto", 1000000),
         ("a1 b2 c3", "auto", 3),
     ],
-    ids=lambda value: ascii(value),
+    ids=ascii,
 )
 def test_numbers_are_read_as_people_write_them(text: str, decimal: Any, value: float):
     found = last_number(text, decimal)
@@ -171,14 +171,18 @@ def test_an_answer_is_in_the_language_of_its_question(asked: str, answered: str)
     assert language(trace, expected=asked) is (asked == answered)
 
 
-@pytest.mark.parametrize("answer", ["OK.", "", "```python\n" + "import os, sys, json\n" * 9 + "```", "17 3 4 " * 40])
+@pytest.mark.parametrize(
+    "answer", ["OK.", "", "```python\n" + "import os, sys, json\n" * 9 + "```", "17 3 4 " * 40]
+)
 def test_too_little_text_has_no_language(answer: str):
     assert "too short" in reason(language(judges.trace_from(answer=answer), expected="en"))
 
 
 def test_a_short_question_has_no_language():
     request = {"messages": [{"role": "user", "content": "Hi"}]}
-    assert "the prompt is too short" in reason(language(judges.trace_from(request=request, answer=TEXTS["de"])))
+    assert "the prompt is too short" in reason(
+        language(judges.trace_from(request=request, answer=TEXTS["de"]))
+    )
 
 
 @pytest.mark.parametrize(
