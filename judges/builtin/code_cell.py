@@ -33,39 +33,47 @@ _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 16384, 1 << 18
 
 # The numbers of what is refused. From 424 on they are the same everywhere: signals and descriptors of other
 # processes, io_uring, mounts, and changes of a file's mode and attributes.
-_REFUSED_ALIKE = (*range(424, 435), 438, 440, 442, 448, 452, 463, 466)
+_REFUSED_ALIKE = (*range(424, 435), 438, 440, 442, 447, 448, 452, 463, 466)
 
 
 class _Machine(NamedTuple):
     """One architecture: what audit calls it, and the numbers of its system calls."""
 
     arch: int
-    processes: tuple[int, ...]  # fork, vfork, ptrace, signals, priorities, memory of others, IPC of System V
+    processes: tuple[int, ...]  # fork, vfork, ptrace, signals, priorities, memory of others, shared memory
     reach: tuple[int, ...]  # socket, mounts, keys, namespaces, perf, bpf, userfaultfd, open_by_handle_at
     files: tuple[int, ...]  # what Landlock lets pass: modes, owners, attributes, times, truncate by name
     clone: int
     prlimit: int
+    fcntl: int
+    ioctl: int
 
 
 _MACHINES = {
     "x86_64": _Machine(
         arch=0xC000003E,
-        processes=(57, 58, 101, 62, 200, 234, 129, 297, 141, 203, 310, 311, 312, 29, 64, 68, 240),
+        processes=(57, 58, 101, 62, 200, 234, 129, 297, 141, 203, 310, 311, 312, 29, 64, 68, 240, 319),
         reach=(41, 165, 166, 155, 161, 248, 249, 250, 272, 308, 298, 321, 323, 304),
         files=(90, 91, 268, 92, 93, 94, 260, 188, 189, 190, 197, 198, 199, 132, 235, 261, 280, 76),
         clone=56,
         prlimit=302,
+        fcntl=72,
+        ioctl=16,
     ),
     "aarch64": _Machine(
         arch=0xC00000B7,
-        processes=(117, 129, 130, 131, 138, 240, 140, 122, 270, 271, 272, 194, 190, 186, 180),
+        processes=(117, 129, 130, 131, 138, 240, 140, 122, 270, 271, 272, 194, 190, 186, 180, 279),
         reach=(198, 40, 39, 41, 51, 217, 218, 219, 97, 268, 241, 280, 282, 265),
         files=(52, 53, 54, 55, 5, 6, 7, 14, 15, 16, 88, 45),
         clone=220,
         prlimit=261,
+        fcntl=25,
+        ioctl=29,
     ),
 }
 _CLONE3 = 435
+_OWNER_FCNTLS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: who is sent which signal when there is news
+_OWNER_IOCTLS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: the same of sockets
 _CLONE_THREAD = 0x00010000
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 
@@ -74,6 +82,7 @@ _EXECUTE, _WRITE, _READ, _READ_DIR = 1, 2, 4, 8
 _RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _IOCTL = 1 << 15
 _TRUNCATES_SINCE = 3
+_SCOPES_SINCE = 6
 
 # Runs as the last program of the cell. Names of its own are gone before the code has any.
 _DRIVER = """
@@ -185,7 +194,8 @@ def _close_files(libc: ctypes.CDLL, *, writable: bool) -> None:
     if version < _TRUNCATES_SINCE and os.getuid() == 0:
         raise CannotError("before Linux 6.2 Landlock lets root empty files; judge as another user")
     handled = max(rights for since, rights in _RIGHTS_BY_VERSION.items() if since <= version)
-    rules = struct.pack("Q", handled)
+    # Since its sixth version it also keeps TCP, and signals and abstract sockets of others, from it.
+    rules = struct.pack("QQQ", handled, 3, 3) if version >= _SCOPES_SINCE else struct.pack("Q", handled)
     ruleset = libc.syscall(444, rules, ctypes.c_size_t(len(rules)), 0)
     if ruleset < 0:
         raise CannotError("the kernel takes no rules of Landlock")
@@ -242,6 +252,9 @@ def _close_calls(libc: ctypes.CDLL, machine: _Machine) -> None:
         give(refuse),
     ]
     program += [equal(machine.prlimit, 0, 4), load(16), equal(0, 0, 1), give(_ALLOW), give(refuse)]
+    for number, owners in ((machine.fcntl, _OWNER_FCNTLS), (machine.ioctl, _OWNER_IOCTLS)):
+        refusals = [line for command in owners for line in (equal(command, 0, 1), give(refuse))]
+        program += [equal(number, 0, len(refusals) + 2), load(24), *refusals, give(_ALLOW)]
     program.append(give(_ALLOW))
     code = b"".join(program)
     buffer = ctypes.create_string_buffer(code, len(code))

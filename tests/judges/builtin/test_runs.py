@@ -99,6 +99,11 @@ REACHES = {
     "a program": "import subprocess; subprocess.run(['/usr/bin/true'], check=True)",
     "a shell": "import os; assert os.system('true') == 0",
     "its owner": "import os; os.kill({pid}, 0)",
+    "its owner, by a detour": (
+        "import fcntl, os, signal, socket\na, b = socket.socketpair()\nfcntl.fcntl(a, fcntl.F_SETOWN, {pid})"
+    ),
+    "its owner, by another": "import fcntl, socket, struct; fcntl.ioctl(socket.socketpair()[0], 0x8901, struct.pack('i', {pid}))",
+    "memory without an address": "import os; os.memfd_create('x')",
     "a mount": "import ctypes; assert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, 0) == 0",
     "a namespace": "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "a trace of a process": "import ctypes; assert ctypes.CDLL(None).ptrace(16, {pid}, 0, 0) == 0",

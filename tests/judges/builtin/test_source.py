@@ -178,3 +178,12 @@ def test_a_judge_of_ones_own_may_call_them(write_judge):
     )
     (judgment,) = judges.evaluate_answers(ANY_CONFIG, judge, [judges.trace_from(answer='{"a": 1}')])
     assert judgment.score == 1.0
+
+
+def test_the_document_names_each_judge_with_each_option():
+    text = (Path(__file__).parents[3] / "docs" / "judges.md").read_text()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    shared = {"against", "reference"}
+    for name in NAMES:
+        options = set(inspect.signature(getattr(builtin, name)).parameters) - set(PARAMETERS)
+        assert [each for each in sorted(options - shared) if f"`{each}`" not in rows[name]] == []
