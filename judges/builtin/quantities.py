@@ -124,10 +124,11 @@ def _read(digits: str, decimal: Decimal) -> float | None:
     mark = _decimal_mark(plain) if decimal == "auto" else decimal
     group = "," if mark == "." else "."
     whole, _, part = plain.rpartition(mark) if mark in plain else (plain, "", "")
-    if mark in whole:
-        return None
+    groups = whole.split(group)
+    if mark in whole or any(len(digits) != 3 for digits in groups[1:]):
+        return _read(re.split("[.,]", plain)[-1], decimal)  # `1,2,3` is a list, of which the last one counts
     try:
-        return float(f"{whole.replace(group, '') or '0'}.{part or '0'}")
+        return float(f"{''.join(groups) or '0'}.{part or '0'}")
     except ValueError:
         return None
 
@@ -140,8 +141,10 @@ def _decimal_mark(text: str) -> Literal[".", ","]:
     dots, commas = text.count("."), text.count(",")
     if dots and commas:
         return "." if text.rfind(".") > text.rfind(",") else ","
-    if commas == 1 and len(text) - text.find(",") != 4:
-        return ","
+    if commas == 1:
+        before, _, after = text.partition(",")
+        grouped = len(after) == 3 and 1 <= len(before) <= 3 and before[0] != "0"
+        return "." if grouped else ","
     return "," if dots > 1 else "."
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import judges
 from gateway.config import JudgeConfig, load_config
+from gateway.config.load import parse_yaml
 from judges import builtin
 from judges.builtin import source
 from judges.builtin.source import builtin_files, builtin_source
@@ -187,3 +188,6 @@ def test_the_document_names_each_judge_with_each_option():
     for name in NAMES:
         options = set(inspect.signature(getattr(builtin, name)).parameters) - set(PARAMETERS)
         assert [each for each in sorted(options - shared) if f"`{each}`" not in rows[name]] == []
+    (line,) = (line for line in text.splitlines() if line.startswith("  - {name: invoice"))
+    (judge,) = parse_yaml(line, list[JudgeConfig], "judges.md")
+    assert set(judge.options) == {"schema_file", "fence"}
