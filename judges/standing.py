@@ -79,6 +79,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
             return f"judge {self.judge!r} is uncalibrated; tracetune judge calibrate {self.judge}"
         return None
 
+    def note(self, role: Role) -> str | None:
+        """The line that a report on *role* owes its reader: its refusal, its caveat, or nothing."""
+        return self.caveat(role) if self.may(role) else self.refusal(role)
+
     def _remedy(self, role: Role) -> str:
         calibrate = f"tracetune judge calibrate {self.judge}"
         if self.flaws:
