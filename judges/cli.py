@@ -17,6 +17,8 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
+from gateway.traces.types import Calibration
+from judges.calibration.stored import latest_calibration
 from judges.coverage import Coverage, coverage, latest_traces
 from judges.definition import definition_of
 from judges.errors import JudgeFileError
@@ -27,6 +29,7 @@ from judges.passes import Tally, version_of
 from judges.rows import load_tasks
 from judges.sandbox import IMPORT_WITHIN_S
 from judges.slow_import import told_when_slow
+from judges.standing import Standing, calibration_text, standing_in
 from judges.usable import why_unusable
 
 DEFAULT_TRIAL = 20
@@ -47,6 +50,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     coverage: Coverage | None = None
     error: str | None = None
+    calibration: Calibration | None = None
+    standing: Standing | None = None
 
 
 @judge.command(name="list")
@@ -61,7 +66,7 @@ def list_judges(config_path: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(listed))
         return
-    table = Table("judge", "version", "judged", "abstained", "of", "mean", "file")
+    table = Table("judge", "version", "judged", "abstained", "of", "mean", "calibration", "may", "file")
     for entry in listed:
         found = entry.coverage
         table.add_row(
@@ -69,6 +74,8 @@ def list_judges(config_path: Path, *, as_json: bool) -> None:
             entry.version or "—",
             *([str(found.judged), str(found.abstained), str(found.traces)] if found else ["—"] * 3),
             "—" if found is None or found.mean is None else f"{found.mean:.3f}",
+            calibration_text(entry.calibration, entry.standing),
+            entry.standing.may_what if entry.standing else "—",
             escape(entry.file),
         )
     Console().print(table if listed else f"no judges in {config_path}; add one under `judges:`")
@@ -88,6 +95,8 @@ def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:
         version=version.version,
         coverage=coverage(store, version),
         error=error,
+        calibration=latest_calibration(store, entry.name, version.version),
+        standing=standing_in(store, entry, version.version),
     )
 
 

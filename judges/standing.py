@@ -139,6 +139,17 @@ def standing_in(store: Store, judge: JudgeConfig, version: str) -> Standing:
     return standing_of(judge, version, judge.kind == "python" and not flips, calibration)
 
 
+def calibration_text(calibration: Calibration | None, standing: Standing | None) -> str:
+    """State, J and its lower limit, for a cell of a table. Pure."""
+    if standing is None:
+        return "—"
+    if calibration is None or standing.state == "uncalibrated":
+        return "uncalibrated" + (f"; {'; '.join(standing.flaws)}" if standing.flaws else "")
+    value = f"J {calibration.j:.2f}, " if _known(calibration.j) else "J "
+    shown = f"{value}at least {calibration.j_low:.2f} ({calibration.labels} labels)"
+    return "; ".join([shown, *standing.flaws])
+
+
 def _flaws(calibration: Calibration | None) -> tuple[str, ...]:
     """What forbids both: as the calibration named it, and by the numbers where it did not."""
     if calibration is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from gateway.traces.store import Store
 from gateway.traces.types import Calibration
 from judges.calibration.stored import latest_calibration
 from judges.standing import J_GATE, J_TRAIN, ORDER_CONSISTENCY_MIN, Standing, standing_in, standing_of
+from tests.support.standing import CALIBRATED_AT, a_calibration
 
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
 LLM: dict[str, Any] = {"rubric": Path("rubric.yaml"), "upstream": "up", "model": "m"}
 KINDS: dict[str, dict[str, Any]] = {
     "python": {"path": "judge.py:good"},
@@ -31,20 +30,6 @@ ALL_ACCEPTED = ["uncalibrated_trains", "uncalibrated_gates", "weak_trains", "wea
 
 def a_judge(kind: Any = "python", accept: Any = ()) -> JudgeConfig:
     return JudgeConfig(name="polite", kind=kind, accept=list(accept), **KINDS[kind])
-
-
-def a_calibration(**changes: Any) -> Calibration:
-    values: dict[str, Any] = {
-        "calibration_id": os.urandom(8).hex(),
-        "judge": "polite",
-        "version": "v1",
-        "calibrated_at": NOW,
-        "labels": 100,
-        "source": "feedback",
-        "j": 0.85,
-        "j_low": 0.7,
-    }
-    return Calibration(**values | changes)
 
 
 def standing(judge: JudgeConfig, calibration: Calibration | None, *, deterministic: bool = True) -> Standing:
@@ -193,9 +178,9 @@ def test_the_newest_calibration_of_the_version_is_in_force(clean_store: Store):
     judge = a_judge()
     assert latest_calibration(clean_store, "polite", "v1") is None
     assert standing_in(clean_store, judge, "v1").state == "uncalibrated"
-    older, newer = a_calibration(j_low=0.1), a_calibration(calibrated_at=NOW + timedelta(hours=1))
-    other = a_calibration(version="v2", j_low=0.0, calibrated_at=NOW + timedelta(hours=2))
-    of_another = a_calibration(judge="else", j_low=0.0, calibrated_at=NOW + timedelta(hours=2))
+    older, newer = a_calibration(j_low=0.1), a_calibration(calibrated_at=CALIBRATED_AT + timedelta(hours=1))
+    other = a_calibration(version="v2", j_low=0.0, calibrated_at=CALIBRATED_AT + timedelta(hours=2))
+    of_another = a_calibration(judge="else", j_low=0.0, calibrated_at=CALIBRATED_AT + timedelta(hours=2))
     clean_store.insert("calibrations", [newer, older, other, of_another], token="c")
     assert latest_calibration(clean_store, "polite", "v1") == newer
     assert standing_in(clean_store, judge, "v1").may_gate
@@ -206,7 +191,7 @@ def test_the_newest_calibration_of_the_version_is_in_force(clean_store: Store):
 def test_a_code_judge_is_taken_to_be_deterministic_until_it_was_seen_to_flip(clean_store: Store):
     steady = a_calibration(j=None, j_low=None, labels=0, flip_rate=0.0)
     flips = a_calibration(
-        j=None, j_low=None, labels=0, flip_rate=0.01, calibrated_at=NOW + timedelta(hours=1)
+        j=None, j_low=None, labels=0, flip_rate=0.01, calibrated_at=CALIBRATED_AT + timedelta(hours=1)
     )
     clean_store.insert("calibrations", [steady], token="a")
     assert standing_in(clean_store, a_judge(), "v1").may_train
