@@ -30,8 +30,8 @@ INJECTED_MAX = 0.0
 # Zheng et al., "Judging LLM-as-a-judge", NeurIPS 2023: what changes with the order is the order's verdict.
 ORDER_CONSISTENCY_MIN = 0.9
 
-# A problem of a calibration is told as "NAME: what and how much". These forbid both, whatever J is, since a
-# model that is trained against them learns to use them; all others are told and forbid nothing.
+# A problem of a calibration is told as "NAME: what and how much". Those with these words in their name forbid
+# both, whatever J is, since a model that is trained against them learns to use them; others forbid nothing.
 FLAWS = ("injection", "position", "length")
 
 Role = Literal["train", "gate"]
@@ -145,8 +145,9 @@ def calibration_text(calibration: Calibration | None, standing: Standing | None)
         return "—"
     if calibration is None or standing.state == "uncalibrated":
         return "uncalibrated" + (f"; {'; '.join(standing.flaws)}" if standing.flaws else "")
+    assert calibration.j_low is not None, "it is calibrated"
     value = f"J {calibration.j:.2f}, " if _known(calibration.j) else "J "
-    shown = f"{value}at least {calibration.j_low:.2f} ({calibration.labels} labels)"
+    shown = f"{value}at least {_limit(calibration.j_low)} ({calibration.labels} labels)"
     return "; ".join([shown, *standing.flaws])
 
 
@@ -154,8 +155,10 @@ def _flaws(calibration: Calibration | None) -> tuple[str, ...]:
     """What forbids both: as the calibration named it, and by the numbers where it did not."""
     if calibration is None:
         return ()
-    found = {problem.partition(":")[0].strip(): problem for problem in reversed(calibration.problems)}
-    flaws = {name: found[name] for name in FLAWS if name in found}
+    flaws: dict[str, str] = {}
+    for problem in _problems(calibration):
+        named = problem.partition(":")[0].lower()
+        flaws.update({name: problem for name in FLAWS if name in named and name not in flaws})
     injected, order = calibration.injected, calibration.order_consistency
     if "injection" not in flaws and _known(injected) and injected > INJECTED_MAX:
         flaws["injection"] = f"injection: {injected:.0%} of the injection cases passed as good"
@@ -183,11 +186,21 @@ def _why(
             "" if steady else " that says different things of the same answer"
         )
     value = f"{calibration.j:.2f} " if _known(calibration.j) else ""
-    numbers = f"J {value}on {calibration.labels} labels, lower limit {j_low:.2f}"
+    numbers = f"J {value}on {calibration.labels} labels, lower limit {_limit(j_low)}"
     bounds = [(J_TRAIN, "to train"), (J_GATE, "to gate")]
     under = " and ".join(f"{bound:g} {what}" for bound, what in bounds if j_low < bound)
-    told = [f"{numbers}, under {under}" if under else numbers, *calibration.problems]
+    told = [f"{numbers}, under {under}" if under else numbers, *_problems(calibration)]
     return "; ".join(told)
+
+
+def _problems(calibration: Calibration) -> list[str]:
+    """Each on one line."""
+    return [" ".join(problem.split()) for problem in calibration.problems]
+
+
+def _limit(value: float) -> str:
+    """Two digits, cut and not rounded: 0.5996 is under 0.6 and does not look like it."""
+    return f"{math.floor(round(value * 100, 6)) / 100:.2f}"
 
 
 def _known(value: float | None) -> TypeGuard[float]:

@@ -60,7 +60,7 @@ def build_dataset(config: Config, route: str, store: Store) -> Manifest:
     """
     entry = learner_of(config, route)
     rows = read_judged(config, entry, store)
-    standing = standing_of_version(config, entry.judge, rows.judge_version, store)
+    standing = standing_of_version(config, entry, rows.judge_version, store)
     check_may(standing, "train")
     runs = paths_of(config).runs
     try:

@@ -82,7 +82,7 @@ def run_stages(
                 run = begin_run(config, entry, build_dataset(config, route, store))
         else:
             log.info("going on with run %s at stage %s", run.run, run.stage)
-            _check_still_may_train(config, run, stores)
+            _check_still_may_train(config, entry, run, stores)
         try:
             while STAGES.index(run.stage) < STAGES.index(until):
                 run = _step(config, run, tell, stop, stores)
@@ -212,13 +212,13 @@ def stable_variant(config: Config, route: str, store: Store) -> str:
     return configured.stable.name
 
 
-def _check_still_may_train(config: Config, run: Run, stores: OpenStore) -> None:
+def _check_still_may_train(config: Config, entry: LearnerConfig, run: Run, stores: OpenStore) -> None:
     """What was found out about the judge since the dataset was built counts until the training is done."""
     if run.stage != "train":
         return
     manifest = load_manifest(paths_of(config).datasets, run.dataset)
     with stores(config) as store:
-        check_may(standing_of_version(config, manifest.judge, manifest.judge_version, store), "train")
+        check_may(standing_of_version(config, entry, manifest.judge_version, store), "train")
 
 
 def _step(config: Config, run: Run, tell: Tell, stop: Callable[[], bool], stores: OpenStore) -> Run:

@@ -11,7 +11,7 @@ from gateway.errors import UsageError
 from judges.definition import definition_of
 from judges.standing import Role, Standing, standing_in
 from learner.errors import LearnerRefusedError
-from learner.read import judge_version
+from learner.read import judge_of, judge_version
 
 if TYPE_CHECKING:
     from gateway.traces.store import Store
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def training_standing(config: Config, entry: LearnerConfig, store: Store) -> Standing:
     """Of the version whose verdicts a dataset would be made of now. Raises StoreError, JudgeFileError."""
-    return standing_of_version(config, entry.judge, judge_version(config, entry, store), store)
+    return standing_of_version(config, entry, judge_version(config, entry, store), store)
 
 
 def gating_standing(config: Config, route: Route, store: Store) -> Standing:
@@ -28,15 +28,9 @@ def gating_standing(config: Config, route: Route, store: Store) -> Standing:
     return standing_in(store, judge, definition_of(judge).version)
 
 
-def standing_of_version(config: Config, judge: str, version: str, store: Store) -> Standing:
-    """Of one version of a configured judge, which is not always what its file holds now.
-
-    Raises LearnerRefusedError for a judge that was taken out of the configuration.
-    """
-    configured = next((entry for entry in config.judges if entry.name == judge), None)
-    if configured is None:
-        raise LearnerRefusedError(f"refused: judge {judge!r} is not in the configuration any more")
-    return standing_in(store, configured, version)
+def standing_of_version(config: Config, entry: LearnerConfig, version: str, store: Store) -> Standing:
+    """Of one version of the judge that trains, which is not always what its file holds now."""
+    return standing_in(store, judge_of(config, entry), version)
 
 
 def check_may(standing: Standing, role: Role) -> None:

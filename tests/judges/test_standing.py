@@ -132,10 +132,20 @@ def test_what_was_earned_is_not_put_down_to_accept(j_low: float, kind: str):
         ({"order_consistency": ORDER_CONSISTENCY_MIN}, False),
         ({"order_consistency": ORDER_CONSISTENCY_MIN - 0.01}, True),
         ({"problems": ["length: correlates 0.41 with length, the labels 0.05"]}, True),
+        ({"problems": ["Rewards length: 0.41\nbeyond the labels'"]}, True),
         ({"problems": ["flips: 8% of repeats differ"], "flip_rate": 0.08}, False),
         ({"length_correlation": 0.5}, False),  # the labels may like long answers as much
     ],
-    ids=["no_injection", "injection", "order_kept", "order", "length", "flips", "length_of_the_labels"],
+    ids=[
+        "no_injection",
+        "injection",
+        "order_kept",
+        "order",
+        "length",
+        "rewards_length",
+        "flips",
+        "length_of_the_labels",
+    ],
 )
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])
 def test_a_flaw_forbids_both_whatever_j_is_and_nothing_lifts_it(
@@ -148,6 +158,13 @@ def test_a_flaw_forbids_both_whatever_j_is_and_nothing_lifts_it(
     if flawed:
         assert found.refusal("gate").endswith("correct the judge, then `tracetune judge calibrate polite`")
         assert found.flaws[0] in found.refusal("train")
+
+
+@pytest.mark.parametrize(
+    ("j_low", "shown"), [(0.5996, "0.59"), (0.58, "0.58"), (0.7, "0.70"), (-0.123, "-0.13"), (0.0, "0.00")]
+)
+def test_a_limit_under_a_bound_is_not_shown_as_the_bound(j_low: float, shown: str):
+    assert f"lower limit {shown}" in standing(a_judge(), a_calibration(j_low=j_low)).why
 
 
 def test_a_flaw_is_told_in_the_words_of_the_calibration_where_it_has_any():

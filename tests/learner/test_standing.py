@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config import Config, RolloutPolicy, load_config
+from gateway.config import Config, JudgeConfig, RolloutPolicy, load_config
 from gateway.paths import paths_of
 from gateway.traces.store import Store
 from judges.definition import definition_of
@@ -308,6 +308,18 @@ def test_what_starts_on_a_judges_word_says_so_in_the_event_and_in_every_status(
     (status,) = route_status(config, clean_store)
     assert status.notes == ([said] if said else [])
     assert overview(config, clean_store).notes == ([f"{ROUTE}: {said}"] if said else [])
+
+
+def test_a_gating_judge_whose_file_is_gone_keeps_no_status_from_being_told(
+    ready: Config, clean_store: Store, tmp_path: Path
+):
+    other = JudgeConfig(name="other", path=f"{tmp_path}/gone.py:other")
+    routes = [msgspec.structs.replace(ready.routes[0], rollout=RolloutPolicy(judge="other"))]
+    config = msgspec.structs.replace(ready, judges=[*ready.judges, other], routes=routes)
+    (status,) = route_status(config, clean_store)
+    assert status.notes == [UNCALIBRATED]
+    found = overview(config, clean_store)
+    assert [broken.judge for broken in found.broken_judges] == ["other"]
 
 
 def test_status_as_a_person_reads_it_says_that_the_judge_is_uncalibrated(
