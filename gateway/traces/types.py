@@ -257,6 +257,16 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `labels`: whether *who* finds the answer of a trace good (1) or bad (0)."""
+
+    trace_id: str
+    who: str
+    label: int
+    source: Literal["file", "terminal"]
+    labelled_at: datetime
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `calibrations`: how often one version of a judge is right. None: not measured.
 
