@@ -10,7 +10,7 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from gateway.cli.root import config_option, json_option
@@ -19,8 +19,6 @@ from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
 from gateway.traces.types import Calibration
 from judges.calibration.stored import latest_calibration
-from judges.cli.calibrate import calibrate
-from judges.cli.group import judge, progress_bar
 from judges.coverage import Coverage, coverage, latest_traces
 from judges.definition import definition_of
 from judges.errors import JudgeFileError
@@ -34,11 +32,14 @@ from judges.slow_import import told_when_slow
 from judges.standing import Standing, calibration_text, standing_in
 from judges.usable import why_unusable
 
-__all__ = ["calibrate", "judge"]
-
 DEFAULT_TRIAL = 20
 MAX_TRIAL = 10_000
 SLOWEST_SHOWN = 3
+
+
+@click.group()
+def judge() -> None:
+    """Say how good answers are: list your judges, try one, run them over the stored traces."""
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +127,7 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
         known = ", ".join(entry.name for entry in config.judges)
         raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
     results: list[Ran] = []
-    with open_store(config) as store, progress_bar() as progress:
+    with open_store(config) as store, _progress() as progress:
         for entry in config.judges:
             if names and entry.name not in names:
                 continue
@@ -157,6 +158,18 @@ def _run(config: Config, store: Store, entry: JudgeConfig, progress: Progress) -
             store, executor, version, stored=lambda stored: progress.advance(task, stored.total)
         )
     return Ran(judge=entry.name, version=definition.version, judged=tally.judged, abstained=tally.abstained)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
