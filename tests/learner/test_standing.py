@@ -112,6 +112,27 @@ def test_a_dataset_says_on_whose_word_it_stands_and_so_does_what_was_learnt_from
         assert lineage_of(config, snapshot, clean_store).steps[-1].facts["judge"] == said
 
 
+def test_an_uncalibrated_judge_that_flips_trains_only_where_the_configuration_says_so(
+    config: Config, clean_store: Store
+):
+    calibrate(clean_store, "kept", version_of(config), labels=0, j=None, j_low=None, flip_rate=0.02)
+    with pytest.raises(
+        LearnerRefusedError, match=r"may not train: uncalibrated code judge that says different"
+    ):
+        build_dataset(config, ROUTE, clean_store)
+    (status,) = route_status(config, clean_store)
+    assert status.line.startswith("waits for: judge 'kept' (")
+    assert status.line.endswith(
+        "`tracetune judge calibrate kept`, or write accept: [uncalibrated_trains] at it"
+    )
+
+    with pytest.raises(LearnerRefusedError):
+        build_dataset(accepting(config, "weak_trains", "uncalibrated_gates"), ROUTE, clean_store)
+    manifest = build_dataset(accepting(config, "uncalibrated_trains"), ROUTE, clean_store)
+    assert manifest.standing is not None
+    assert manifest.standing.accepted == ("uncalibrated_trains",)
+
+
 def test_one_label_more_makes_no_other_dataset_of_the_same_traces(config: Config, clean_store: Store):
     calibrate(clean_store, "kept", version_of(config), **GOOD)
     first = build_dataset(config, ROUTE, clean_store)
