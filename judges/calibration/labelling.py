@@ -6,8 +6,12 @@ does depend on it: as many that it passed as it failed, in random order, so that
 
 from __future__ import annotations
 
+import os
 import sys
+import termios
+import tty
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 
 import msgspec
@@ -42,12 +46,11 @@ def balanced(choices: Sequence[Choice], count: int, random: Random) -> list[Judg
     return chosen
 
 
-def label_in_terminal(traces: Sequence[JudgedTrace], keep: Keep, read_key: ReadKey | None = None) -> int:
+def label_in_terminal(traces: Sequence[JudgedTrace], keep: Keep, read: ReadKey) -> int:
     """Ask about each of *traces*; *keep* is called with each label at once, again where one is undone.
 
-    Gives how many have a label. *read_key* gives one key; absent, it is read from the terminal.
+    Gives how many have a label. *read* gives one key (`keys`).
     """
-    read = read_key or _read_key
     labels: dict[str, bool] = {}
     at = 0
     while at < len(traces):
@@ -65,6 +68,24 @@ def label_in_terminal(traces: Sequence[JudgedTrace], keep: Keep, read_key: ReadK
             keep(trace.trace_id, key == "g")
         at += 1
     return len(labels)
+
+
+@contextmanager
+def keys() -> Iterator[ReadKey]:
+    """Reads one key of the terminal at a time, or the first letter of each line of what else is there.
+
+    The terminal is changed once and not for each key: what is typed ahead is not lost.
+    """
+    if not sys.stdin.isatty():
+        yield _read_line
+        return
+    descriptor = sys.stdin.fileno()
+    former = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor, termios.TCSANOW)
+    try:
+        yield lambda: os.read(descriptor, 1).decode(errors="replace") or "q"
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, former)
 
 
 def shown(trace: JudgedTrace, number: int, total: int) -> Iterator[str]:
@@ -93,11 +114,6 @@ def _wanted_key(read: ReadKey) -> str:
     return key
 
 
-def _read_key() -> str:
-    """One key of a terminal, or the first letter of a line of what else is there; its end is "q"."""
-    if sys.stdin.isatty():
-        key = click.getchar()
-        click.echo(key)
-        return str(key)
+def _read_line() -> str:
     line = sys.stdin.readline()
     return line.strip()[:1] if line else "q"

@@ -15,5 +15,5 @@ def judge() -> None:
     """Say how good answers are: write a judge, try it, run it over the stored traces, list those you have."""
 
 
-for _command in (list_judges, try_judge, run):
+for _command in (list_judges, try_judge, run, calibrate):
     judge.add_command(_command)

@@ -16,7 +16,7 @@ from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
 from gateway.traces.types import Calibration
-from judges.calibration.labelling import Choice, balanced, label_in_terminal
+from judges.calibration.labelling import Choice, balanced, keys, label_in_terminal
 from judges.calibration.labels import (
     Labelled,
     combined,
@@ -126,7 +126,7 @@ def _calibrate(
 ) -> Calibration:
     definition = definition_of(entry)
     version = version_of(entry, definition)
-    with executor_of(config, entry, definition) as executor, progress_bar() as progress:
+    with executor_of(config, entry, definition) as executor:
         executor.start()
         sessions = "session" in executor.parameters
         if to_label is not None:
@@ -134,16 +134,17 @@ def _calibrate(
         found, tasks = _labelled_tasks(store, version, sessions=sessions)
         _enough(entry.name, list(found.labels.values()))
         feedback_only = found.labels.keys() - labelled(store, version).keys()
-        bar = progress.add_task(entry.name, total=calls_needed(len(tasks), repeats=repeats))
-        measured = measure(
-            executor,
-            tasks,
-            [found.labels[task.trace.trace_id] for task in tasks],
-            from_feedback=[task.trace.trace_id in feedback_only for task in tasks],
-            threshold=threshold,
-            repeats=repeats,
-            done=lambda count: progress.advance(bar, count),
-        )
+        with progress_bar() as progress:
+            bar = progress.add_task(entry.name, total=calls_needed(len(tasks), repeats=repeats))
+            measured = measure(
+                executor,
+                tasks,
+                [found.labels[task.trace.trace_id] for task in tasks],
+                from_feedback=[task.trace.trace_id in feedback_only for task in tasks],
+                threshold=threshold,
+                repeats=repeats,
+                done=lambda count: progress.advance(bar, count),
+            )
     row = calibration_of(
         entry.name, version.version, found, measured, threshold=threshold, now=datetime.now(UTC)
     )
@@ -200,10 +201,10 @@ def _label(store: Store, version: JudgeVersion, executor: Executor, count: int, 
     if not chosen:
         click.echo("there are no answers left to label here")
         return
-    kept = label_in_terminal(
-        chosen,
-        lambda trace_id, good: store.insert(
-            "labels", [terminal_label(trace_id, good=good)], token=os.urandom(8).hex()
-        ),
-    )
+
+    def keep(trace_id: str, good: bool) -> None:
+        store.insert("labels", [terminal_label(trace_id, good=good)], token=os.urandom(8).hex())
+
+    with keys() as read:
+        kept = label_in_terminal(chosen, keep, read)
     click.echo(f"{kept} labels kept")
