@@ -160,7 +160,7 @@ def lineage(store: Store, snapshot: str) -> dict[str, Any]:
     manifest = msgspec.json.decode(row.pop("manifest"))
     return {
         **row,
-        "judge": f"{manifest['judge']} {manifest['judge_version']}",
+        "judge": f"{manifest['judge']} {manifest['judge_version']}, {manifest['standing']['state']}",
         "sessions": manifest["sessions"],
     }
 

@@ -21,18 +21,20 @@ from gateway.paths import paths_of
 from learner.autopilot_log import AutopilotLog, Line
 from learner.errors import LearnerRefusedError
 from learner.evaluation import ALL, PairReport
-from learner.read import CHAT, judge_version
+from learner.read import CHAT
 from learner.registry import load_snapshot
 from learner.rollout.control import Control, running
 from learner.runs import at_work, list_runs, unfinished_run
+from learner.standing import gating_standing, training_standing, waits_for
 from learner.training_child import TrainingChild
 from learner.types import SnapshotManifest
 
 if TYPE_CHECKING:
     from gateway.traces.store import Store
+    from judges.standing import Standing
 
 LOOK_EVERY_S = 5.0  # between two looks at the store for each route
-RETRY_AFTER_S = 60.0  # a run that failed is not repeated sooner
+RETRY_AFTER_S = 60.0  # a run that failed or was refused is not repeated sooner
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Autopilot:
             self._look_again[entry.route] = now + timedelta(seconds=LOOK_EVERY_S)
             snapshot = self._untried(config, entry, store)
             if snapshot is not None:
-                self._roll_out(config, entry, snapshot, start, now)
+                self._roll_out(config, store, snapshot, start, now)
             elif self._child is None:
                 self._learn(config, entry, store, now)
 
@@ -92,7 +94,7 @@ class Autopilot:
         self._child = None
         action = {0: "finished", LearnerRefusedError.exit_code: "refused"}.get(child.poll() or 0, "failed")
         self._say(child.route, action, child.last_words(), now)
-        if action == "failed":
+        if action != "finished":
             self._look_again[child.route] = now + timedelta(seconds=RETRY_AFTER_S)
 
     def _learn(self, config: Config, entry: LearnerConfig, store: Store, now: datetime) -> None:
@@ -102,11 +104,19 @@ class Autopilot:
             return  # a person's own `learn run`
         unfinished = unfinished_run(runs, entry)
         if unfinished is not None:
+            # What is trained already may be evaluated whatever became of the judge.
+            if unfinished.stage == "train" and self._waits(
+                entry, training_standing(config, entry, store), now
+            ):
+                return
             reason = f"run {unfinished.run} was interrupted at stage {unfinished.stage}"
             self._start_child(entry.route, "resume", reason, now)
             return
         mark = self._log.mark(entry.route)
         if mark.learned_at is not None and now < mark.learned_at + timedelta(seconds=entry.cool_down_s):
+            return
+        standing = training_standing(config, entry, store)
+        if self._waits(entry, standing, now):
             return
         row = store.query(
             _NEW_JUDGED,
@@ -115,13 +125,19 @@ class Autopilot:
                 "endpoint": CHAT,
                 "since": mark.since or _EPOCH,
                 "judge": entry.judge,
-                "version": judge_version(config, entry, store),
+                "version": standing.version,
             },
         )[0]
         if row["n"] < entry.dataset.min_traces:
             return
         self._log.set_mark(entry.route, msgspec.structs.replace(mark, since=row["newest"], learned_at=now))
         self._start_child(entry.route, "learn", f"{row['n']} new judged traces", now)
+
+    def _waits(self, entry: LearnerConfig, standing: Standing, now: datetime) -> bool:
+        """Whether the route's judge may not train, which is said once."""
+        if not standing.may("train"):
+            self._say(entry.route, "wait", waits_for(standing, "train"), now)
+        return not standing.may("train")
 
     def _start_child(self, route: str, action: str, reason: str, now: datetime) -> None:
         self._say(route, action, reason, now)
@@ -141,28 +157,33 @@ class Autopilot:
         return load_snapshot(paths_of(config).snapshots, newest.snapshot)
 
     def _roll_out(
-        self, config: Config, entry: LearnerConfig, manifest: SnapshotManifest, start: Start, now: datetime
+        self, config: Config, store: Store, manifest: SnapshotManifest, start: Start, now: datetime
     ) -> None:
         """Start the rollout of a new snapshot that its evaluation speaks for, where autonomy lets us."""
-        route = config.route(entry.route)
+        route = config.route(manifest.route)
         assert route is not None, "gateway.config.check saw to it"
         passes, reason = gate(manifest, route.rollout)
         if not passes:
-            self._say(entry.route, "skip", reason, now, manifest.snapshot)
-            self._handled(entry.route, manifest.snapshot)
+            self._say(route.model, "skip", reason, now, manifest.snapshot)
+            self._handled(route.model, manifest.snapshot)
+            return
+        standing = gating_standing(config, route, store)
+        if not standing.may("gate"):
+            # Not dealt with: labels, or a word in the configuration, may let it through.
+            self._say(route.model, "wait", waits_for(standing, "gate"), now, manifest.snapshot)
             return
         if route.rollout.autonomy == "observe":
-            self._say(entry.route, "observe", f"would start a rollout: {reason}", now, manifest.snapshot)
-            self._handled(entry.route, manifest.snapshot)
+            self._say(route.model, "observe", f"would start a rollout: {reason}", now, manifest.snapshot)
+            self._handled(route.model, manifest.snapshot)
             return
         try:
-            start(entry.route, manifest.snapshot, reason)
+            start(route.model, manifest.snapshot, reason)
         except TracetuneError as error:
             # Not dealt with: a server that still loads, or a stable that answered too little, may come round.
-            self._say(entry.route, "refused", str(error), now, manifest.snapshot)
+            self._say(route.model, "refused", str(error), now, manifest.snapshot)
             return
-        self._say(entry.route, "start", reason, now, manifest.snapshot)
-        self._handled(entry.route, manifest.snapshot)
+        self._say(route.model, "start", reason, now, manifest.snapshot)
+        self._handled(route.model, manifest.snapshot)
 
     def _handled(self, route: str, snapshot: str) -> None:
         mark = self._log.mark(route)
@@ -178,7 +199,9 @@ def gate(manifest: SnapshotManifest, policy: RolloutPolicy) -> tuple[bool, str]:
 
     Proof is the rollout's business; this keeps from users what is known to be worse by more than the margin.
     """
-    pairs = msgspec.convert(manifest.evaluation.get("pairs", []), list[PairReport])
+    # Of the judge that gates, where it is another than the one that trained.
+    figures = manifest.evaluation.get("gate") or manifest.evaluation
+    pairs = msgspec.convert(figures.get("pairs", []), list[PairReport])
     found = next((p.result.difference for p in pairs if (p.against, p.slice) == ("stable", ALL)), None)
     if found is None or found.n == 0:
         return True, "no held-out prompt was answered by stable; the canary alone will tell"

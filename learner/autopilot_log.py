@@ -19,7 +19,8 @@ MAX_HANDLED = 200  # snapshots a route remembers to have dealt with
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One decision.
 
-    `action`: "learn", "resume", "finished", "refused", "failed", "start", "skip" or "observe".
+    `action`: "learn", "resume", "finished", "refused", "failed", "start", "skip", "wait" or
+    "observe".
     """
 
     at: datetime

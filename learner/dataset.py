@@ -17,6 +17,7 @@ from gateway.paths import paths_of
 from gateway.traces.bodies.bodies import Bodies, Owner
 from gateway.traces.store import Store
 from gateway.traces.types import DatasetRow
+from judges.standing import Standing
 from judges.trace import stored_row
 from learner.errors import LearnerError, LearnerRefusedError
 from learner.files import content_digest, jsonl, read_json, slug, write_bytes, write_json
@@ -37,6 +38,7 @@ from learner.select import (
 )
 from learner.settings import MIN_EXAMPLES, MIN_HOLDOUT, learner_of
 from learner.split import Unit, near_duplicates, slice_of, split
+from learner.standing import check_may, standing_of_version
 from learner.types import Example, HoldoutRow, Manifest
 
 # What to do about too few winners, by the commonest reason that traces were left out for.
@@ -52,17 +54,20 @@ log = logging.getLogger(__name__)
 def build_dataset(config: Config, route: str, store: Store) -> Manifest:
     """Build the dataset of *route* from what its judge has scored, and record it. Same traces, same id.
 
-    Raises LearnerRefusedError, with the numbers, while there is too little to learn from or to hold out, and
-    LearnerError when it cannot be written. A refusal is kept for `tracetune status`.
+    Raises LearnerRefusedError, with the numbers, while its judge may not train or there is too little to
+    learn from or to hold out, and LearnerError when it cannot be written. A refusal for want of traces is
+    kept for `tracetune status`.
     """
     entry = learner_of(config, route)
     rows = read_judged(config, entry, store)
+    standing = standing_of_version(config, entry, rows.judge_version, store)
+    check_may(standing, "train")
     runs = paths_of(config).runs
     try:
         candidates, left_out = usable(rows)
         check_judged(entry, len(candidates), left_out)
         check_installed("datasketch")
-        manifest, train, holdout = assemble(entry, rows, candidates, left_out)
+        manifest, train, holdout = assemble(entry, rows, candidates, left_out, standing)
         check_enough(manifest)
     except LearnerRefusedError as error:
         save_refusal(runs, entry, count_judged(config, entry, store), str(error))
@@ -94,7 +99,11 @@ def usable(rows: JudgedRows) -> tuple[list[Candidate], Counter[str]]:
 
 
 def assemble(
-    entry: LearnerConfig, rows: JudgedRows, candidates: Sequence[Candidate], left_out: Mapping[str, int]
+    entry: LearnerConfig,
+    rows: JudgedRows,
+    candidates: Sequence[Candidate],
+    left_out: Mapping[str, int],
+    standing: Standing,
 ) -> tuple[Manifest, list[Example], list[HoldoutRow]]:
     """Decide where each of *candidates* goes. Pure but for the clock in `created_at`."""
     options = entry.dataset
@@ -134,15 +143,21 @@ def assemble(
         options=msgspec.to_builtins(options),
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         created_at=datetime.now(UTC),
+        standing=standing,
     )
     name = f"{slug(entry.route)}-{dataset_digest(manifest)[:12]}"
     return msgspec.structs.replace(manifest, dataset=name), train, holdout
 
 
 def dataset_digest(manifest: Manifest) -> str:
-    """Hex sha256 over what a dataset holds and how it was chosen; when it was built is no part of it."""
+    """Hex sha256 over what a dataset holds and how it was chosen; when it was built is no part of it.
+
+    Nor are the numbers of the judge's calibration: the same rows are not another dataset for one label more.
+    """
     content = msgspec.to_builtins(manifest)
-    del content["dataset"], content["created_at"]
+    del content["dataset"], content["created_at"], content["standing"]
+    if manifest.standing is not None:
+        content["standing"] = [manifest.standing.state, manifest.standing.accepted]
     return content_digest(content)
 
 

@@ -9,17 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config import Config, JudgeConfig, LearnerConfig
+from gateway.config import LearnerConfig
 from gateway.traces.bodies.bodies import Bodies, Owner
-from judges.definition import definition_of
-from judges.evaluate import evaluate_answers
-from judges.trace import judged_trace
-from learner.files import read_json, write_json
+from judges.standing import Standing
+from learner.gap import Gap, Scores, offline_gap
 from learner.generate import Answer, Arm, Job, SealedPrompts
 from learner.paired import Comparison, Interval, compare, mean_interval
-from learner.read import judge_of
 from learner.rows import owner_of, read_rows
-from learner.types import Example, HoldoutRow, Manifest, TrainPlan
+from learner.types import Example, HoldoutRow, TrainPlan
 
 ALL = "all"
 CUT_SHORT = "cut short by learner.evaluate.max_new_tokens"
@@ -70,8 +67,22 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     other_score: float
 
 
+class GateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The same answers judged by the judge that gates, where that is another than the one that trains.
+
+    `gap` is between the two, against stable, or the base model where stable answered none of the prompts.
+    """
+
+    judge: str
+    judge_version: str
+    arms: list[ArmReport]  # over all prompts
+    pairs: list[PairReport]
+    gap: Gap | None
+    standing: Standing
+
+
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """`evaluation.json`."""
+    """`evaluation.json`. `standing` is that of its judge, which trains, at that time."""
 
     dataset: str
     judge: str
@@ -82,6 +93,17 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     wins: list[Shown]  # against stable
     losses: list[Shown]
     evaluated_at: datetime
+    standing: Standing | None = None
+    gate: GateReport | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures has to know of the judges behind them."""
+        said = [self.standing.note("train") if self.standing is not None else None]
+        if self.gate is not None:
+            said.append(self.gate.standing.note("gate"))
+            said.append(self.gate.gap.sign if self.gate.gap is not None else None)
+        return [line for line in said if line is not None]
 
     def pair(self, against: str, slice_name: str = ALL) -> Comparison | None:
         """The comparison with *against* on a slice, if it was made."""
@@ -141,39 +163,6 @@ def with_examples(prompt: Sequence[dict[str, str]], examples: Sequence[Example])
     return [*system, *turns, *rest]
 
 
-def compare_answers(
-    config: Config, entry: LearnerConfig, run: Path, plan: TrainPlan, stable: str
-) -> Evaluation:
-    """Judge the generated answers of *run* and compare; writes evaluation.json. *stable* names a variant.
-
-    Raises LearnerError when answers are missing, JudgeFileError when the judge's file cannot be used.
-    """
-    path = run / "evaluation.json"
-    if path.is_file():
-        return read_json(path, Evaluation)
-    bodies = Bodies.of(plan.keys, os.environ)
-    holdout = read_rows(plan.dataset_dir / "holdout.jsonl", HoldoutRow, bodies)
-    manifest = read_json(plan.dataset_dir / "manifest.json", Manifest)
-    answers = {"stable": _logged(holdout, stable)}
-    for name in ("base", "candidate"):
-        answers[name] = {
-            answer.trace_id: answer for answer in read_rows(run / f"answers-{name}.jsonl", Answer, bodies)
-        }
-    judge = judge_of(config, entry)
-    evaluation = report(
-        holdout,
-        {arm: _judged(config, judge, holdout, given) for arm, given in answers.items()},
-        dataset=manifest.dataset,
-        judge=judge.name,
-        version=definition_of(judge).version,
-        few_shot=entry.evaluate.few_shot,
-    )
-    if bodies.encrypts:
-        evaluation = msgspec.structs.replace(evaluation, wins=[], losses=[])  # they show answers
-    write_json(path, evaluation)
-    return evaluation
-
-
 def report(
     holdout: Sequence[HoldoutRow],
     verdicts: Mapping[str, Mapping[str, Verdict]],
@@ -182,6 +171,8 @@ def report(
     judge: str,
     version: str,
     few_shot: int,
+    standing: Standing | None = None,
+    gate: GateReport | None = None,
 ) -> Evaluation:
     """The evaluation from the verdicts of each arm by trace id. Pure but for the clock."""
     slices = {row.trace.trace_id: row.slice for row in holdout}
@@ -204,42 +195,42 @@ def report(
         wins=wins,
         losses=losses,
         evaluated_at=datetime.now(UTC),
+        standing=standing,
+        gate=gate,
     )
 
 
-def _logged(holdout: Sequence[HoldoutRow], stable: str) -> dict[str, Answer]:
-    """What stable answered to these prompts when they were traffic."""
-    return {
-        row.trace.trace_id: Answer(
-            trace_id=row.trace.trace_id,
-            text=judged_trace(row.trace).answer,
-            stopped=True,  # a dataset takes no other
-            tokens_in=row.trace.tokens_in,
-            tokens_out=row.trace.tokens_out,
-            seconds=row.trace.latency_ms / 1000,
-        )
-        for row in holdout
-        if row.trace.variant == stable
-    }
-
-
-def _judged(
-    config: Config, judge: JudgeConfig, holdout: Sequence[HoldoutRow], answers: Mapping[str, Answer]
-) -> dict[str, Verdict]:
-    """Verdicts on *answers* by the judge as it is now. An answer that was cut short is a failure: score 0."""
-    rows = [row for row in holdout if row.trace.trace_id in answers]
-    traces = [
-        judged_trace(row.trace, row.feedback).with_answer(answers[row.trace.trace_id].text) for row in rows
+def gate_report(
+    standing: Standing,
+    train_judge: str,
+    trained: Mapping[str, Mapping[str, Verdict]],
+    gated: Mapping[str, Mapping[str, Verdict]],
+) -> GateReport:
+    """What the judge of *standing* says (*gated*) beside the one that trains (*trained*). Pure."""
+    ids = list(gated["candidate"])
+    pairs = {other: _paired(gated["candidate"], gated[other], ids) for other in ("base", "stable")}
+    against = "stable" if pairs["stable"].difference.n else "base"
+    scores = [
+        Scores(train=train, train_other=train_other, gate=gate, gate_other=gate_other)
+        for key in ids
+        if (train := _score(trained["candidate"], key)) is not None
+        and (train_other := _score(trained[against], key)) is not None
+        and (gate := _score(gated["candidate"], key)) is not None
+        and (gate_other := _score(gated[against], key)) is not None
     ]
-    verdicts: dict[str, Verdict] = {}
-    for judgment in evaluate_answers(config, judge, traces):
-        answer = answers[judgment.trace_id]
-        verdicts[judgment.trace_id] = Verdict(
-            score=judgment.score if answer.stopped else 0.0,
-            reason=judgment.reason if answer.stopped else CUT_SHORT,
-            answer=answer,
-        )
-    return verdicts
+    return GateReport(
+        judge=standing.judge,
+        judge_version=standing.version,
+        arms=[_arm(arm, ALL, verdicts, ids) for arm, verdicts in gated.items()],
+        pairs=[PairReport(against=other, slice=ALL, result=result) for other, result in pairs.items()],
+        gap=offline_gap(scores, train_judge=train_judge, gate_judge=standing.judge, against=against),
+        standing=standing,
+    )
+
+
+def _score(verdicts: Mapping[str, Verdict], trace_id: str) -> float | None:
+    verdict = verdicts.get(trace_id)
+    return None if verdict is None else verdict.score
 
 
 def _arm(arm: str, slice_name: str, verdicts: Mapping[str, Verdict], ids: Sequence[str]) -> ArmReport:
@@ -265,10 +256,7 @@ def _paired(candidate: Mapping[str, Verdict], other: Mapping[str, Verdict], ids:
     scores = [
         (mine, theirs)
         for key in ids
-        if key in candidate
-        and key in other
-        and (mine := candidate[key].score) is not None
-        and (theirs := other[key].score) is not None
+        if (mine := _score(candidate, key)) is not None and (theirs := _score(other, key)) is not None
     ]
     return compare([mine for mine, _ in scores], [theirs for _, theirs in scores])
 

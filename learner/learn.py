@@ -19,14 +19,16 @@ from gateway.paths import paths_of
 from gateway.traces.encryption.key_source import KeySource
 from gateway.traces.store import Store, open_store
 from learner.base_model import base_model_digest, check_base_model
+from learner.compare import compare_answers, evaluating_judges
 from learner.dataset import build_dataset, load_manifest
 from learner.erasing import check_whole
-from learner.evaluation import Evaluation, compare_answers, generation_job
+from learner.evaluation import Evaluation, generation_job
 from learner.files import content_digest, locked, read_json, write_json
 from learner.registry import load_snapshot, register
 from learner.runs import STAGES, Run, Stage, run_lock, save_run, unfinished_run
 from learner.script import run_script
 from learner.settings import CHECKPOINT_STEPS, frozen, learner_of, recipe_of
+from learner.standing import check_may, standing_of_version
 from learner.types import Manifest, Progress, SnapshotManifest, TrainPlan, TrainResult
 
 OpenStore = Callable[[Config], AbstractContextManager[Store]]
@@ -51,8 +53,8 @@ def run_learning(
 
     The store is opened only for the stages that need it. When *stop* becomes true, training ends within a few
     seconds and LearnerError says so; the next call goes on from its checkpoint. Raises LearnerRefusedError
-    with the numbers while there is too little to learn from, LearnerError when another run of the route is at
-    work or a stage fails.
+    with the numbers while its judge may not train or there is too little to learn from, LearnerError when
+    another run of the route is at work or a stage fails.
     """
     run = run_stages(config, route, until="done", tell=tell, stop=stop, stores=stores)
     assert run.snapshot is not None, "a run that is done has a snapshot"
@@ -80,6 +82,7 @@ def run_stages(
                 run = begin_run(config, entry, build_dataset(config, route, store))
         else:
             log.info("going on with run %s at stage %s", run.run, run.stage)
+            _check_still_may_train(config, entry, run, stores)
         try:
             while STAGES.index(run.stage) < STAGES.index(until):
                 run = _step(config, run, tell, stop, stores)
@@ -154,7 +157,8 @@ def evaluate(
     run_script("learner.generate", folder, tell=tell, stop=stop)
     with stores(config) as store:
         stable = stable_variant(config, run.route, store)
-    return compare_answers(config, entry, folder, plan, stable)
+        judges = evaluating_judges(config, entry, store)
+    return compare_answers(config, entry, folder, plan, stable, judges)
 
 
 def register_run(config: Config, run: Run, *, stores: OpenStore = open_store) -> SnapshotManifest:
@@ -206,6 +210,15 @@ def stable_variant(config: Config, route: str, store: Store) -> str:
     configured = config.route(route)
     assert configured is not None, "gateway.config.check saw to it"
     return configured.stable.name
+
+
+def _check_still_may_train(config: Config, entry: LearnerConfig, run: Run, stores: OpenStore) -> None:
+    """What was found out about the judge since the dataset was built counts until the training is done."""
+    if run.stage != "train":
+        return
+    manifest = load_manifest(paths_of(config).datasets, run.dataset)
+    with stores(config) as store:
+        check_may(standing_of_version(config, entry, manifest.judge_version, store), "train")
 
 
 def _step(config: Config, run: Run, tell: Tell, stop: Callable[[], bool], stores: OpenStore) -> Run:

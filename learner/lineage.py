@@ -71,6 +71,8 @@ def lineage_of(config: Config, name: str, store: Store) -> Lineage:
         "between": f"{dataset.first_trace_at:%Y-%m-%d %H:%M} and {dataset.last_trace_at:%Y-%m-%d %H:%M} UTC",
         "judged by": f"{dataset.judge} {dataset.judge_version}",
     }
+    if dataset.standing is not None and (note := dataset.standing.note("train")) is not None:
+        facts["judge"] = note
     steps.append(Step(kind="dataset", name=dataset.dataset, facts=facts))
     return Lineage(steps=steps, traces=traces)
 
@@ -82,6 +84,9 @@ def _snapshot_step(manifest: SnapshotManifest) -> Step:
         "parents": ", ".join(manifest.parents) or "none",
         "created": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
     }
+    gate = manifest.evaluation.get("gate")
+    if gate is not None:
+        facts["evaluated for the gate by"] = f"{gate['judge']} {gate['judge_version']}"
     return Step(kind="snapshot", name=manifest.snapshot, facts=facts)
 
 

@@ -73,6 +73,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     capture: str | None  # how it keeps up; None where it does not run
     routes: list[RouteLine]
     broken_judges: list[BrokenJudge]
+    notes: list[str] = []  # what has to be known of the judges that train and gate, by route
 
 
 def overview(config: Config, store: Store) -> Overview:
@@ -118,6 +119,7 @@ def overview(config: Config, store: Store) -> Overview:
         capture=pace(paths_of(config), time.time()) if command is not None else None,
         routes=lines,
         broken_judges=[BrokenJudge(judge=name, why=why) for name, why in unusable.items()],
+        notes=[f"{status.route}: {note}" for status in learning.values() for note in status.notes],
     )
 
 

@@ -50,7 +50,7 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
     losses = sum(x < y for x, y in zip(a, b, strict=True))
     binary = all(score in {0.0, 1.0} for score in (*a, *b))
     return Comparison(
-        difference=_newcombe(a, b) if binary else _bootstrap(a, b),
+        difference=_newcombe(a, b) if binary else bootstrap(a, b),
         wins=wins,
         losses=losses,
         ties=len(a) - wins - losses,
@@ -67,7 +67,7 @@ def mean_interval(scores: Sequence[float]) -> Interval:
     if all(score in {0.0, 1.0} for score in scores):
         low, high = wilson(sum(scores), n)
         return Interval(value=sum(scores) / n, low=low, high=high, n=n)
-    return _bootstrap(scores, [0.0] * n)
+    return bootstrap(scores, [0.0] * n)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -119,7 +119,8 @@ def _length(one: float, other: float, phi: float) -> float:
     return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
 
 
-def _bootstrap(a: Sequence[float], b: Sequence[float]) -> Interval:
+def bootstrap(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """The mean of paired differences with a percentile bootstrap over pairs, at least one; any values."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n = len(differences)
     drawn = np.random.default_rng(SEED).integers(0, n, size=(RESAMPLES, n))

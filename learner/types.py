@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.traces.encryption.key_source import KeySource
 from gateway.traces.types import Feedback, Trace
+from judges.standing import Standing
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     files: dict[str, str]  # name -> sha256 of its rows, before they were encrypted
     created_at: datetime
+    standing: Standing | None = None  # of the judge, when it was built; None: from before judges had one
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,9 +33,9 @@ _MORE_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 def sql(statement: str, config_path: Path) -> None:
     """Run one SQL statement that reads, and print its rows as lines of JSON.
 
-    Works with `tracetune up` running or not. Tables: traces, judgments, feedback, datasets, snapshots,
-    rollouts, traces_by_minute, body_reads; `DESCRIBE traces` shows one. A statement that may show what people
-    wrote is put down in body_reads first, without its values.
+    Works with `tracetune up` running or not. Tables: traces, judgments, feedback, calibrations,
+    datasets, snapshots, rollouts, traces_by_minute, body_reads; `DESCRIBE traces` shows one. A statement that
+    may show what people wrote is put down in body_reads first, without its values.
     """
     config = load_config(config_path)
     only_reading(statement, ())  # what needs no server to be refused is refused without one

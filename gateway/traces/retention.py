@@ -21,7 +21,7 @@ from gateway.traces.store import Store
 EVERY_S = 3600.0
 AGAIN_S = 60.0
 # What retention_days removes. What was learnt and decided stays.
-RETAINED = ("traces", "judgments", "feedback", "traces_by_minute", "judged_minutes", "blobs")
+RETAINED = ("traces", "judgments", "feedback", "traces_by_minute", "judged_minutes", "labels", "blobs")
 _log = logging.getLogger(__name__)
 
 

@@ -256,3 +256,45 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     holdout: int
     created_at: datetime
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `labels`: whether *who* finds the answer of a trace good (1) or bad (0)."""
+
+    trace_id: str
+    who: str
+    label: int
+    source: Literal["file", "terminal"]
+    labelled_at: datetime
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `calibrations`: how often one version of a judge is right. None: not measured.
+
+    J is TPR + TNR - 1; limits are those of 95 % intervals. `injected` is the share of injection cases that
+    passed as good. `problems` are named by the calibration, `report` is JSON of everything.
+    """
+
+    calibration_id: str
+    judge: str
+    version: str
+    calibrated_at: datetime
+    labels: int
+    source: Literal["feedback", "file", "terminal", "mixed"]
+    j: float | None = None
+    j_low: float | None = None
+    tpr: float | None = None
+    tpr_low: float | None = None
+    tpr_high: float | None = None
+    tnr: float | None = None
+    tnr_low: float | None = None
+    tnr_high: float | None = None
+    kappa: float | None = None
+    kappa_low: float | None = None
+    kappa_high: float | None = None
+    flip_rate: float | None = None
+    order_consistency: float | None = None
+    length_correlation: float | None = None
+    injected: float | None = None
+    problems: list[str] = []
+    report: str = ""

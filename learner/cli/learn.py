@@ -106,6 +106,9 @@ def status(config_path: Path, as_json: bool) -> None:
         print_json(statuses)
         return
     print_table(("route", "judge", "status", "next"), [(s.route, s.judge, s.line, s.next) for s in statuses])
+    for entry in statuses:
+        for note in entry.notes:
+            click.echo(f"{entry.route}: {note}")
 
 
 def _print_dataset(manifest: Manifest, root: Path) -> None:
@@ -116,6 +119,8 @@ def _print_dataset(manifest: Manifest, root: Path) -> None:
     rows = [*manifest.left_out.items(), *((f"held out: {name}", n) for name, n in manifest.slices.items())]
     if rows:
         print_table(("left out or held out", "traces"), rows)
+    if manifest.standing is not None and (note := manifest.standing.note("train")) is not None:
+        click.echo(note)
     click.echo(f"in {root / manifest.dataset}")
 
 

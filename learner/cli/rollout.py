@@ -21,6 +21,7 @@ from learner.rollout.control import Control, RouteRollout, RunningRollout, runni
 from learner.rollout.controller import assess
 from learner.rollout.decision import Decision, evidence_record
 from learner.rollout.ended import ended
+from learner.rollout.judges import abstention_sign, watch_judges
 from learner.rollout.start import start_rollout
 from learner.rollout.state import read_proposals, read_reports
 from learner.settings import only_route
@@ -71,6 +72,8 @@ def start(
         f"{started.snapshot} takes {started.share:.3g} of route {name} (rollout {started.rollout}); "
         f"see `tracetune rollout status --route {name}`"
     )
+    if (note := started.standing.note("gate")) is not None:
+        click.echo(note)
 
 
 @rollout.command()
@@ -98,7 +101,11 @@ def status(config_path: Path, route: str | None, as_json: bool) -> None:
         for entry in entries:
             if entry.rollout is not None:
                 decision, evidence, policy = assess(store, entry.rollout, now)
-                shown.append((entry, policy, decision, evidence_record(decision, evidence, policy)))
+                watched = watch_judges(config, store, entry.rollout.rollout, policy)
+                record = {**evidence_record(decision, evidence, policy), **watched.record()}
+                notes = [*watched.notes(), abstention_sign(evidence.figures)]
+                record["notes"] = [note for note in notes if note is not None]
+                shown.append((entry, policy, decision, record))
         others = ended(reports, store, {entry.route for entry, *_ in shown}, known=known)
     if route is not None:
         others = {name: report for name, report in others.items() if name == route}
@@ -147,10 +154,14 @@ def promote(config_path: Path, route: str | None, override: str | None) -> None:
     entry, current = _running(config, control, route)
     with open_store(config) as store:
         decision, evidence, policy = assess(store, current, datetime.now(UTC))
-        record = evidence_record(decision, evidence, policy)
+        watched = watch_judges(config, store, current.rollout, policy)
+        record = {**evidence_record(decision, evidence, policy), **watched.record()}
+    if watched.refusal is not None and override is None:
+        raise LearnerRefusedError(f"refused: {watched.refusal}; --override REASON promotes all the same")
     if decision.kind != "promote" and override is None:
         raise LearnerRefusedError(f"refused: {_against(decision)}; --override REASON promotes all the same")
-    why = decision.why if decision.kind == "promote" else f"against the evidence: {override}"
+    settled = decision.kind == "promote" and watched.refusal is None
+    why = decision.why if settled else f"against the evidence: {override}"
     control.act(
         current.rollout,
         "promote",

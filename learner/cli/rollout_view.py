@@ -81,6 +81,8 @@ def _print_one(
     click.echo()
     if proposal is not None:
         click.echo(f"may be promoted: `tracetune rollout promote --route {entry.route}` ({proposal.why})")
+    for note in record["notes"]:
+        click.echo(note)
     click.echo(f"{decision.kind.replace('_', ' ')}: {decision.why}")
     for line in decision.missing:
         click.echo(f"  missing: {line}")

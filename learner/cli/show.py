@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from learner.evaluation import ALL, Evaluation
+from learner.evaluation import ALL, Evaluation, GateReport
 from learner.paired import Interval
 from learner.types import Progress as Step
 
@@ -82,3 +82,26 @@ def print_evaluation(evaluation: Evaluation) -> None:
             )
         )
     print_table(("slice", "arm", "n", "score", "candidate less arm", "p", "tokens out"), rows)
+    if evaluation.gate is not None:
+        _print_gate(evaluation.gate)
+    for note in evaluation.notes:
+        click.echo(note)
+
+
+def _print_gate(gate: GateReport) -> None:
+    """The same answers by the judge that gates."""
+    pairs = {pair.against: pair.result for pair in gate.pairs}
+    print_table(
+        (f"by {gate.judge}, which gates", "n", "score", "candidate less arm"),
+        [
+            (
+                arm.arm,
+                arm.score.n,
+                percent(arm.score),
+                percent(pairs[arm.arm].difference) if arm.arm in pairs else None,
+            )
+            for arm in gate.arms
+        ],
+    )
+    if gate.gap is not None:
+        click.echo(f"gap between the judges against {gate.gap.against}: {percent(gate.gap.gap)} points")

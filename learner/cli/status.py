@@ -35,6 +35,8 @@ def status(config_path: Path, as_json: bool) -> None:
     )
     for broken in found.broken_judges:
         click.echo(f"judge {broken.judge} judges nothing: {broken.why}")
+    for note in found.notes:
+        click.echo(note)
 
 
 def what_runs(found: Overview) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway.config.types import Config
 from gateway.errors import OperationError, RefusedError
 from gateway.paths import paths_of
 from learner.rollout.control import Control, RouteRollout, RunningRollout, running
 from learner.rollout.decision import Decision, decide, evidence_record
 from learner.rollout.evidence import Evidence, read_evidence
+from learner.rollout.judges import Watched, watch_judges
 from learner.rollout.policy import FrozenPolicy, read_policy
 from learner.rollout.state import Proposal, Report, read_proposals, write_proposals, write_reports
 
@@ -83,19 +86,39 @@ def _step_one(
 ) -> tuple[Report, Proposal | None]:
     try:
         decision, evidence, policy = assess(store, rollout, now)
+        watched = watch_judges(config, store, rollout.rollout, policy)
     except OperationError as error:
         # A promotion that was held on older evidence waits with the ramp.
         return _report(entry, rollout, now, "blind", None, str(error)), None
+    record = {**evidence_record(decision, evidence, policy), **watched.record()}
+    report, proposal = _follow(config, control, entry, rollout, decision, record, watched, held, now)
+    return msgspec.structs.replace(report, gap=watched.gap), proposal
+
+
+def _follow(
+    config: Config,
+    control: Control,
+    entry: RouteRollout,
+    rollout: RunningRollout,
+    decision: Decision,
+    record: dict[str, Any],
+    watched: Watched,
+    held: Proposal | None,
+    now: datetime,
+) -> tuple[Report, Proposal | None]:
+    """Do what the route's autonomy, and what its judge may do, let us."""
     autonomy = _autonomy(config, entry.route)
     if decision.kind == "wait":
         return _report(entry, rollout, now, "waiting", decision), None
+    if decision.kind == "promote" and watched.refusal is not None:
+        return _report(entry, rollout, now, "waiting", decision, watched.refusal), None
     if autonomy == "observe" and decision.kind != "rollback":
         return _report(entry, rollout, now, "observed", decision), None
     if autonomy == "ask" and decision.kind == "promote":
         known = held is not None and held.rollout == rollout.rollout
-        proposal = held if known else _propose(entry, rollout, decision, evidence, policy, now)
+        proposal = held if known else _propose(entry, rollout, decision, record, now)
         return _report(entry, rollout, now, "proposed", decision), proposal
-    return _act(control, entry, rollout, decision, evidence, policy, now), None
+    return _act(control, entry, rollout, decision, record, now), None
 
 
 def _act(
@@ -103,15 +126,14 @@ def _act(
     entry: RouteRollout,
     rollout: RunningRollout,
     decision: Decision,
-    evidence: Evidence,
-    policy: FrozenPolicy,
+    record: dict[str, Any],
     now: datetime,
 ) -> Report:
     body: dict[str, Any] = {
         "version": entry.version,
         "who": WHO,
         "why": decision.why,
-        "evidence": evidence_record(decision, evidence, policy),
+        "evidence": record,
     }
     if decision.share is not None:
         body["share"] = decision.share
@@ -127,8 +149,7 @@ def _propose(
     entry: RouteRollout,
     rollout: RunningRollout,
     decision: Decision,
-    evidence: Evidence,
-    policy: FrozenPolicy,
+    record: dict[str, Any],
     now: datetime,
 ) -> Proposal:
     log.info(
@@ -144,7 +165,7 @@ def _propose(
         snapshot=rollout.snapshot,
         at=now,
         why=decision.why,
-        evidence=evidence_record(decision, evidence, policy),
+        evidence=record,
     )
 
 

@@ -46,6 +46,7 @@ class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms_p95: float | None
     priced: int  # answers whose cost is known
     cost_usd_per_answer: float | None  # mean of these alone
+    abstained: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +94,7 @@ def read_evidence(
     return Evidence(
         share=share,
         paused=paused,
-        samples={name: _sample(_of(matured, name), policy) for name in DIMENSIONS},
+        samples={name: sample_of(_of(matured, name), policy) for name in DIMENSIONS},
         assigned=assigned,
         covered=_splits(_of(matured, "quality"), policy),
         step_units=sum(s.candidate for s in assigned if abs(s.share - share / policy.pair_share) < 1e-6),
@@ -153,7 +154,8 @@ def _candidate_share(row: dict[str, Any], policy: FrozenPolicy) -> float:
     return round(own if row["candidate"] else 1 - own, _SHARE_DIGITS)
 
 
-def _sample(rows: list[dict[str, Any]], policy: FrozenPolicy) -> Sample:
+def sample_of(rows: list[dict[str, Any]], policy: FrozenPolicy) -> Sample:
+    """Rows of `candidate`, `propensity`, `x` and `units` as a sample."""
     # Where one arm had no traffic, its units cannot be compared with anything.
     usable = [(row, share) for row in rows if 0 < (share := _candidate_share(row, policy)) < 1]
     return Sample(
@@ -192,6 +194,7 @@ def _figures(row: dict[str, Any]) -> ArmFigures:
         latency_ms_p95=_finite(row["p95"]),
         priced=row["priced"],
         cost_usd_per_answer=row["cost"],
+        abstained=row["abstained"],
     )
 
 

@@ -140,6 +140,7 @@ FIGURES_QUERY = """
 WITH verdicts AS ({verdicts})
 SELECT t.variant = {{candidate:String}} AS candidate, count() AS answers, countIf({failed}) AS failed,
        countIf(v.score IS NOT NULL) AS judged, avg(v.score) AS mean_score,
+       countIf(v.trace_id != '' AND v.score IS NULL) AS abstained,
        quantileIf(0.5)(t.latency_ms, NOT {failed}) AS p50,
        quantileIf(0.95)(t.latency_ms, NOT {failed}) AS p95,
        countIf(t.cost_usd IS NOT NULL) AS priced,
@@ -154,4 +155,44 @@ VERSION_QUERY = """
 SELECT argMax(version, judged_at) AS version, count() AS n FROM judgments
 WHERE judge = {judge:String} AND trace_id IN (
     SELECT trace_id FROM traces WHERE route = {route:String} AND rollout = {rollout:String} AND NOT imported)
+"""
+
+# Per unit the mean score that each judge gave, over the answers that both have a score for.
+TWO_JUDGES_QUERY = """
+WITH verdicts AS (
+    SELECT trace_id,
+           argMaxIf(tuple(score), judged_at, judge = {{train_judge:String}}).1 AS train,
+           argMaxIf(tuple(score), judged_at, judge = {{gate_judge:String}}).1 AS gate
+    FROM judgments
+    WHERE (judge, version) IN (({{train_judge:String}}, {{train_version:String}}),
+                               ({{gate_judge:String}}, {{gate_version:String}}))
+      AND trace_id IN (
+          SELECT trace_id FROM traces WHERE route = {{route:String}} AND rollout = {{rollout:String}})
+    GROUP BY trace_id
+),
+answers AS (
+    SELECT {unit} AS unit,
+           (toUnixTimestamp64Micro(t.started_at), t.trace_id) AS at,
+           t.variant AS variant,
+           assumeNotNull(t.propensity) AS propensity,
+           v.train AS train,
+           v.gate AS gate
+    FROM traces AS t LEFT JOIN verdicts AS v ON t.trace_id = v.trace_id
+    WHERE t.route = {{route:String}} AND t.rollout = {{rollout:String}} AND {drawn} AND NOT {gone}
+),
+grouped AS (
+    SELECT argMin(variant, at) AS arm,
+           argMin(propensity, at) AS arm_propensity,
+           arrayFilter(
+               r -> r.1 = arm AND r.2 = arm_propensity AND r.3 IS NOT NULL AND r.4 IS NOT NULL,
+               groupArray((variant, propensity, train, gate))
+           ) AS kept
+    FROM answers GROUP BY unit
+)
+SELECT arm = {{candidate:String}} AS candidate, arm_propensity AS propensity,
+       round(arrayAvg(r -> assumeNotNull(r.3), kept) * {resolution}) / {resolution} AS train,
+       round(arrayAvg(r -> assumeNotNull(r.4), kept) * {resolution}) / {resolution} AS gate,
+       count() AS units
+FROM grouped WHERE arm IN ({{candidate:String}}, {{stable:String}}) AND notEmpty(kept)
+GROUP BY candidate, propensity, train, gate
 """

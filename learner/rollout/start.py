@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.config.judges import JudgeConfig
 from gateway.config.types import Config, LearnerConfig, Route, Upstream
 from gateway.errors import UsageError
 from gateway.paths import paths_of
-from judges.definition import definition_of
+from judges.standing import Standing
 from learner.erasing import is_retired
 from learner.errors import LearnerRefusedError
 from learner.registry import verify_snapshot
 from learner.rollout.baseline import measure_baseline
 from learner.rollout.control import Control, route_view
 from learner.rollout.policy import Arm, FrozenPolicy, freeze
+from learner.standing import check_may, gating_standing, judge_record
 
 if TYPE_CHECKING:
     from gateway.traces.store import Store
@@ -35,6 +35,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str
     share: float
     policy: FrozenPolicy
+    standing: Standing  # of the judge that decides
 
 
 def start_rollout(
@@ -52,9 +53,9 @@ def start_rollout(
 ) -> Started:
     """Put *snapshot* on trial on *route*; at the policy's first step where *share* is None.
 
-    Raises LearnerRefusedError when a rollout runs, stable has answered too little or the candidate's cost
-    would be unknown beside stable's, LearnerError when the snapshot is not what its id says or cannot be
-    served, UsageError for a route without a learner.
+    Raises LearnerRefusedError when a rollout runs, its judge may not gate, stable has answered too little or
+    the candidate's cost would be unknown beside stable's, LearnerError when the snapshot is not what its id
+    says or cannot be served, UsageError for a route without a learner.
     """
     configured, entry = learner_route(config, route)
     view = route_view(control, route)
@@ -68,16 +69,16 @@ def start_rollout(
             f"refused: {snapshot} learnt from traces that were erased; `tracetune learn run --route {route}` "
             "trains one without them"
         )
+    standing = gating_standing(config, configured, store)
+    check_may(standing, "gate")
     verify_snapshot(paths_of(config).snapshots, snapshot, entry.base_model)
-    judge = rollout_judge(config, configured)
-    version = definition_of(judge).version
     baseline = measure_baseline(
         store,
         route=route,
         variant=stable.name,
         sticky_by=configured.sticky_by,
-        judge=judge.name,
-        judge_version=version,
+        judge=standing.judge,
+        judge_version=standing.version,
         now=now,
     )
     upstream = config.upstream(entry.serve_on)
@@ -93,8 +94,8 @@ def start_rollout(
         sticky_by=configured.sticky_by,
         candidate=Arm(variant=snapshot, upstream=upstream.name, model=snapshot),
         variants=view.variants,
-        judge=judge.name,
-        judge_version=version,
+        judge=standing.judge,
+        judge_version=standing.version,
         baseline=baseline,
     )
     publish(snapshot, upstream)
@@ -106,7 +107,11 @@ def start_rollout(
             "upstream": upstream.name,
             "share": first,
             "policy": msgspec.to_builtins(policy),
-            "evidence": {"policy_digest": policy.digest, "policy": msgspec.to_builtins(policy)},
+            "evidence": {
+                "policy_digest": policy.digest,
+                "policy": msgspec.to_builtins(policy),
+                "judge": judge_record(standing),
+            },
             "version": view.version,
             "who": who,
             "why": why,
@@ -119,6 +124,7 @@ def start_rollout(
         snapshot=snapshot,
         share=first,
         policy=policy,
+        standing=standing,
     )
 
 
@@ -132,19 +138,6 @@ def learner_route(config: Config, route: str) -> tuple[Route, LearnerConfig]:
             f"route {route!r} has no learner section, which says where to serve; routes: {known}"
         )
     return configured, entry
-
-
-def rollout_judge(config: Config, route: Route) -> JudgeConfig:
-    """The judge whose verdicts decide: the policy's own, else the learner's, else the first of the route.
-
-    Raises UsageError when there is none.
-    """
-    named = route.rollout.judge or next((e.judge for e in config.learner if e.route == route.model), None)
-    for judge in config.judges:
-        serves = judge.routes is None or route.model in judge.routes
-        if judge.name == named or (named is None and serves):
-            return judge
-    raise UsageError(f"route {route.model!r} has no judge; add one under judges, quality is never assumed")
 
 
 def _priced(upstream: Upstream, model: str) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from learner.errors import LearnerError
 from learner.files import read_json, write_json
+from learner.gap import Gap
 from learner.rollout.decision import Decision
 
 PROPOSALS = "proposals.json"
@@ -45,6 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     decision: Decision | None
     error: str | None = None
+    gap: Gap | None = None  # between the judge that trains and the one that gates, where they differ
 
 
 def read_proposals(state: Path) -> dict[str, Proposal]:

@@ -29,6 +29,7 @@ from learner.types import SnapshotManifest
 from tests.learner.rollout.world import World
 from tests.support.control_gateway import REPOSITORY, eventually, running
 from tests.support.inference import adapter_files, base_model_files, inference_stub
+from tests.support.standing import calibrate
 from tests.support.store import empty, started_store
 
 YAML = """
@@ -241,3 +242,15 @@ def test_the_process_promotes_rolls_back_and_loads_again(stage, learner):
     learner.send_signal(signal.SIGTERM)
     assert learner.wait(10) == 0
     assert time.monotonic() - began < 6
+
+
+def test_start_is_refused_before_anything_is_loaded_where_its_judge_may_not_gate(stage):
+    stage.stable_traffic(100)
+    calibrate(stage.store, "resolved", stage.version, j=0.6, j_low=0.5)
+    snapshot = stage.snapshot(b"held up")
+    refused = stage.command("start", "--snapshot", snapshot)
+
+    assert isinstance(refused.exception, LearnerRefusedError)
+    assert f"judge 'resolved' ({stage.version}) may not gate: J 0.60" in str(refused.exception)
+    assert stage.running is None
+    assert snapshot not in stage.inference.adapters

@@ -23,6 +23,7 @@ from learner.rollout.controller import step
 from tests.learner.rollout.support import frozen
 from tests.learner.rollout.world import NOW, World
 from tests.support.control_gateway import REPOSITORY, running
+from tests.support.standing import calibrate
 from tests.support.store import empty, started_store
 
 YAML = """
@@ -208,3 +209,26 @@ def test_status_says_who_ended_a_rollout_by_hand_and_no_longer_that_it_waits(tra
     shown = tracetune("status").stdout
     assert shown.startswith("support: snap-1 rolled back at ")
     assert shown.endswith(": second thoughts (by ann)\n")
+
+
+def test_status_says_on_whose_word_the_evidence_stands_and_promote_refuses_without_it(tracetune):
+    tracetune.start(quality=(0.5, 0.95), sessions=1500)
+    uncalibrated = "judge 'resolved' is uncalibrated; tracetune judge calibrate resolved"
+    assert uncalibrated in tracetune("status").stdout
+    calibrate(tracetune.store, "resolved", "v1", j=0.6, j_low=0.5)
+
+    refusal = "judge 'resolved' (v1) may not gate: J 0.60 on 100 labels, lower limit 0.50, under 0.6 to gate"
+    assert refusal in tracetune("status").stdout.replace("\n", " ")
+    (entry,) = json.loads(tracetune("status", "--json").stdout)["rollouts"]
+    assert (entry["judge"]["may_gate"], entry["gap"]) == (False, None)
+    assert entry["notes"][0].startswith(refusal)
+    refused = tracetune("promote").exception
+    assert isinstance(refused, LearnerRefusedError)
+    assert str(refused).startswith(f"refused: {refusal}")
+    assert str(refused).endswith("--override REASON promotes all the same")
+    assert tracetune.stable == "stable"
+
+    calibrate(tracetune.store, "resolved", "v1", j=0.9, j_low=0.8)
+    assert "judge 'resolved'" not in tracetune("status").stdout
+    assert tracetune("promote").exit_code == 0
+    assert tracetune.stable == "snap-1"

@@ -27,7 +27,7 @@ _SYNCED = (
 )
 _RESET = "old_parts_lifetime, min_rows_to_fsync_after_merge, min_compressed_bytes_to_fsync_after_merge"
 # Tables that have rows of a trace, by its id.
-_BY_TRACE = ("judgments", "judged_minutes")
+_BY_TRACE = ("judgments", "judged_minutes", "labels")
 _UNKNOWN_PARTITION = "1900"  # dropping one that is not there only makes the table look for old parts
 
 Tell = Callable[[str], None]

@@ -26,6 +26,7 @@ TIME_OF = {
     "feedback": "created_at",
     "traces_by_minute": "minute",
     "judged_minutes": "minute",
+    "labels": "labelled_at",
     "blobs": "used_until",
 }
 ID_OF = {
@@ -34,6 +35,7 @@ ID_OF = {
     "feedback": "feedback_id",
     "traces_by_minute": "route",
     "judged_minutes": "trace_id",
+    "labels": "trace_id",
     "blobs": "blob",
 }
 PARTS = "SELECT table, name FROM system.parts WHERE active AND database = currentDatabase() AND table = {t:String}"

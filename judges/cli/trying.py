@@ -1,4 +1,4 @@
-"""`tracetune judge`: list, try, run. Thin over the functions that do it."""
+"""`tracetune judge try`: a judge over the latest traces at once; nothing is stored."""
 
 from __future__ import annotations
 
@@ -10,157 +10,23 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
-from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
-from judges.coverage import Coverage, coverage, latest_traces
+from judges.coverage import latest_traces
 from judges.definition import definition_of
-from judges.errors import JudgeFileError
 from judges.executor import executor_of
 from judges.load import functions_in
-from judges.once import count_left, judge_once
 from judges.passes import Tally, version_of
 from judges.rows import load_tasks
 from judges.sandbox import IMPORT_WITHIN_S
 from judges.slow_import import told_when_slow
-from judges.usable import why_unusable
 
 DEFAULT_TRIAL = 20
 MAX_TRIAL = 10_000
 SLOWEST_SHOWN = 3
-
-
-@click.group()
-def judge() -> None:
-    """Say how good answers are: list your judges, try one, run them over the stored traces."""
-
-
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `judge list`. `error`: why it cannot be used; a file that cannot be read has no version."""
-
-    name: str
-    file: str
-    version: str | None = None
-    coverage: Coverage | None = None
-    error: str | None = None
-
-
-@judge.command(name="list")
-@config_option
-@json_option
-def list_judges(config_path: Path, *, as_json: bool) -> None:
-    """Each judge with its version, how much of the store it has judged, and why it cannot be used."""
-    config = load_config(config_path)
-    unusable = why_unusable(config)
-    with open_store(config) as store:
-        listed = [_listed(store, entry, unusable.get(entry.name)) for entry in config.judges]
-    if as_json:
-        click.echo(msgspec.json.encode(listed))
-        return
-    table = Table("judge", "version", "judged", "abstained", "of", "mean", "file")
-    for entry in listed:
-        found = entry.coverage
-        table.add_row(
-            entry.name,
-            entry.version or "—",
-            *([str(found.judged), str(found.abstained), str(found.traces)] if found else ["—"] * 3),
-            "—" if found is None or found.mean is None else f"{found.mean:.3f}",
-            escape(entry.file),
-        )
-    Console().print(table if listed else f"no judges in {config_path}; add one under `judges:`")
-    for entry in listed:
-        if entry.error is not None:
-            click.echo(f"{entry.name} judges nothing: {entry.error}")
-
-
-def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:
-    try:
-        version = version_of(entry, definition_of(entry))
-    except JudgeFileError:
-        return Listed(name=entry.name, file=entry.path or str(entry.rubric), error=error)
-    return Listed(
-        name=entry.name,
-        file=entry.path or str(entry.rubric),
-        version=version.version,
-        coverage=coverage(store, version),
-        error=error,
-    )
-
-
-class Ran(msgspec.Struct, frozen=True, kw_only=True):
-    """What `judge run` came to for one judge; `error` where its file could not be used."""
-
-    judge: str
-    version: str | None
-    judged: int
-    abstained: int
-    error: str | None = None
-
-
-@judge.command()
-@click.argument("names", metavar="[NAME]…", nargs=-1)
-@config_option
-@json_option
-def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
-    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat.
-
-    Exits 2 where a judge cannot be used, after the others have judged.
-    """
-    config = load_config(config_path)
-    if not config.judges:
-        raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
-    unknown = set(names) - {entry.name for entry in config.judges}
-    if unknown:
-        known = ", ".join(entry.name for entry in config.judges)
-        raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
-    results: list[Ran] = []
-    with open_store(config) as store, _progress() as progress:
-        for entry in config.judges:
-            if names and entry.name not in names:
-                continue
-            try:
-                results.append(_run(config, store, entry, progress))
-            except JudgeFileError as error:  # the others are judged nevertheless
-                results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
-    if as_json:
-        click.echo(msgspec.json.encode(results))
-    else:
-        for result in results:
-            if result.error is None:
-                click.echo(f"{result.judge}: {result.judged} judged, {result.abstained} abstained")
-    failed = [result for result in results if result.error is not None]
-    for result in failed:
-        click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
-    return JudgeFileError.exit_code if failed else 0
-
-
-def _run(config: Config, store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
-    definition = definition_of(entry)
-    version = version_of(entry, definition)
-    with executor_of(config, entry, definition) as executor:
-        with told_when_slow(definition, IMPORT_WITHIN_S):
-            executor.start()
-        task = progress.add_task(entry.name, total=count_left(store, version))
-        tally = judge_once(
-            store, executor, version, stored=lambda stored: progress.advance(task, stored.total)
-        )
-    return Ran(judge=entry.name, version=definition.version, judged=tally.judged, abstained=tally.abstained)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +40,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     kept: bool  # whether anybody said what was kept
 
 
-@judge.command(name="try")
+@click.command(name="try")
 @click.argument("target", metavar="FILE[:FUNCTION]")
 @click.option("-n", "count", type=click.IntRange(1, MAX_TRIAL), default=DEFAULT_TRIAL, show_default=True)
 @click.option(

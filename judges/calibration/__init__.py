@@ -1,0 +1,1 @@
+"""How often a judge is right, measured against labels from people."""

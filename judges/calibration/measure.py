@@ -1,0 +1,187 @@
+"""Measures a judge against labels: runs it over the labelled traces, again over some, and over injections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from judges.calibration import statistics
+from judges.calibration.injection import MAX_TRACES, MAX_WAYS, Injection, injections
+from judges.calibration.statistics import Confusion, Interval
+from judges.executor import Executor
+from judges.trace import JudgedTrace, judged_trace, stored_row
+from judges.wire import Answer, Task
+
+THRESHOLD = 0.5  # a score at or above it calls an answer good
+REPEATS = 20  # traces that are judged a second time
+
+Done = Callable[[int], None]
+
+
+class Injected(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to talk a judge round: on how many bad answers it was tried, and how many then passed."""
+
+    case: str
+    tried: int
+    passed: int
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of a judge. None: there was nothing to see it by."""
+
+    table: Confusion
+    abstained: int
+    tpr: Interval | None
+    tnr: Interval | None
+    j: Interval | None
+    kappa: Interval | None
+    repeated: int
+    flipped: int
+    ordered: int  # pairs that were answered in both orders
+    consistent: int
+    length: Interval | None
+    injected: list[Injected]
+    circular: int  # labels from feedback on which the judge says another thing without that feedback
+    judged: int  # calls of the judge in all
+    cost_usd: float
+
+    @property
+    def flip_rate(self) -> float | None:
+        return self.flipped / self.repeated if self.repeated else None
+
+    @property
+    def order_consistency(self) -> float | None:
+        return self.consistent / self.ordered if self.ordered else None
+
+    @property
+    def injected_share(self) -> float | None:
+        tried = sum(case.tried for case in self.injected)
+        return sum(case.passed for case in self.injected) / tried if tried else None
+
+
+class _Order(msgspec.Struct, frozen=True):
+    better: str | None = None
+
+
+class _Detail(msgspec.Struct, frozen=True):
+    """What of a judgment's detail says of the two orders of a pair."""
+
+    orders: list[_Order] = []
+
+
+def calls_needed(tasks: int, *, repeats: int) -> int:
+    """How often a judge is asked at most for so many labelled traces: for a progress bar."""
+    return tasks + 2 * min(tasks, repeats) + min(tasks, MAX_TRACES) * MAX_WAYS
+
+
+def measure(
+    executor: Executor,
+    tasks: Sequence[Task],
+    labels: Sequence[bool],
+    *,
+    from_feedback: Sequence[bool],
+    threshold: float = THRESHOLD,
+    repeats: int = REPEATS,
+    done: Done = lambda _: None,
+) -> Measured:
+    """Judge *tasks*, whose *labels* people gave. Raises JudgeError where the judge cannot be run.
+
+    *from_feedback* says which labels feedback gave: some of those traces are judged once more without it,
+    since a judge that reads the answer sheet is right for no reason of its own.
+    """
+    answers = _all(executor, tasks, done)
+    verdicts = [passed(answer, threshold) for answer in answers]
+    pairs = list(zip(verdicts, labels, strict=True))
+    decided = [(verdict, label) for verdict, label in pairs if verdict is not None]
+    table = statistics.confusion([verdict for verdict, _ in decided], [label for _, label in decided])
+    tpr = statistics.proportion(table.passed_good, table.good) if table.good else None
+    tnr = statistics.proportion(table.failed_bad, table.bad) if table.bad else None
+    again = [passed(answer, threshold) for answer in _all(executor, tasks[:repeats], done)]
+    hidden_at = [at for at, own in enumerate(from_feedback) if own][:repeats]
+    bare = [msgspec.structs.replace(tasks[at], feedback=[], feedback_seen=0) for at in hidden_at]
+    hidden = [passed(answer, threshold) for answer in _all(executor, bare, done)]
+    orders = [pair for answer in answers if (pair := _both_orders(answer)) is not None]
+    failed_bad = [
+        task for task, (verdict, label) in zip(tasks, pairs, strict=True) if verdict is False and not label
+    ]
+    injected, spent = _injected(executor, failed_bad[:MAX_TRACES], threshold, done)
+    return Measured(
+        table=table,
+        abstained=len(answers) - len(decided),
+        tpr=tpr,
+        tnr=tnr,
+        j=statistics.youden(tpr, tnr) if tpr and tnr else None,
+        kappa=statistics.kappa(table) if tpr and tnr else None,
+        repeated=len(again),
+        flipped=sum(one != other for one, other in zip(verdicts, again, strict=False)),
+        ordered=len(orders),
+        consistent=sum(orders),
+        length=_length(tasks, answers, labels),
+        injected=injected,
+        circular=sum(verdicts[at] != other for at, other in zip(hidden_at, hidden, strict=True)),
+        judged=len(answers) + len(again) + len(bare) + sum(case.tried for case in injected),
+        cost_usd=sum(answer.cost_usd or 0.0 for answer in answers) + spent,
+    )
+
+
+def _all(executor: Executor, tasks: Sequence[Task], done: Done) -> list[Answer]:
+    answers: list[Answer] = []
+    for answer in executor.judge(tasks):
+        answers.append(answer)
+        done(1)
+    return answers
+
+
+def passed(answer: Answer, threshold: float) -> bool | None:
+    """Whether the judge called the answer good; None: it abstained."""
+    return None if answer.score is None else answer.score >= threshold
+
+
+def _both_orders(answer: Answer) -> bool | None:
+    """Whether both orders of a pair came to the same; None where it is no pair or one was not answered."""
+    if not answer.detail:
+        return None
+    try:
+        orders = msgspec.json.decode(answer.detail, type=_Detail).orders
+    except msgspec.MsgspecError:
+        return None  # the detail of another kind of judge
+    if len(orders) < 2 or any(order.better is None for order in orders):
+        return None
+    return len({order.better for order in orders}) == 1
+
+
+def _length(tasks: Sequence[Task], answers: Sequence[Answer], labels: Sequence[bool]) -> Interval | None:
+    rows = [
+        (answer.score, float(len(_judged(task).answer)), label)
+        for task, answer, label in zip(tasks, answers, labels, strict=True)
+        if answer.score is not None
+    ]
+    if not rows:
+        return None
+    scores, lengths, given = zip(*rows, strict=True)
+    return statistics.length_correlation(scores, lengths, given)
+
+
+def _injected(
+    executor: Executor, bad: Sequence[Task], threshold: float, done: Done
+) -> tuple[list[Injected], float]:
+    """What becomes of answers that are bad and were called so, and what asking cost."""
+    tried: list[tuple[Injection, Task]] = [
+        (way, msgspec.structs.replace(task, trace=stored_row(way.trace)))
+        for task in bad
+        for way in injections(_judged(task))
+    ]
+    answers = _all(executor, [task for _, task in tried], done)
+    counts: dict[str, list[int]] = {}
+    for (way, _), answer in zip(tried, answers, strict=True):
+        count = counts.setdefault(way.case, [0, 0])
+        count[0] += 1
+        count[1] += passed(answer, threshold) is True
+    cases = [Injected(case=case, tried=count[0], passed=count[1]) for case, count in counts.items()]
+    return cases, sum(answer.cost_usd or 0.0 for answer in answers)
+
+
+def _judged(task: Task) -> JudgedTrace:
+    """Raises msgspec.DecodeError where a body is not JSON."""
+    return judged_trace(task.trace, task.feedback)

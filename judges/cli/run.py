@@ -1,0 +1,82 @@
+"""`tracetune judge run`: judges what is not judged yet, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+from rich.progress import Progress
+
+from gateway.cli.root import config_option, json_option
+from gateway.config import Config, JudgeConfig, load_config
+from gateway.errors import ConfigError, UsageError
+from gateway.traces.store import Store, open_store
+from judges.cli.bar import progress_bar
+from judges.definition import definition_of
+from judges.errors import JudgeFileError
+from judges.executor import executor_of
+from judges.once import count_left, judge_once
+from judges.passes import version_of
+from judges.sandbox import IMPORT_WITHIN_S
+from judges.slow_import import told_when_slow
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """What `judge run` came to for one judge; `error` where its file could not be used."""
+
+    judge: str
+    version: str | None
+    judged: int
+    abstained: int
+    error: str | None = None
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]…", nargs=-1)
+@config_option
+@json_option
+def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
+    """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat.
+
+    Exits 2 where a judge cannot be used, after the others have judged.
+    """
+    config = load_config(config_path)
+    if not config.judges:
+        raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
+    unknown = set(names) - {entry.name for entry in config.judges}
+    if unknown:
+        known = ", ".join(entry.name for entry in config.judges)
+        raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
+    results: list[Ran] = []
+    with open_store(config) as store, progress_bar() as progress:
+        for entry in config.judges:
+            if names and entry.name not in names:
+                continue
+            try:
+                results.append(_run(config, store, entry, progress))
+            except JudgeFileError as error:  # the others are judged nevertheless
+                results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
+    if as_json:
+        click.echo(msgspec.json.encode(results))
+    else:
+        for result in results:
+            if result.error is None:
+                click.echo(f"{result.judge}: {result.judged} judged, {result.abstained} abstained")
+    failed = [result for result in results if result.error is not None]
+    for result in failed:
+        click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
+    return JudgeFileError.exit_code if failed else 0
+
+
+def _run(config: Config, store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
+    definition = definition_of(entry)
+    version = version_of(entry, definition)
+    with executor_of(config, entry, definition) as executor:
+        with told_when_slow(definition, IMPORT_WITHIN_S):
+            executor.start()
+        task = progress.add_task(entry.name, total=count_left(store, version))
+        tally = judge_once(
+            store, executor, version, stored=lambda stored: progress.advance(task, stored.total)
+        )
+    return Ran(judge=entry.name, version=definition.version, judged=tally.judged, abstained=tally.abstained)
