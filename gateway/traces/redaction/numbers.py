@@ -28,6 +28,13 @@ _CALLING_CODES = re.compile(
     r"|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[789]\d|8[057]\d|9[679]\d"
 )
 _DATE = re.compile(rb"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d{2}(?!\d)")
+# Days and times with short years, and what is numbered by year or month: 01.02.24 - 05.02.24, 05/2024-00123.
+# In four and four digits behind two it may be a phone number all the same.
+_NUMBERED = re.compile(
+    rb"(?:0[1-9]|[12]\d|3[01])([./-])(?:0[1-9]|1[0-2])\1\d\d[ /-]{1,3}"
+    rb"(?:(?:0[1-9]|[12]\d|3[01])\1(?:0[1-9]|1[0-2])\1\d\d|(?:[01]\d|2[0-3])\.[0-5]\d)"
+    rb"|(?:0[1-9])[./-](?:19|20)\d\d(?![ /.-]{1,3}\d{4}(?!\d))[ /.-].*"
+)
 _MIN_INTERNATIONAL, _MAX_INTERNATIONAL = 8, 15  # digits, E.164
 _PLUS = ord("+")
 _MIN_NATIONAL, _MAX_NATIONAL = 9, 13
@@ -107,18 +114,40 @@ def find_north_american(data: bytes) -> Iterator[Found]:
 
 
 def find_national(data: bytes) -> Iterator[Found]:
-    """Phone numbers in groups, the first with a leading 0."""
+    """Phone numbers in groups, the first with the 0 that is dialled within a country."""
     for first, end in spans_of(_NATIONAL_NUMBER, data):
-        start = _first_of(b"(0", data, first)
-        digits = len(_digits(data[start:end]))
-        if (
-            _MIN_NATIONAL <= digits <= _MAX_NATIONAL
-            and digits < end - start
-            and not _continues(data, start)
-            and not _goes_on(data, end)
-            and not _DATE.match(data, start)
-        ):
-            yield _phone(data, start, end)
+        start = data.index(b"0", first)
+        # What looks like an extension may be something else.
+        ends = (end, end - 2) if data[end - 2 : end - 1] == b"-" else (end,)
+        whole = next((behind for behind in ends if _is_national(data, start, behind)), None)
+        for at, behind in _apart(data, start, end) if whole is None else ((start, whole),):
+            opened = data[at - 1 : at] == b"(" and b")" in data[at:behind]
+            yield _phone(data, at - opened, behind)
+
+
+def _is_national(data: bytes, start: int, end: int) -> bool:
+    return (
+        _is_long_enough(data[start:end])
+        and not _continues(data, start)
+        and not _goes_on(data, end)
+        and not _DATE.match(data, start)
+        and not _NUMBERED.fullmatch(data, start, end)
+    )
+
+
+def _is_long_enough(written: bytes) -> bool:
+    digits = len(_digits(written))
+    return _MIN_NATIONAL <= digits <= _MAX_NATIONAL and digits < len(written)
+
+
+def _apart(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """The numbers in what is too long for one: 030 123456 / 0171 1234567."""
+    if _continues(data, start) or _goes_on(data, end):
+        return []
+    gaps = [gap.span() for gap in _NEXT_NUMBER.finditer(data, start, end)]
+    parts = zip([start, *(gap[1] for gap in gaps)], [*(gap[0] for gap in gaps), end], strict=True)
+    several = [part for part in parts if _is_long_enough(data[slice(*part)])]
+    return several if len(several) > 1 else []
 
 
 def find_named_numbers(data: bytes) -> Iterator[Found]:
@@ -194,6 +223,7 @@ _NO_DIGITS = bytes(char for char in range(256) if not 48 <= char <= 57)
 _SPACED = bytes(char if 48 <= char <= 57 else 32 for char in range(256))
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
+_NEXT_NUMBER = re.compile(rb"(?<=[0-9])[ /.\-]{1,3}(?=0[1-9])")
 _NUMBER_START = re.compile(rb"[+(]{0,2}[0-9]")
 
 # The first four digits of a card are written together, and say whose it is.
@@ -202,8 +232,18 @@ _INTERNATIONAL = rf"{BEFORE}(?:\+ ?|00)[1-9](?:{_SEP}[0-9]){{6,14}}"
 _NORTH_AMERICAN = r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}"
 # Not behind the rest of a longer number, as in 2024-01-02.
 _BEHIND_NO_NUMBER = r"(?:^|[^A-Za-z0-9_\-./,]|[^0-9][\-./,]|\\[nrtbf])"
-_NATIONAL = _BEHIND_NO_NUMBER + r"\(?0[1-9][0-9]{0,4}\)?(?:[ /.\-]{1,3}[0-9]{2,8}){1,5}"
-_NINE_DIGITS = _BEHIND_NO_NUMBER + r"\(?0[1-9](?:[ /.\-)]{0,3}[0-9]){7}"
+# What comes before the subscriber: (089), (0 30), (0)30, 030. Behind a longer one a digit may stand
+# alone, as in 0211 / 8 80 12.
+_AREAS = (
+    r"\(0 ?[1-9][0-9]{1,4}\)[ /.\-]{0,3}(?:[0-9] )?",
+    r"\(0\) ?[1-9][0-9]{1,4}[ /.\-]{1,3}(?:[0-9] )?",
+    r"0[1-9][0-9]{1,4}\)?[ /.\-]{1,3}(?:[0-9] )?",
+    r"\(?0[1-9]\)?[ /.\-]{1,3}",
+)
+# An extension may be a single digit: 123 456-0.
+_SUBSCRIBER = r"[0-9]{2,8}(?:[ /.\-]{1,3}[0-9]{2,8}){0,4}(?:-[0-9])?"
+_NATIONAL = rf"{_BEHIND_NO_NUMBER}(?:{'|'.join(_AREAS)}){_SUBSCRIBER}"
+_NINE_DIGITS = _BEHIND_NO_NUMBER + r"\(?0[ )]{0,2}[1-9](?:[ /.\-)]{0,4}[0-9]){7}"
 _NAMED = (
     rf"(?:^|[^A-Za-z]|(?i:tele|smart))(?i:{_PHONE_WORDS})"
     r"(?i:efon|nummer|number|s|_no| no| nr| at| on| is|[_.:#=\"'\\ \x1f\n]){0,8}"
