@@ -31,10 +31,11 @@ from gateway.traces.erasure.erasures import ErasureList, Watch
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.row_group import GroupBuilder, RowGroup
 from gateway.traces.segments import Batch, SegmentReader, writer_began_at
+from gateway.traces.spool.backlog import backlog
 from gateway.traces.spool.progress import Progress, load_progress
 from gateway.traces.spool.spool import Spool, SpoolBoundError
 from gateway.traces.spool.spool_file import seal_file
-from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
+from gateway.traces.stage import ERASED, Report, Reporter, only_one, run_stage
 from gateway.traces.types import captured_at_us
 from gateway.usage_metrics import UsageMetrics
 

@@ -32,9 +32,10 @@ from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.retention import keep_retention
+from gateway.traces.spool.backlog import spool_backlog, spool_files
 from gateway.traces.spool.quarantine import Entry, damaged, set_aside
-from gateway.traces.spool.spool_file import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
-from gateway.traces.stage import Reporter, backlog, only_one, run_stage
+from gateway.traces.spool.spool_file import SpoolContents, claim, read_spool, sealed_files
+from gateway.traces.stage import Reporter, only_one, run_stage
 from gateway.traces.store import Store
 from gateway.traces.types import BLOBS
 
@@ -115,12 +116,10 @@ class Shipper:
         """Publish the counters, at most each second."""
         if not (force or self._reporter.due()):
             return
-        files = (*sealed_files(self._spool), *self._spool.glob(f"*{OPEN}"))
-        present = {path.name for path in files}
+        present = {path.name for path in spool_files(self._spool)}
         self._held = {name: held for name, held in self._held.items() if name in present}  # or it was dropped
-        waiting = ((path, 0, waits_since(path)) for path in files)
         self._counts.errors = self._away or next((held.why for held in self._held.values()), None)
-        self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(waiting)
+        self._counts.backlog_bytes, self._counts.oldest_age_s = spool_backlog(self._spool)
         self._reporter.publish(self._counts)
 
     def close(self) -> None:
