@@ -25,17 +25,24 @@ FROM traces WHERE started_at > now() - INTERVAL 24 HOUR AND NOT imported GROUP B
 _JUDGED = """
 SELECT traces.route AS route, uniqExact(trace_id) AS judged
 FROM judgments FINAL INNER JOIN traces USING (trace_id)
-WHERE score IS NOT NULL AND traces.started_at > now() - INTERVAL 24 HOUR GROUP BY route
+WHERE score IS NOT NULL AND traces.started_at > now() - INTERVAL 24 HOUR AND NOT traces.imported
+GROUP BY route
 """
+# Whenever they were made: what was taken over is mostly older than a day.
+_IMPORTED = "SELECT route, count() AS traces FROM traces WHERE imported GROUP BY route"
 
 
 class RouteLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One route: its traffic of the last 24 hours, what it has or waits for, the next command."""
+    """One route: its traffic of the last 24 hours, what it has or waits for, the next command.
+
+    `imported` are all that were taken over from other tools' logs, and are in no other number.
+    """
 
     route: str
     traces: int
     failed: int
     judged: int
+    imported: int
     has: str
     next: str | None
 
@@ -82,6 +89,7 @@ def overview(config: Config, store: Store) -> Overview:
     learning = {status.route: status for status in route_status(config, store)}
     traffic = {row["route"]: row for row in store.query(_TRAFFIC)}
     judged = {row["route"]: int(row["judged"]) for row in store.query(_JUDGED)}
+    imported = {row["route"]: int(row["traces"]) for row in store.query(_IMPORTED)}
     running = _running(paths_of(config).state)
     lines = []
     for route in config.routes:
@@ -106,6 +114,7 @@ def overview(config: Config, store: Store) -> Overview:
                 traces=traces,
                 failed=int(row["failed"]),
                 judged=judged.get(route.model, 0),
+                imported=imported.get(route.model, 0),
                 has=has,
                 next=following,
             )

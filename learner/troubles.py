@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from gateway.config import Config
 from gateway.paths import Paths, paths_of
-from gateway.traces.spool.spool_file import OPEN, SEALED
+from gateway.traces.spool.backlog import spool_backlog
 from gateway.traces.stage import ERASED, Report, Reporter
 
 SILENT_AFTER_S = 10.0  # they report each second; a report older than this says nothing of now
@@ -24,8 +23,8 @@ def troubles(config: Config, command: str | None, now: float) -> Iterator[str]:
         if command is not None and now - report.updated_at < SILENT_AFTER_S and report.errors is not None:
             yield f"{stage}: {report.errors}"
         yield from _lost(stage, report)
-    waiting_bytes, oldest_s = _waiting(paths.spool, now)
-    if waiting_bytes and (command is None or oldest_s > WAITS_AFTER_S):
+    waiting_bytes, oldest_s = spool_backlog(paths.spool, now)
+    if oldest_s is not None and (command is None or oldest_s > WAITS_AFTER_S):
         # The gateway alone ships to a remote store only.
         ships = command == "up" or (command == "gateway" and not config.store.embedded)
         remedy = "they go to the store as soon as it takes them" if ships else "`tracetune up` stores them"
@@ -51,7 +50,7 @@ def _disk(config: Config, paths: Paths) -> Iterator[str]:
     """The disk has no room for what the spool may still take."""
     existing = next(path for path in (paths.data, *paths.data.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    room = config.capture.max_bytes - _waiting(paths.spool, 0.0)[0]
+    room = config.capture.max_bytes - spool_backlog(paths.spool)[0]
     if free < room:
         yield (
             f"disk: {existing} has {_size(free)} free, less than the {_size(room)} that capture.max_bytes "
@@ -65,19 +64,6 @@ def _lost(stage: str, report: Report) -> Iterator[str]:
             yield f"{stage}: {count} traces were dropped: {reason}"
     if report.quarantined:
         yield f"{stage}: {report.quarantined} rows were set aside; tracetune traces quarantine shows why"
-
-
-def _waiting(spool: Path, now: float) -> tuple[int, float]:
-    """Bytes in the spool's files, and the age of the oldest."""
-    sizes, times = [], []
-    for path in [*spool.glob(f"*{SEALED}"), *spool.glob(f"*{OPEN}")]:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue  # it was shipped meanwhile
-        sizes.append(status.st_size)
-        times.append(status.st_mtime)
-    return sum(sizes), now - min(times, default=now)
 
 
 def _size(count: int) -> str:

@@ -7,15 +7,13 @@ So every record gets to the spool once, whatever dies; what cannot be kept is co
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -27,15 +25,16 @@ from gateway.metrics import metrics_directory
 from gateway.paths import paths_of
 from gateway.traces.bodies.blobs import BlobLedger
 from gateway.traces.capture_policy import policy_of
+from gateway.traces.dropping import Dropping
 from gateway.traces.erasure.erasures import ErasureList, Watch
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.row_group import GroupBuilder, RowGroup
 from gateway.traces.segments import Batch, SegmentReader, writer_began_at
+from gateway.traces.spool.backlog import backlog
 from gateway.traces.spool.progress import Progress, load_progress
 from gateway.traces.spool.spool import Spool, SpoolBoundError
 from gateway.traces.spool.spool_file import seal_file
-from gateway.traces.stage import ERASED, Report, Reporter, backlog, only_one, run_stage
-from gateway.traces.types import captured_at_us
+from gateway.traces.stage import ERASED, Report, Reporter, only_one, run_stage
 from gateway.usage_metrics import UsageMetrics
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ POLL_S = 0.1
 RETRY_S = 1.0  # after the disk or the bound refused
 GROUP_BYTES = 1 << 20  # rows are written in groups of about this size; a small spool makes smaller ones
 HOUSEKEEPING_S = 1.0
-EXPIRE_EVERY_S = 60.0  # while nothing can be written: how often memory is looked through for what is too old
 DAY_S = 86400
 
 
@@ -55,13 +53,13 @@ class Recorder:
         paths = paths_of(config)
         self._reader = SegmentReader(paths.segments)
         self._drop_oldest = config.capture.at_bound == "drop_oldest"
-        self._max_age_s = config.capture.max_age_days * DAY_S
+        max_age_s = config.capture.max_age_days * DAY_S
         self._spool = Spool(
             paths.spool,
             fsync=config.capture.fsync,
             max_bytes=config.capture.max_bytes,
             # With drop_oldest nothing new has to wait for what is old: `_housekeep` drops that.
-            max_age_s=math.inf if self._drop_oldest else self._max_age_s,
+            max_age_s=math.inf if self._drop_oldest else max_age_s,
             sync=sync,
         )
         self._group_bytes = min(GROUP_BYTES, config.capture.max_bytes // 16)
@@ -81,8 +79,10 @@ class Recorder:
         self._erasures = ErasureList(paths.state)
         self._error: str | None = None
         self._housekeeping_at = 0.0
-        self._expire_at = 0.0
         self._recover()
+        self._dropping = Dropping(
+            self._reader, self._spool, self._blobs, self._progress, self._progress_path, max_age_s
+        )
 
     def follow(self, config: Config) -> None:
         """Keep and redact what is taken from now on as *config* says. Raises OperationError."""
@@ -106,7 +106,8 @@ class Recorder:
             return False
         except (OSError, OperationError) as error:
             self._say(f"spool: {error.strerror if isinstance(error, OSError) else error}")
-            self._expire()
+            if self._drop_oldest:  # else memory keeps what it has
+                self._dropping.expire()
             self._report(force=False)
             return False
         self._say(None)
@@ -163,7 +164,7 @@ class Recorder:
             except SpoolBoundError:
                 if not self._drop_oldest:
                     raise
-                self._make_room(group.payloads)
+                self._dropping.make_room(group.payloads)
                 self._spool.append(group.payloads)
         self._progress.positions[segment] = (end, count)
         self._progress.written += group.rows
@@ -177,53 +178,9 @@ class Recorder:
             self._seal()
         self._report(force=False)
 
-    def _make_room(self, payloads: list[bytes]) -> None:
-        """Drop the oldest sealed files that the shipper does not have in hand, counted, until these fit."""
-        over = self._spool.over(payloads)
-        for path in self._spool.sealed():
-            if over <= 0:
-                break
-            freed = self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
-            if freed:
-                self._blobs.dropped(path.name)
-            over -= freed
-
-    def _let_go_of_the_old(self) -> None:
-        """Drop the sealed files that have waited longer than capture.max_age_days, counted."""
-        for path in self._spool.older_than(self._max_age_s):
-            if self._spool.drop(path, partial(self._account, "spool_age", "capture.max_age_days")):
-                self._blobs.dropped(path.name)
-
-    def _account(self, reason: str, setting: str, count: int) -> None:
-        with self._counting():
-            self._progress.drop(reason, count)
-        log.warning("dropped %d rows of the spool (%s); raise %s", count, reason, setting)
-
-    def _expire(self) -> None:
-        """While nothing can be written: drop from memory what has waited longer than capture.max_age_days.
-
-        Only where the policy is to drop the oldest; else memory keeps what it has.
-        """
-        if not self._drop_oldest or time.monotonic() < self._expire_at:
-            return
-        self._expire_at = time.monotonic() + EXPIRE_EVERY_S
-        before_us = (time.time() - self._max_age_s) * 1e6
-        for path in self._reader.segments():
-            first_end, first_count = end, count = self._progress.position(path.name)
-            batch = self._reader.read(path, end)
-            for record in batch.records if batch else ():
-                if captured_at_us(record.captured) >= before_us:
-                    break
-                end, count = record.end, count + 1
-            if end == first_end:
-                continue
-            self._progress.drop("memory_age", count - first_count)
-            self._progress.positions[path.name] = (end, count)
-            log.warning("dropped %d traces from memory: capture.max_age_days", count - first_count)
-
     def _free(self, path: Path, batch: Batch) -> None:
         if batch.torn_bytes:
-            with self._counting():
+            with self._progress.counting(self._progress_path):
                 self._progress.torn += 1
             log.warning("cut %d torn bytes off segment %s", batch.torn_bytes, path.name)
         elif self._unsaved:
@@ -233,17 +190,6 @@ class Recorder:
     def _save(self) -> None:
         self._progress.save(self._progress_path)
         self._unsaved = False
-
-    @contextlib.contextmanager
-    def _counting(self) -> Iterator[None]:
-        """Put down what the block counts; a disk that refuses has nothing counted, and it is tried again."""
-        dropped, torn = dict(self._progress.dropped), self._progress.torn
-        yield
-        try:
-            self._save()
-        except OSError:
-            self._progress.dropped, self._progress.torn = dropped, torn
-            raise
 
     def _seal(self) -> None:
         self._save()  # before the shipper can delete what says the same
@@ -263,7 +209,7 @@ class Recorder:
             return
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
         if self._drop_oldest:
-            self._let_go_of_the_old()
+            self._dropping.let_go_of_the_old()
         self._blobs.look({path.name for path in self._spool.sealed()})
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:

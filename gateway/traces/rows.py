@@ -19,6 +19,7 @@ from gateway.traces.capture_policy import CapturePolicy, RoutePolicy, keeps_bodi
 from gateway.traces.cost import cost_usd
 from gateway.traces.erasure.erasures import Named
 from gateway.traces.redaction.redact import Redactor
+from gateway.traces.redaction.scan import NOTHING
 from gateway.traces.segments import Record
 from gateway.traces.types import (
     Attempt,
@@ -178,12 +179,13 @@ class RowBuilder:
 
     def _redacted(self, captured: CapturedTrace, redactor: Redactor | None, written: _Written) -> _Written:
         """What people and upstreams wrote, redacted; the model's name among it where no route served it."""
-        if redactor is None or redactor.untouched(list(written)):
+        suspects = NOTHING if redactor is None else redactor.suspects(list(written))
+        if redactor is None or suspects == NOTHING:
             return written
         bodies = [written.request, written.response, written.usage, written.tags]
         if not captured.route:
             bodies.append(written.models)
-        request, response, usage, tags, *models = redactor.replaced(bodies, _scope(captured))
+        request, response, usage, tags, *models = redactor.replaced(bodies, _scope(captured), suspects)
         return _Written(
             request=request,
             response=response,

@@ -3,7 +3,7 @@
 A file is deleted only after the store has confirmed its rows; an outage is waited out, for any length. What
 the store will never take goes to `quarantine/` in the spool, with the reason, and blocks nothing. Where all
 of a file is refused for a reason that does not tell whose fault it is, the file stands back: if the store
-takes other files meanwhile, and this one still not after HELD_TRIES, it is the rows.
+takes other files meanwhile, and this one still not after HELD_TRIES, it is the rows (`held_files.py`).
 
 How far a file's delivery may have got is written down in its mode (`in_hand.py`), for the next shipper.
 """
@@ -28,13 +28,15 @@ from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
 from gateway.traces.erasure.erasures import ErasureList, Watch, owned_row
+from gateway.traces.held_files import HeldFiles
 from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.retention import keep_retention
+from gateway.traces.spool.backlog import spool_backlog, spool_files
 from gateway.traces.spool.quarantine import Entry, damaged, set_aside
-from gateway.traces.spool.spool_file import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
-from gateway.traces.stage import Reporter, backlog, only_one, run_stage
+from gateway.traces.spool.spool_file import SpoolContents, claim, read_spool, sealed_files
+from gateway.traces.stage import Reporter, only_one, run_stage
 from gateway.traces.store import Store
 from gateway.traces.types import BLOBS
 
@@ -43,8 +45,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 GREET_EVERY_S = 5.0  # with nothing to ship: how often a store that was never reached is tried
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 5.0
-HELD_TRIES = 6  # of a file that is refused as a whole while the store takes others
-HELD_FIRST_S, HELD_MAX_S = 1.0, 60.0
 QUARANTINE_BYTES = 100_000_000
 
 
@@ -54,15 +54,6 @@ class Stopped(Exception):  # noqa: N818 -- how a wait ends, not a failure
 
 class QuarantineError(OperationError):
     """The disk does not take what was refused; its file stands back, and the others are shipped."""
-
-
-class _Held(msgspec.Struct):
-    """A file that stands back: all of it was refused, or what was refused of it could not be set aside."""
-
-    why: str
-    tries: int
-    again_at: float  # time.monotonic's clock
-    stored_before: int  # files that the store had taken when it was first refused
 
 
 class Shipper:
@@ -88,13 +79,12 @@ class Shipper:
         self._reporter = Reporter(state / "shipper.json", spare_report)
         self._counts = self._reporter.last()
         self._away: str | None = None  # what is wrong with the store
-        self._held: dict[str, _Held] = {}
-        self._stored = 0  # files
+        self._held = HeldFiles()
 
     def step(self) -> bool:
         """Ship the oldest file that does not stand back. False: there is none. Raises Stopped."""
         for path in sealed_files(self._spool):
-            if self._stands_back(path.name):
+            if self._held.stands_back(path.name):
                 continue
             fd = claim(path)
             if fd is None:
@@ -102,7 +92,7 @@ class Shipper:
             try:
                 self._ship(path, fd)
             except (StoreRefusedError, QuarantineError) as error:
-                self._hold(path.name, error)
+                self._held.hold(path.name, error)
             finally:
                 os.close(fd)
             self.report()
@@ -115,12 +105,9 @@ class Shipper:
         """Publish the counters, at most each second."""
         if not (force or self._reporter.due()):
             return
-        files = (*sealed_files(self._spool), *self._spool.glob(f"*{OPEN}"))
-        present = {path.name for path in files}
-        self._held = {name: held for name, held in self._held.items() if name in present}  # or it was dropped
-        waiting = ((path, 0, waits_since(path)) for path in files)
-        self._counts.errors = self._away or next((held.why for held in self._held.values()), None)
-        self._counts.backlog_bytes, self._counts.oldest_age_s = backlog(waiting)
+        self._held.keep_only({path.name for path in spool_files(self._spool)})
+        self._counts.errors = self._away or self._held.why
+        self._counts.backlog_bytes, self._counts.oldest_age_s = spool_backlog(self._spool)
         self._reporter.publish(self._counts)
 
     def close(self) -> None:
@@ -148,27 +135,9 @@ class Shipper:
             if aside:
                 self._set_aside(path.stem, aside)
         path.unlink()
-        self._held.pop(path.name, None)
-        self._stored += 1
+        self._held.stored(path.name)
         self._counts.written += shipped
         self._counts.quarantined += len(aside)
-
-    def _stands_back(self, name: str) -> bool:
-        held = self._held.get(name)
-        return held is not None and time.monotonic() < held.again_at
-
-    def _hold(self, name: str, error: OperationError) -> None:
-        first = _Held(why=str(error), tries=0, again_at=0.0, stored_before=self._stored)
-        held = self._held.setdefault(name, first)
-        held.again_at = time.monotonic() + min(HELD_MAX_S, HELD_FIRST_S * 2.0**held.tries)
-        held.tries += 1
-        if held.tries == 1:
-            log.warning("%s; spool file %s stands back", error, name)
-
-    def _is_blamed(self, name: str) -> bool:
-        """Whether a file that stands back was refused often enough while the store took others."""
-        held = self._held.get(name)
-        return held is not None and held.tries >= HELD_TRIES and self._stored > held.stored_before
 
     def greet(self) -> None:
         """Connect before there is anything to ship, so that a store out of reach is said at once."""
@@ -223,7 +192,7 @@ class Shipper:
                     suspect=suspect,
                     in_parts=hand.in_parts,
                     go_in_parts=hand.go_in_parts,
-                    blame_rows=self._is_blamed(name),
+                    blame_rows=self._held.is_blamed(name),
                 )
         except StoreError as error:
             if self._store is not None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -107,25 +107,6 @@ def _read_report(path: Path) -> Report | None:
         return msgspec.json.decode(path.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def backlog(files: Iterable[tuple[Path, int, float | None]]) -> tuple[int, float | None]:
-    """The bytes of *files* beyond what is taken of each, and how long the oldest of them wait, in seconds.
-
-    The third of each is since when they wait, in seconds since the epoch; None: since its last write. The
-    age is None where all is taken.
-    """
-    waiting = []
-    for path, taken, since in files:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue  # dropped while we looked
-        if status.st_size > taken:
-            waiting.append((since if since is not None else status.st_mtime, status.st_size - taken))
-    if not waiting:
-        return 0, None
-    return sum(left for _, left in waiting), max(0.0, time.time() - min(waiting)[0])
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """The store: ClickHouse over clickhouse-connect, the same for the embedded one and one far away.
 
-Everything that clickhouse-connect raises becomes a StoreError here and nowhere else. Row contents never enter
-an error: of a refused insert only ClickHouse's code and its name are told.
+Everything that it raises is a StoreError; `refusals.py` says which.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,13 +18,15 @@ import msgspec
 import tenacity
 from clickhouse_connect.driver import exceptions as driver
 from clickhouse_connect.driver.httputil import get_pool_manager
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
 from gateway.config.types import Config
 from gateway.errors import StoreError, StoreInUseError, StoreRefusedError, StoreUnreachableError
 from gateway.traces.bodies.bodies import Bodies
 from gateway.traces.encryption.key_source import KeySource
+from gateway.traces.refusals import UNWRITABLE, by_code, in_its_words, nothing_was_sent, store_error, words_of
 from gateway.traces.target import Target, embedded_target, resolve_target
+from gateway.traces.values import bindable, column
 
 T = TypeVar("T")
 
@@ -49,30 +47,6 @@ _INSERT_SETTINGS = {
     "deduplicate_blocks_in_dependent_materialized_views": "1",
     "distributed_foreground_insert": "1",  # of a cluster: confirmed is when the shards have it
 }
-_NAMED_CODE = re.compile(r"Code: (\d+)\. .*\(([A-Z0-9_]+)\)", re.DOTALL)
-_LATE_ERROR = re.compile(r"Code: \d+\. .*", re.DOTALL)
-# ClickHouse's codes (its src/Common/ErrorCodes.cpp). What it says when the rows themselves are at fault:
-_DATA_CODES = frozenset(
-    {
-        *(6, 20, 25, 26, 27, 33, 34, 38, 41, 53, 69, 70, 72, 117, 130, 131),  # cannot be parsed or converted
-        *(190, 321, 349, 407, 441),  # sizes of arrays, ranges, NULL where there is none, decimals, UUIDs
-        469,  # VIOLATED_CONSTRAINT
-    }
-)
-# What it says when it would say the same of any rows:
-_STORE_CODES = frozenset(
-    {
-        *(16, 47, 60, 81, 115, 218, 390),  # a table, column, database or setting that is not there (yet)
-        *(74, 75, 76, 77, 88, 243, 424, 425, 499),  # files, disks, objects in a bucket
-        *(159, 160, 209, 210, 279, 394),  # deadlines, the network, a killed statement
-        *(173, 241, 201, 202, 203, 252, 439, 574),  # memory, quotas, too much at once
-        *(192, 193, 194, 497, 516),  # who we are, and what we may
-        *(164, 225, 242, 285, 286, 289, 319, 999),  # read-only tables, replicas, Keeper
-        *(236, 473),  # stopping, and locks
-    }
-)
-_NO_SPACE = 243
-_UNWRITABLE = (driver.DataError, driver.ProgrammingError, ValueError, TypeError, OverflowError, struct.error)
 
 
 class Store:
@@ -121,12 +95,14 @@ class Store:
 
         Times come back aware, in UTC. A time given as a parameter keeps its microseconds. Raises StoreError.
         """
-        bound = {name: _bindable(value) for name, value in (parameters or {}).items()}
-        return self._repeated(lambda client: list(client.query(sql, parameters=bound).named_results()), _told)
+        bound = {name: bindable(value) for name, value in (parameters or {}).items()}
+        return self._repeated(
+            lambda client: list(client.query(sql, parameters=bound).named_results()), in_its_words
+        )
 
     def command(self, sql: str) -> None:
         """Run *sql*, which gives no rows. Never repeated by itself. Raises StoreError."""
-        self._once(lambda client: client.command(sql), _told)
+        self._once(lambda client: client.command(sql), in_its_words)
 
     def create_database(self, on_cluster: str = "") -> None:
         """Make the database that the store's URL names, where it does not exist. Raises StoreError.
@@ -136,14 +112,14 @@ class Store:
         name = "`" + self._target().database.replace("`", "``") + "`"
         # Asked first: a user may be allowed everything in a database that exists, and not to create one.
         exists = self._once(
-            lambda client: client.command(f"EXISTS DATABASE {name}", use_database=False), _told
+            lambda client: client.command(f"EXISTS DATABASE {name}", use_database=False), in_its_words
         )
         if exists != 1:
             self._once(
                 lambda client: client.command(
                     f"CREATE DATABASE IF NOT EXISTS {name} {on_cluster}", use_database=False
                 ),
-                _told,
+                in_its_words,
             )
 
     def servers_of(self, cluster: str) -> list[dict[str, Any]]:
@@ -160,7 +136,7 @@ class Store:
             finally:
                 client.database = self._target().database
 
-        return self._repeated(ask, _told)
+        return self._repeated(ask, in_its_words)
 
     def insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]], *, token: str) -> None:
         """Insert *rows*, all with the same fields; the same *token* again adds nothing.
@@ -172,19 +148,19 @@ class Store:
             return
         records = [row if isinstance(row, dict) else msgspec.structs.asdict(row) for row in rows]
         names = list(records[0])
-        columns = [_column(list(map(itemgetter(name), records))) for name in names]
+        columns = [column(list(map(itemgetter(name), records))) for name in names]
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         self._repeated(
             lambda client: client.insert(table, columns, names, column_oriented=True, settings=settings),
-            lambda error: f"insert into {table}: {_named(error)}",
-            about_data=_UNWRITABLE,
-            again=_nothing_was_sent,
+            lambda error: f"insert into {table}: {by_code(error)}",
+            about_data=UNWRITABLE,
+            again=nothing_was_sent,
         )
 
     def json_lines(self, sql: str, settings: Mapping[str, str]) -> Iterator[bytes]:
         """The rows of *sql*, each a line of JSON written by ClickHouse, as they come. Raises StoreError."""
         response = self._repeated(
-            lambda client: client.raw_stream(sql, settings=dict(settings), fmt="JSONEachRow"), _told
+            lambda client: client.raw_stream(sql, settings=dict(settings), fmt="JSONEachRow"), in_its_words
         )
         late = b""
         try:
@@ -201,7 +177,7 @@ class Store:
         finally:
             response.close()
         if late.strip():
-            raise StoreRefusedError(_late(late.decode(errors="replace")))
+            raise StoreRefusedError(words_of(late.decode(errors="replace")))
 
     def ping(self) -> bool:
         """Whether the store answers."""
@@ -250,7 +226,7 @@ class Store:
                     **pool,
                 )
             except driver.Error as error:
-                raise _translated(error, _told, target) from error
+                raise store_error(error, in_its_words, target) from error
             # Only now: the first statement of all creates the database.
             self._client.database = target.database
         return self._client
@@ -260,10 +236,10 @@ class Store:
         try:
             return call(client)
         except driver.Error as error:
-            translated = _translated(error, tell, self._target())
-            if isinstance(translated, StoreUnreachableError):
+            refusal = store_error(error, tell, self._target())
+            if isinstance(refusal, StoreUnreachableError):
                 self.close()
-            raise translated from error
+            raise refusal from error
 
     def _repeated(
         self,
@@ -308,65 +284,3 @@ def _running_or_started(config: Config, secrets_env: Mapping[str, str], stack: c
     except StoreInUseError:
         return Store.connect(config, secrets_env, wait_s=OPEN_WAIT_S)
     return Store.connect(config, secrets_env)
-
-
-def _nothing_was_sent(error: BaseException) -> bool:
-    """Whether no connection came about."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ConnectTimeoutError | NewConnectionError):
-        cause = cause.__cause__
-    return cause is not None
-
-
-def _translated(error: Exception, tell: Callable[[Exception], str], target: Target) -> StoreError:
-    code = getattr(error, "code", None)
-    match = _NAMED_CODE.search(str(error))
-    code = code or (int(match[1]) if match else None)
-    if code is None and isinstance(error, driver.OperationalError):
-        return StoreUnreachableError(f"the store at {target.place} does not answer; {target.remedy}")
-    # Without a code the rows never left: clickhouse-connect could not write them down.
-    about_data = code in _DATA_CODES or (code is None and isinstance(error, _UNWRITABLE))
-    # What has no code and is not about the rows did not come from ClickHouse: a proxy's page, say.
-    about_store = code in _STORE_CODES or (code is None and not about_data)
-    return StoreRefusedError(
-        target.hide(tell(error)), code=code, about_data=about_data, about_store=about_store
-    )
-
-
-def _told(error: Exception) -> str:
-    """ClickHouse's own words, on one line."""
-    return _late(str(error))
-
-
-def _late(text: str) -> str:
-    match = _LATE_ERROR.search(text)
-    told = " ".join((match[0] if match else text).replace("__exception__", "").split())
-    return f"the store refused: {told}"
-
-
-def _named(error: Exception) -> str:
-    match = _NAMED_CODE.search(str(error))
-    if match is None:
-        return type(error).__name__
-    named = f"code {match[1]}, {match[2]}"
-    return f"{named}; free some where the store keeps its data" if int(match[1]) == _NO_SPACE else named
-
-
-def _column(values: list[Any]) -> list[Any]:
-    """*values* of one column as the driver wants them: only times need a look at each."""
-    first = next((value for value in values if value is not None), None)
-    return [_stored(value) for value in values] if isinstance(first, datetime) else values
-
-
-def _bindable(value: Any) -> Any:
-    """*value* as a parameter: clickhouse-connect would drop the microseconds of a time."""
-    if not isinstance(value, datetime):
-        return value
-    at = _stored(value).astimezone(UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{at.microsecond:06}" if at.microsecond else "")
-
-
-def _stored(value: Any) -> Any:
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value

@@ -29,9 +29,18 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(found.capture)
     for trouble in found.troubles:
         click.echo(trouble)
+    # Most have none, and a terminal is narrow.
+    imports = any(line.imported for line in found.routes)
     print_table(
-        ("route", "traces 24 h", "failed", "judged", "has", "next"),
-        [(line.route, line.traces, line.failed, line.judged, line.has, line.next) for line in found.routes],
+        ("route", "traces 24 h", "failed", "judged", *(("imported",) if imports else ()), "has", "next"),
+        [
+            (
+                *(line.route, line.traces, line.failed, line.judged),
+                *((line.imported,) if imports else ()),
+                *(line.has, line.next),
+            )
+            for line in found.routes
+        ],
     )
     for broken in found.broken_judges:
         click.echo(f"judge {broken.judge} judges nothing: {broken.why}")

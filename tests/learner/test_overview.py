@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from gateway.config import Config, load_config
 from gateway.paths import paths_of
 from gateway.traces.store import Store
-from learner.cli.status import what_runs
+from gateway.traces.types import Judgment
+from learner.cli.status import status, what_runs
 from learner.overview import RouteLine, overview
 from learner.troubles import pace, troubles
 from tests.support.judging import add, some_traces
@@ -60,6 +64,13 @@ def line_of(config: Config, store: Store) -> RouteLine:
     return line
 
 
+def called(directory: Path, *options: str) -> str:
+    """What `tracetune status` prints."""
+    result = CliRunner().invoke(status, ["--config", str(directory / "tracetune.yaml"), *options])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
 def test_a_broken_judge_is_named_with_its_file_its_reason_and_the_remedy(write: Write, clean_store: Store):
     config = write("import nowhere\n")
     add(clean_store, *some_traces(2))
@@ -101,6 +112,36 @@ def test_imported_traces_are_no_traffic(quiet: Config, clean_store: Store):
     assert line_of(quiet, clean_store).has == "no traffic in 24 hours"
 
 
+def test_imported_traces_are_counted_apart_from_what_was_captured(
+    quiet: Config, clean_store: Store, tmp_path: Path
+):
+    now = datetime.now(UTC)
+    captured = some_traces(3)
+    imported = some_traces(2, imported=True) + some_traces(
+        1, imported=True, started_at=now - timedelta(days=40)
+    )
+    add(clean_store, *captured, *imported)
+    verdict = Judgment(trace_id="", judge="good", version="1", score=1.0, reason="", judged_at=now)
+    for trace in (captured[0], *imported):
+        clean_store.insert(
+            "judgments", [msgspec.structs.replace(verdict, trace_id=trace.trace_id)], token=trace.trace_id
+        )
+
+    line = line_of(quiet, clean_store)
+
+    assert (line.traces, line.judged, line.imported) == (3, 1, 3)
+    (said,) = json.loads(called(tmp_path, "--json"))["routes"]
+    assert (said["traces"], said["judged"], said["imported"]) == (3, 1, 3)
+    assert "imported" in called(tmp_path)
+
+
+def test_without_imports_there_is_no_column_of_them(quiet: Config, clean_store: Store, tmp_path: Path):
+    add(clean_store, *some_traces(1))
+
+    assert "imported" not in called(tmp_path)
+    assert json.loads(called(tmp_path, "--json"))["routes"][0]["imported"] == 0
+
+
 def test_a_route_whose_every_answer_failed_is_not_sent_to_its_judge(quiet: Config, clean_store: Store):
     add(clean_store, *some_traces(2, outcome="upstream_error"))
     line = line_of(quiet, clean_store)
@@ -133,6 +174,18 @@ def test_traces_that_wait_and_a_disk_without_room_are_said(quiet: Config):
     (disk, _) = troubles(greedy, None, now)
     assert disk.startswith("disk: ")
     assert disk.endswith("free some, or lower it")
+
+
+def test_traces_wait_since_the_first_of_their_file_was_written(quiet: Config):
+    spool = paths_of(quiet).spool
+    spool.mkdir(exist_ok=True)
+    first_at = time.time() - 90
+    (spool / f"{int(first_at * 1e9):019d}-a.open").write_bytes(b"x" * 1_000_000)
+
+    (said,) = troubles(quiet, "up", time.time())
+
+    assert said.startswith(f"1.0 MB of captured traces wait in {spool}; ")
+    assert list(troubles(quiet, "up", first_at + 5)) == [], "on their way"
 
 
 def test_what_recorder_and_shipper_complain_of_is_said_while_it_is_news(quiet: Config):

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.traces.assembling.alike import WHOLE, Runs
 from gateway.traces.assembling.assemble_responses import assemble_responses, is_response_event
 from gateway.traces.assembling.jsontext import MARKER, parse_json_or_none
 
 MAX_INVALID_SAMPLES = 8  # chunks that are no JSON are counted; this many are kept
 MAX_SAMPLE_CHARS = 1_000
-
-# Strings that name something arrive whole, and some upstreams repeat them: the last one holds. All others
-# (content, refusal, reasoning_content, arguments, what comes next year) are fragments and are joined.
-_WHOLE = frozenset({"role", "type", "id", "object", "model", "format", "signature", "finish_reason"})
 
 
 class _Text:
@@ -34,14 +31,15 @@ def assemble(body: bytes) -> dict[str, Any] | None:
     """The buffered shape of the event stream *body*; None when it holds no event with data."""
     chunks: list[dict[str, Any]] = []
     invalid: list[str] = []
-    for data in events(body):
-        if data == b"[DONE]":
-            continue
+    runs = Runs()
+    for event, data in _events(body, runs):
         parsed = _chunks_of(data)
         if parsed:
             chunks += parsed
-        else:
+            runs.begin(event, data, parsed[-1])
+        elif data != b"[DONE]":
             invalid.append(data.decode("utf-8", "replace"))
+    runs.finish()
     if not chunks and not invalid:
         return None
     if any(is_response_event(chunk) for chunk in chunks):
@@ -56,20 +54,33 @@ def assemble(body: bytes) -> dict[str, Any] | None:
 
 def events(body: bytes) -> Iterator[bytes]:
     """The data of each server-sent event in *body*. A last event that was cut off counts if it is JSON."""
-    lines: list[bytes] = []
-    for line in body.removeprefix(b"\xef\xbb\xbf").splitlines():
-        if line.startswith(b"data:"):
-            lines.append(line[6:] if line.startswith(b"data: ") else line[5:])
-        elif not line and lines:
-            yield b"\n".join(lines)
-            lines = []
-    if lines and body.endswith((b"\n", b"\r")):
-        yield b"\n".join(lines)
-    elif lines:
-        # Cut off in the middle of a line: whole only if it can be read; otherwise it never arrived.
+    return (data for _, data in _events(body, Runs()))
+
+
+def _events(body: bytes, runs: Runs) -> Iterator[tuple[bytes, bytes]]:
+    """Each server-sent event in *body* that *runs* does not take, and its data."""
+    text = body.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    at = 0
+    while (end := text.find(b"\n\n", at := runs.taken(text, at))) >= 0:
+        event, at = text[at:end], end + 2
+        if lines := _data_lines(event):
+            yield event, b"\n".join(lines)
+    event = text[at:]
+    if lines := _data_lines(event):
         data = b"\n".join(lines)
-        if data == b"[DONE]" or _chunks_of(data):
-            yield data
+        # Cut off in the middle of a line: whole only if it can be read; otherwise it never arrived.
+        if event.endswith(b"\n") or data == b"[DONE]" or _chunks_of(data):
+            yield event, data
+
+
+def _data_lines(event: bytes) -> list[bytes]:
+    return [
+        line[6:] if line.startswith(b"data: ") else line[5:]
+        for line in event.split(b"\n")
+        if line.startswith(b"data:")
+    ]
 
 
 def _chunks_of(data: bytes) -> list[dict[str, Any]]:
@@ -131,7 +142,7 @@ def _merged(key: str, old: Any, new: Any, *, fragments: bool) -> Any:
         items = _as_list(old)
         _merge_list(items, new, fragments=fragments)
         return items
-    if isinstance(new, str) and fragments and key not in _WHOLE:
+    if isinstance(new, str) and fragments and key not in WHOLE:
         return _continued(key, old, new)
     return old if new == "" and old is not None else new
 

@@ -23,8 +23,10 @@ MAX_IDS_PER_ROW = 10_000  # of traces; a larger read is told in several rows
 Purpose = Literal["show", "tail", "export", "sql", "dashboard"]
 
 # Tables that hold what people wrote, and functions that read tables by a pattern.
-_TABLES_WITH_BODIES = ("traces", "feedback", "blobs", "merge")
-_BODY_COLUMNS = frozenset({"request", "response", "text", "content", "columns"})
+_TABLES_WITH_BODIES = ("traces", "judgments", "feedback", "blobs", "merge")
+# A judge's reason may quote what it judged.
+_BODY_COLUMNS = frozenset({"request", "response", "reason", "text", "content", "columns"})
+_AGGREGATES = "_by_minute"  # in the names of tables that count, and have no text
 
 
 class Reader(msgspec.Struct, frozen=True):
@@ -105,7 +107,8 @@ def may_show_bodies(statement: str) -> bool:
     It names a table with bodies, and a column of them or columns without their names (`*`, `COLUMNS(…)`).
     """
     words = [token.text.strip('`"').lower() for token in tokens(statement)]
-    if not any(table in word for word in words for table in _TABLES_WITH_BODIES):
+    named = [word for word in words if _AGGREGATES not in word]
+    if not any(table in word for word in named for table in _TABLES_WITH_BODIES):
         return False
     return any(
         word in _BODY_COLUMNS or (word == "*" and words[max(index - 2, 0) : index] != ["count", "("])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gateway.traces.redaction.rules import BEFORE, Found, Rule, behind_before, compile_pattern
+from gateway.traces.redaction.rules import BEFORE, Found, Rule, behind_before, compile_pattern, spans_of
 
 _MODELS = (  # inference and what belongs to it
     r"sk-[A-Za-z0-9_\-]{20,}",  # OpenAI, Anthropic, DeepSeek, OpenRouter, LiteLLM, Langfuse
@@ -79,10 +79,9 @@ _IN_CONTEXT = (
 
 def find_api_keys(data: bytes) -> Iterator[Found]:
     """Keys and tokens by the forms of common vendors."""
-    for match in _KEY.finditer(data):
-        start, end = match.span()
-        escape = data[start : start + 1] == b"\\" and _KEY_ALONE.match(data, start + 1, end)
-        start = start + 1 if escape else behind_before(data, start)
+    for first, end in spans_of(_KEY, data):
+        escape = data[first : first + 1] == b"\\" and _KEY_ALONE.match(data, first + 1, end)
+        start = first + 1 if escape else behind_before(data, first)
         value = data[start:end]
         if not _is_name(value):
             yield Found(start, end, "API_KEY", value.decode("utf-8", "replace"))
@@ -90,8 +89,8 @@ def find_api_keys(data: bytes) -> Iterator[Found]:
 
 def find_named_keys(data: bytes) -> Iterator[Found]:
     """What a text calls a key or a token, and passwords in URLs."""
-    for match in _NAMED_KEY.finditer(data):
-        named = _NAMED_KEY_PARTS.match(data, *match.span())
+    for first, behind in spans_of(_NAMED_KEY, data):
+        named = _NAMED_KEY_PARTS.match(data, first, behind)
         start, end = named.span(named.lastindex)
         value = data[start:end]
         if named.lastindex == _URL_PASSWORD or not (_is_name(value) or _CODE_NAME.fullmatch(value)):

@@ -168,7 +168,8 @@ class Leaves:
                 if key in _TELLING_NOTHING:
                     own = ""
                 else:
-                    self._add(container, key, key, "", is_key=True)
+                    if len(key) >= self._shortest:
+                        self._add(container, key, key, "", is_key=True)
                     own = f"{key}{KEY_MARK}" if len(key) <= MAX_CONTEXT else ""
                 self._item(container, key, item, own, nested, depth)
         else:
@@ -178,7 +179,8 @@ class Leaves:
     def _item(self, container: Any, key: Any, item: Any, context: str, nested: int, depth: int) -> None:
         kind = type(item)
         if kind is str:
-            if not (
+            # In a shorter one is no JSON either that holds anything.
+            if len(item) >= self._shortest and not (
                 nested
                 and item.lstrip()[:1] in _JSON_STARTS
                 and self._json(container, key, item, nested, depth)
@@ -207,7 +209,6 @@ class Leaves:
         return True
 
     def _add(self, container: Any, key: Any, text: str, context: str, *, is_key: bool = False) -> None:
-        if len(text) >= self._shortest:
-            self.texts.append(text)
-            self.contexts.append(context)
-            self._places.append((container, key, is_key))
+        self.texts.append(text)
+        self.contexts.append(context)
+        self._places.append((container, key, is_key))

@@ -20,7 +20,7 @@ from gateway.traces.redaction.keys import API_KEYS, NAMED_KEYS
 from gateway.traces.redaction.leaves import MAX_NESTED_JSON, Leaves, texts_of
 from gateway.traces.redaction.numbers import CARDS, PHONES
 from gateway.traces.redaction.rules import EMAILS, IBANS, PRIVATE_KEYS, Rule
-from gateway.traces.redaction.scan import Scanner, Span
+from gateway.traces.redaction.scan import NOTHING, UNKNOWN, Scanner, Span, Suspects
 
 SHORTEST = 6  # characters of the shortest value that a built-in rule finds ("a@b.de")
 KEY_BYTES = 32
@@ -67,18 +67,19 @@ class Redactor:
 
     def value(self, value: Any, scope: str) -> Any:
         """*value*, changed in place, redacted in strings, keys, nested JSON and long numbers."""
-        return value if self.untouched(value) else self.replaced(value, scope)
+        suspects = self.suspects(value)
+        return value if suspects == NOTHING else self.replaced(value, scope, suspects)
 
-    def untouched(self, value: Any) -> bool:
-        """Whether one pass over all of *value* says that there is nothing to find, as in most bodies."""
+    def suspects(self, value: Any) -> Suspects:
+        """What one pass over all of *value* says that there may be to find: NOTHING in most bodies."""
         if self._names is not None:
-            return False
+            return UNKNOWN
         texts = texts_of(value, self._shortest)
-        return texts is not None and not self._scanner.may_find(texts)
+        return UNKNOWN if texts is None else self._scanner.suspects(texts)
 
-    def replaced(self, value: Any, scope: str) -> Any:
-        """`value` for one that may not be untouched."""
-        return self._replaced(Leaves(value, self._shortest), scope, PLACEHOLDER_BYTES)
+    def replaced(self, value: Any, scope: str, suspects: Suspects = UNKNOWN) -> Any:
+        """`value` for one of which `suspects` said so, or for a part of it."""
+        return self._replaced(Leaves(value, self._shortest), scope, PLACEHOLDER_BYTES, suspects)
 
     def text(self, text: str, scope: str) -> str:
         """*text* redacted; JSON in it is read, so that no escape hides anything."""
@@ -89,14 +90,16 @@ class Redactor:
         return self._text(text, scope, IDENTIFIER_BYTES, 0)
 
     def _text(self, text: str, scope: str, digest_bytes: int, nested: int) -> str:
-        if self.untouched(text):
+        suspects = self.suspects(text)
+        if suspects == NOTHING:
             return text
         leaves = Leaves(text, self._shortest, nested=nested)
-        redacted: str = self._replaced(leaves, scope, digest_bytes)
+        redacted: str = self._replaced(leaves, scope, digest_bytes, suspects)
         return redacted
 
-    def _replaced(self, leaves: Leaves, scope: str, digest_bytes: int) -> Any:
-        new, escaped = self._redacted(leaves.texts, leaves.contexts, scope, digest_bytes)
+    def _replaced(self, leaves: Leaves, scope: str, digest_bytes: int, suspects: Suspects) -> Any:
+        spans, escaped = self._scanner.scan(leaves.texts, leaves.contexts, suspects)
+        new = self._redacted(leaves.texts, spans, scope, digest_bytes)
         if escaped:
             # Escapes in text that is no JSON (any more): a stream that broke off, source code, a URL.
             hidden = {
@@ -105,7 +108,9 @@ class Redactor:
                 if (plain := _unescaped(seen := new.get(index, text))) != seen
             }
             contexts = [leaves.contexts[index] for index in hidden]
-            bared, _ = self._redacted(list(hidden.values()), contexts, scope, digest_bytes)
+            bare = list(hidden.values())
+            spans, _ = self._scanner.scan(bare, contexts)
+            bared = self._redacted(bare, spans, scope, digest_bytes)
             numbers = list(hidden)
             new |= {numbers[index]: text for index, text in bared.items()}
         if self._names is not None and digest_bytes == PLACEHOLDER_BYTES:
@@ -122,32 +127,25 @@ class Redactor:
                 texts[index] = left_out[index] = f"{text[:room]}[left out, privacy.presidio.max_chars]"
             room = max(0, room - len(text))
         found = self._names.find(texts)
-        return left_out | {
-            index: self._placed(texts[index], spans, scope, PLACEHOLDER_BYTES)
-            for index, spans in found.items()
-        }
+        return left_out | self._redacted(texts, found, scope, PLACEHOLDER_BYTES)
 
     def _redacted(
-        self, texts: Sequence[str], contexts: Sequence[str], scope: str, digest_bytes: int
-    ) -> tuple[dict[int, str], bool]:
-        """Those of *texts* in which something was found, redacted; and whether something may be escaped."""
-        spans, escaped = self._scanner.scan(texts, contexts)
-        return {
-            index: self._placed(texts[index], found, scope, digest_bytes) for index, found in spans.items()
-        }, escaped
-
-    def _placed(self, text: str, spans: list[Span], scope: str, digest_bytes: int) -> str:
-        pieces: list[str] = []
-        at = 0
-        for span in spans:
-            pieces += (text[at : span.start], self._placeholder(span, scope, digest_bytes))
-            at = span.end
-        return "".join((*pieces, text[at:]))
-
-    def _placeholder(self, span: Span, scope: str, digest_bytes: int) -> str:
-        content = f"{scope}\0{span.kind}\0{span.canonical}".encode("utf-8", "replace")
-        digest = hashlib.blake2b(content, key=self._key, digest_size=digest_bytes).hexdigest()
-        return f"[{span.kind}_{digest}]"
+        self, texts: Sequence[str], spans: dict[int, list[Span]], scope: str, digest_bytes: int
+    ) -> dict[int, str]:
+        """Those of *texts* that *spans* has something of, by their number, redacted."""
+        scoped = f"{scope}\0".encode("utf-8", "replace")
+        hashed = hashlib.blake2b(scoped, key=self._key, digest_size=digest_bytes)
+        new = {}
+        for index, found in spans.items():
+            text, at = texts[index], 0
+            pieces: list[str] = []
+            for start, end, kind, canonical in found:
+                digest = hashed.copy()
+                digest.update(f"{kind}\0{canonical}".encode("utf-8", "replace"))
+                pieces += (text[at:start], f"[{kind}_{digest.hexdigest()}]")
+                at = end
+            new[index] = "".join((*pieces, text[at:]))
+        return new
 
 
 @functools.lru_cache(maxsize=MAX_SCANNERS)

@@ -20,6 +20,9 @@ SEPARATOR = "\n\0\n"
 KEY_MARK = "\n\x1f\n"
 MAX_PATTERN_MEMORY = 64 << 20  # of RE2 for one pattern, or for all as a set
 
+_ANYWHERE = re2._Anchor.UNANCHORED  # noqa: SLF001 -- see spans_of
+_NOWHERE = (-1, -1)
+
 # What stands before a value: the start, no word character, or an escape such as \n in source text.
 BEFORE = r"(?:^|[^A-Za-z0-9_]|\\[nrtbf])"
 
@@ -57,18 +60,27 @@ def compile_pattern(pattern: str) -> Any:
     return re2.compile(pattern, re2_options())
 
 
+def spans_of(pattern: Any, data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
+    """The span of each match in *data* from *at* on of a compiled *pattern* that never matches nothing.
+
+    As `finditer`, without its layer of Python: that costs as much as most matches.
+    """
+    match, size = pattern._regexp.Match, len(data)  # noqa: SLF001 -- the engine below that layer
+    while (span := match(_ANYWHERE, data, at, size)[0]) != _NOWHERE:
+        yield span
+        at = span[1]
+
+
 def find_private_keys(data: bytes) -> Iterator[Found]:
     """PEM blocks; one without an end reaches to the end of its text."""
-    for match in _PEM_BLOCK.finditer(data):
-        start, end = match.span()
+    for start, end in spans_of(_PEM_BLOCK, data):
         value = data[start:end].removesuffix(b"\0").removesuffix(b"\n")
         yield Found(start, start + len(value), "PRIVATE_KEY", value.decode("utf-8", "replace"))
 
 
 def find_emails(data: bytes) -> Iterator[Found]:
     """E-mail addresses, international and percent-encoded ones too; not `logo@2x.png`, not `git@host`."""
-    for match in _EMAIL_ADDRESS.finditer(data):
-        start, end = match.span()
+    for start, end in spans_of(_EMAIL_ADDRESS, data):
         value = data[start:end]
         local, _, domain = value.rpartition(b"@" if b"@" in value else b"%40")
         if local != b"git" and not _IMAGE_SCALE.match(domain):
@@ -79,17 +91,18 @@ def find_emails(data: bytes) -> Iterator[Found]:
 def find_ibans(data: bytes) -> Iterator[Found]:
     """IBANs of known countries with the right length and checksum, in any grouping."""
     at = 0
-    while (match := _IBAN_START.search(data, at)) is not None:
-        start = behind_before(data, match.start())
+    while (first := next(spans_of(_IBAN_START, data, at), None)) is not None:
+        start = behind_before(data, first[0])
         if data[start - 1] in b"nrtbf" and data[start - 1 : start + 1].upper().decode() in IBAN_LENGTHS:
             start -= 1  # the backslash before it was no escape
         at = start + 1
         length = IBAN_LENGTHS.get(data[start : start + 2].upper().decode("latin-1"), 0)
-        end, compact = _take_alphanumerics(data, start, length)
-        whole = bool(compact) and len(compact) == length and not joined_after(data, end)
-        if whole and iban_checksum_holds(compact):
-            yield Found(start, end, "IBAN", compact)
-            at = end
+        whole = _IBAN_OF[length].match(data, start) if length else None
+        if whole is not None and not joined_after(data, whole.end()):
+            compact = whole.group().translate(None, b" -").decode().upper()
+            if iban_checksum_holds(compact):
+                at = whole.end()
+                yield Found(start, at, "IBAN", compact)
 
 
 def behind_before(data: bytes, at: int) -> int:
@@ -102,20 +115,6 @@ def behind_before(data: bytes, at: int) -> int:
     while data[at] not in _WORD:
         at += 1
     return at
-
-
-def _take_alphanumerics(data: bytes, start: int, count: int) -> tuple[int, str]:
-    """The end and the letters and digits of the next *count* ones, single spaces and hyphens skipped."""
-    taken = bytearray()
-    at = start
-    while at < len(data) and len(taken) < count:
-        char = data[at]
-        if char in _ALPHANUMERIC:
-            taken.append(char)
-        elif char not in b" -" or data[at - 1] in b" -":
-            break
-        at += 1
-    return at, taken.decode().upper()
 
 
 def iban_checksum_holds(compact: str) -> bool:
@@ -167,6 +166,11 @@ _EMAIL_ADDRESS = compile_pattern(
 )
 _IBAN = rf"{BEFORE}(?i:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}(?:[ \-]?[A-Za-z0-9]){{11}}"
 _IBAN_START = compile_pattern(_IBAN)
+# By their lengths: that many letters and digits, with single spaces and hyphens in between.
+_IBAN_OF = {
+    length: re.compile(rb"[A-Za-z0-9](?:[ \-]?[A-Za-z0-9]){%d}" % (length - 1))
+    for length in set(IBAN_LENGTHS.values())
+}
 _IBAN_DIGITS = str.maketrans({chr(55 + value): str(value) for value in range(10, 36)})
 _ALPHANUMERIC = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _WORD = _ALPHANUMERIC | {ord("_")}

@@ -18,6 +18,8 @@ _FOLD = {
     **{zero + digit: str(digit) for zero in (0x660, 0x6F0, 0x966) for digit in range(10)},
 }
 _FOLDABLE = "[" + "".join(map(chr, sorted(_FOLD))) + "]"
+# A mark of ours in a text, where none of ours stands: what it parts is looked for only once it is a blank.
+_MARKED = r"[^\n][\x00\x1f]|[\x00\x1f][^\n]"
 _MARKS = str.maketrans({"\0": " ", "\x1f": " "})
 # Must be found in itself when a scanner is made. RE2 says of a set that has no room to run only that it has
 # found nothing, and that would be every value in the clear.
@@ -35,6 +37,12 @@ class Span(NamedTuple):
     canonical: str
 
 
+# Numbers of what a scanner looks for; None where only `Scanner.scan` can tell.
+Suspects = tuple[int, ...] | None
+NOTHING: Suspects = ()
+UNKNOWN: Suspects = None
+
+
 class Scanner:
     """Finds what *rules* cover; where two overlap, the first rule holds. Linear in the texts' length."""
 
@@ -45,24 +53,35 @@ class Scanner:
             self._set.Add(rule.pattern)
         self._escaped = self._set.Add(ESCAPED)
         self._foldable = self._set.Add(_FOLDABLE)
+        self._set.Add(_MARKED)
         probe = self._set.Add(_PROBE)
         self._set.Compile()
         assert probe in (self._set.Match(_PROBE.encode()) or ()), "RE2 has no room for the redaction rules"
 
-    def may_find(self, texts: Sequence[str]) -> bool:
-        """Whether any rule has something to look at in *texts*, by one pass over them."""
-        return self._set.Match(SEPARATOR.join(texts).encode("utf-8", "replace")) is not None
+    def suspects(self, texts: Sequence[str]) -> Suspects:
+        """What there may be to find in *texts*, led by their contexts, by one pass over them."""
+        joined = SEPARATOR.join(texts)
+        matched = self._set.Match(joined.encode("utf-8", "replace"))
+        if matched is None:
+            return NOTHING
+        # JSON in a string is read by itself, and may show more than its text.
+        return UNKNOWN if "{" in joined or "[" in joined else tuple(matched)
 
-    def scan(self, texts: Sequence[str], contexts: Sequence[str]) -> tuple[dict[int, list[Span]], bool]:
+    def scan(
+        self, texts: Sequence[str], contexts: Sequence[str], suspects: Suspects = UNKNOWN
+    ) -> tuple[dict[int, list[Span]], bool]:
         """What is in *texts*, by their number, each in order; and whether something in them is escaped.
 
-        *contexts* are what leads each of them; nothing is found that begins in there.
+        *contexts* are what leads each of them; nothing is found that begins in there. *suspects* are what may
+        be in these texts or in more.
         """
+        marked = any("\0" in text or "\x1f" in text for text in texts)
+        if marked:
+            texts = [text.translate(_MARKS) for text in texts]
         joined, starts = _join(texts, contexts)
         data = joined.encode("utf-8", "replace")
-        suspects = self._set.Match(data)
-        if suspects is None:
-            return {}, False
+        if suspects is None or marked:
+            suspects = tuple(self._set.Match(data) or ())
         escaped = self._escaped in suspects
         found = self._found(data, suspects)
         if self._foldable in suspects:
@@ -77,8 +96,8 @@ class Scanner:
             if number >= len(self._rules):
                 break
             for found in self._rules[number].find(data):
-                start, end = found.start, found.end
-                if not any(covered[start:end]):
+                start, end, _, _ = found
+                if covered.find(1, start, end) < 0:
                     covered[start:end] = b"\1" * (end - start)
                     taken.append(found)
         return sorted(taken)
@@ -86,8 +105,6 @@ class Scanner:
 
 def _join(texts: Sequence[str], contexts: Sequence[str]) -> tuple[str, list[int]]:
     """All texts as one, and where each begins in it, behind its context."""
-    if any("\0" in text or "\x1f" in text for text in texts):
-        texts = [text.translate(_MARKS) for text in texts]
     starts, at, parts = [], 0, []
     for text, context in zip(texts, contexts, strict=True):
         parts.append(context + text)
@@ -102,17 +119,17 @@ def _by_text(
     """*found*, in order, each in characters of the text that it is in."""
     spans: dict[int, list[Span]] = {}
     ascii_only = data.isascii()
-    index = byte = character = 0
-    for one in found:
-        if ascii_only:
-            start, end = one.start, one.end
-        else:
-            start = character + len(data[byte : one.start].decode())
-            end = start + len(data[one.start : one.end].decode())
-            byte, character = one.end, end
-        while index + 1 < len(starts) and starts[index] + len(texts[index]) <= start:
+    index, last = 0, len(texts) - 1
+    byte = character = 0
+    for first, behind, kind, canonical in found:
+        start, end = first, behind
+        if not ascii_only:
+            start = character + len(data[byte:first].decode())
+            end = start + len(data[first:behind].decode())
+            byte, character = behind, end
+        while index < last and starts[index] + len(texts[index]) <= start:
             index += 1
-        if starts[index] <= start:
-            at = starts[index]
-            spans.setdefault(index, []).append(Span(start - at, end - at, one.kind, one.canonical))
+        at = starts[index]
+        if at <= start:
+            spans.setdefault(index, []).append(Span(start - at, end - at, kind, canonical))
     return spans

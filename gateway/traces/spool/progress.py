@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -38,6 +40,20 @@ class Progress(msgspec.Struct, kw_only=True):
     def forget_except(self, segments: set[str]) -> None:
         """Forget positions in segments that are gone."""
         self.positions = {name: at for name, at in self.positions.items() if name in segments}
+
+    @contextlib.contextmanager
+    def counting(self, path: Path) -> Iterator[None]:
+        """Save what the block counts; a disk that refuses has nothing counted, and it is tried again.
+
+        Raises OSError.
+        """
+        dropped, torn = dict(self.dropped), self.torn
+        yield
+        try:
+            self.save(path)
+        except OSError:
+            self.dropped, self.torn = dropped, torn
+            raise
 
     def save(self, path: Path) -> None:
         """Replace the file at *path* as a whole. Raises OSError."""

@@ -16,9 +16,10 @@ from gateway.traces.in_hand import InHand, booted_at
 from gateway.traces.recorder import Recorder
 from gateway.traces.segments import SegmentWriter, writer_began_at, writer_name
 from gateway.traces.shipper import Shipper
+from gateway.traces.spool.backlog import backlog
 from gateway.traces.spool.spool import Spool
 from gateway.traces.spool.spool_file import born_at, encode_record, read_spool
-from gateway.traces.stage import PACE_OVER_S, Pace, Report, Reporter, backlog
+from gateway.traces.stage import PACE_OVER_S, Pace, Report, Reporter
 from gateway.traces.store import Store
 from tests.support.capture import captured_feedback, captured_trace
 from tests.support.disk import small_disk

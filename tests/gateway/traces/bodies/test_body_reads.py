@@ -125,6 +125,17 @@ def test_sql_that_may_show_bodies_is_put_down_without_the_names_it_looks_for(
     assert row["statement"] == "SELECT response FROM traces WHERE subject = ?"
 
 
+def test_sql_that_may_show_a_judges_reason_is_put_down(
+    embedded_config_path: Path, clean_store: Store
+) -> None:
+    shown = run_sql(embedded_config_path, "SELECT * FROM judgments")
+    counted = run_sql(embedded_config_path, "SELECT avg(score) AS mean FROM judgments")
+
+    assert [result.returncode for result in (shown, counted)] == [0, 0]
+    (row,) = clean_store.query(READS)
+    assert row["statement"] == "SELECT * FROM judgments"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -139,6 +150,12 @@ def test_sql_that_may_show_bodies_is_put_down_without_the_names_it_looks_for(
         "SELECT * FROM merge('tracetune', '^tra')",
         "WITH x AS (SELECT * FROM traces) SELECT y FROM x",
         "SELECT content FROM blobs",
+        "SELECT * FROM judgments",
+        "SELECT j.reason FROM judgments AS j FINAL",
+        "SELECT argMax(reason, judged_at) FROM judgments GROUP BY trace_id",
+        "SELECT * FROM feedback",
+        "SELECT max(text) FROM feedback_local",
+        "SELECT m.*, t.route FROM judgments_by_minute AS m, judgments AS t",
     ],
 )
 def test_whatever_names_a_body_or_leaves_columns_unnamed_may_show_bodies(statement: str) -> None:
@@ -155,6 +172,9 @@ def test_whatever_names_a_body_or_leaves_columns_unnamed_may_show_bodies(stateme
         "SELECT * FROM body_reads",
         "DESCRIBE traces",
         "SELECT value FROM feedback /* text */",
+        "SELECT judge, avg(score) FROM judgments GROUP BY judge",
+        "SELECT * FROM judgments_by_minute",
+        "SELECT * FROM traces_by_minute",
     ],
 )
 def test_what_cannot_show_a_body_is_not_put_down(statement: str) -> None:

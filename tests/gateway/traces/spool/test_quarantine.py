@@ -19,7 +19,8 @@ from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
 from gateway.traces.bodies.blobs import BlobRow
-from gateway.traces.shipper import HELD_TRIES, Shipper, open_migrated
+from gateway.traces.held_files import HELD_TRIES
+from gateway.traces.shipper import Shipper, open_migrated
 from gateway.traces.spool.quarantine import Entry, damaged, put_back, refused_files, set_aside
 from gateway.traces.spool.spool import Spool
 from gateway.traces.spool.spool_file import encode_record, read_spool, sealed_files, write_sealed
@@ -131,11 +132,11 @@ def test_rows_that_a_table_has_taken_before_a_view_behind_it_refused_are_stored_
 def test_a_file_that_is_refused_as_a_whole_stands_back_and_is_set_aside_once_the_store_took_others(
     embedded_config_path: Path, paths: Paths, throwing_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.traces.shipper.HELD_FIRST_S", 0.01)
+    monkeypatch.setattr("gateway.traces.held_files.HELD_FIRST_S", 0.01)
     path = spooled(paths, BAD)
     shipper = shipper_of(embedded_config_path, paths)
-    monkeypatch.setattr("gateway.traces.shipper.HELD_MAX_S", 0.2)
-    wait_until(lambda: (shipper.step(), shipper._held[path.name].tries > HELD_TRIES)[-1])
+    monkeypatch.setattr("gateway.traces.held_files.HELD_MAX_S", 0.2)
+    wait_until(lambda: (shipper.step(), shipper._held.tries(path.name) > HELD_TRIES)[-1])
     assert path.exists()  # nothing says that the store takes anything
     shipper.report(force=True)
     assert "code 395" in (Reporter(paths.state / "shipper.json").last().errors or "")
