@@ -214,7 +214,7 @@ class Shipper:
             if self._store is None:
                 self._store = self._connect()
             # Asked anew at each try: an erasure that was made meanwhile must find nothing on its way.
-            with self._erasures.held() as watch:
+            with self._erasures.sending() as watch:
                 return deliver(
                     self._store,
                     table,

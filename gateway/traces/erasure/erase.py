@@ -1,8 +1,9 @@
 """Forgets a person: everything of a subject, or of a session, wherever it is kept or on its way.
 
-In this order, each step safe to repeat: the list of erasures keeps out what is on its way; shared memory,
-spool and quarantine are rewritten; keys are destroyed; what was learnt from loses its rows; the store's parts
-are rewritten. An entry that is not finished keeps everything of its owners out until the same is asked again.
+In this order, each step safe to repeat: the list of erasures keeps out what is on its way; shared memory is
+overwritten; what was being sent to the store gets there; spool and quarantine are rewritten; keys are
+destroyed; what was learnt from loses its rows; the store's parts are rewritten. An entry that is not finished
+keeps everything of its owners out until the same is asked again.
 """
 
 from __future__ import annotations
@@ -150,6 +151,8 @@ class _Erasing:
         # From here on nothing of the owners is written anywhere; what was being written is.
         self._note(stored)
         memory = self._scrub()
+        self._tell("rows that are being sent to the store")
+        self._list.wait_until_sent()
         spooled: list[Named] = []
         damaged = self._rewrite(spooled)
         stored = self._rows.traces()

@@ -1,8 +1,10 @@
 """The list of erasures, in the data directory: what every stage asks before it writes something down.
 
 An erasure removes what has been written; the list keeps out what is on its way. Recorder and shipper hold
-the list while they write, so that when an entry has been added, whatever is written afterwards was checked
-against it. Names are in it as keyed digests: it does not say whom it has forgotten.
+the list while they write to this disk, so that when an entry has been added, whatever is written afterwards
+was checked against it. Who sends rows to the store does not hold it, since a store may hang: it has read the
+list before, and an erasure waits for it apart from everybody else. Names are in the list as keyed digests: it
+does not say whom it has forgotten.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +21,17 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.file_lock import lock, unlock
+from gateway.file_lock import lock, try_lock, unlock
 from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.spool.synced import replace_synced
 
 KEPT_DAYS = 90  # a finished entry is dropped then: what it keeps out can no longer be on its way
+SENT_WAIT_S = 600.0  # for rows that are being sent to the store: a statement is given up after half of that
 MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept out too
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_POLL_S = 0.05
+_LIST, _SENDING = "erasures", "sending"  # what is locked
 
 _OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
 
@@ -125,9 +131,31 @@ class ErasureList:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Watch]:
-        """The list, which nobody changes during the block. Raises OperationError where it cannot be read."""
-        with _locked(self._state, shared=True):
+        """The list, which nobody changes during the block. Raises OperationError where it cannot be read.
+
+        For what is written to this disk: whoever changes the list waits for the block, and others for him.
+        """
+        with _locked(self._state, _LIST, shared=True):
             yield self._current()
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[Watch]:
+        """The list as it is, for a block that sends rows to the store, however long that takes.
+
+        It may be changed meanwhile; `wait_until_sent` waits for the block. Raises OperationError as `held`.
+        """
+        with _locked(self._state, _SENDING, shared=True):
+            with self.held() as watch:
+                pass
+            yield watch
+
+    def wait_until_sent(self, within_s: float = SENT_WAIT_S) -> None:
+        """Until all that was being sent to the store has got there or was given up. Raises OperationError.
+
+        What is sent afterwards was checked against the list as it is now.
+        """
+        with _locked(self._state, _SENDING, shared=False, within_s=within_s):
+            pass
 
     @contextlib.contextmanager
     def changed(self, change: Callable[[list[Erasure]], list[Erasure]]) -> Iterator[Watch]:
@@ -135,7 +163,7 @@ class ErasureList:
 
         When this has begun, what was being written is written, and all that follows is checked against it.
         """
-        with _locked(self._state, shared=False):
+        with _locked(self._state, _LIST, shared=False):
             entries = change(self._read().entries)
             try:
                 replace_synced(self._path, msgspec.json.encode(Erasures(entries)))
@@ -219,20 +247,37 @@ def _digest(key: bytes, owner: Owner) -> str:
 
 
 @contextlib.contextmanager
-def _locked(state: Path, *, shared: bool) -> Iterator[None]:
-    """Hold the list's lock. Who waits to change the list comes before whoever would hold it next."""
+def _locked(state: Path, what: str, *, shared: bool, within_s: float | None = None) -> Iterator[None]:
+    """Hold a lock of the list. Who waits for it alone comes before whoever would share it next.
+
+    Raises OperationError where it is not to be had *within_s*; None: however long that takes.
+    """
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        turn = os.open(state / "erasures.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        own = os.open(state / "erasures.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        turn = os.open(state / f"{what}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        own = os.open(state / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise OperationError(f"the list of erasures in {state} cannot be used: {error.strerror}") from error
     try:
         # Without the first, many readers that overlap would keep a writer out for good.
         lock(turn, shared=shared)
-        lock(own, shared=shared)
+        if within_s is None:
+            lock(own, shared=shared)
+        else:
+            _lock_within(own, within_s)
         unlock(turn)
         yield
     finally:
         os.close(turn)
         os.close(own)
+
+
+def _lock_within(fd: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not try_lock(fd):
+        if time.monotonic() >= deadline:
+            raise OperationError(
+                f"rows that were being sent to the store have not got there within {seconds:g} s; what came "
+                "after them is kept out already: see that the store answers, and repeat the command"
+            )
+        time.sleep(_POLL_S)

@@ -20,6 +20,7 @@ from gateway.errors import TracetuneError
 from gateway.paths import Paths, paths_of
 from gateway.traces.erasure.erasures import ErasureList
 from gateway.traces.recorder import Recorder
+from gateway.traces.shipper import Shipper
 from gateway.traces.store import Store
 from gateway.traces.types import CapturedFeedback
 from tests.gateway.traces.erasure.test_erase import (
@@ -131,6 +132,68 @@ def test_while_their_traffic_runs_nothing_that_began_before_its_end_is_left_and_
     assert entry.until_us is not None
     later = {name for name, at in sent.items() if name.startswith("gone") and at > entry.until_us}
     assert {name for name in stored_ids(store) if name.startswith("gone")} == later
+
+
+class _HangingStore(Store):
+    """A store that takes an insert when `goes_on` is set, and says with `hangs` that it waits."""
+
+    hangs: threading.Event
+    goes_on: threading.Event
+
+    def insert(self, table: str, rows: Any, *, token: str) -> None:
+        self.hangs.set()
+        assert self.goes_on.wait(30)
+        super().insert(table, rows, token=token)
+
+
+def test_while_the_store_hangs_the_recorder_goes_on_and_what_was_being_sent_is_erased_too(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, paths, store = place
+    recorder, writer = Recorder(config), writer_of(paths)
+
+    def send(trace_id: str, text: str) -> None:
+        names = {"client": "web", "subject": f"{text}-jane", "session": f"{text}-s"}
+        writer.append(captured_trace(trace_id, **names), *bodies(text))
+
+    send("gone-0", PLANTED)
+    send("kept-0", OTHER)
+    recorder.step()
+    recorder._seal()
+    _HangingStore.hangs, _HangingStore.goes_on = threading.Event(), threading.Event()
+    shipper = Shipper(paths.spool, paths.state, lambda: _HangingStore.connect(config), threading.Event())
+    shipping = threading.Thread(target=shipper.step)
+    forgetting = threading.Thread(target=forget, args=(config, store))
+    recorded = threading.Event()
+
+    def record() -> None:
+        recorder.step()
+        recorder._seal()
+        recorded.set()
+
+    recording = threading.Thread(target=record)
+    try:
+        shipping.start()
+        assert _HangingStore.hangs.wait(10)
+        forgetting.start()
+        _until(lambda: ErasureList(paths.state).entries())
+        send("gone-1", PLANTED)
+        send("kept-1", OTHER)
+        recording.start()
+        assert recorded.wait(10), "the recorder waits for the store"
+        assert forgetting.is_alive()
+        assert stored_ids(store) == []
+    finally:
+        _HangingStore.goes_on.set()
+        for thread in (shipping, forgetting, recording):
+            thread.join(30)
+    while shipper.step():
+        continue
+    shipper.close()
+    recorder.close()
+
+    assert sorted(stored_ids(store)) == ["kept-0", "kept-1"]
+    assert files_with(PLANTED, paths.data, paths.segments) == []
 
 
 def _until(condition: Any, within_s: float = 30.0) -> None:

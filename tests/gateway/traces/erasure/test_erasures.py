@@ -133,17 +133,43 @@ def test_a_change_waits_for_who_holds_the_list_and_comes_before_who_would_hold_i
             with own.held():
                 time.sleep(0.02)
 
+    def change() -> None:
+        listed(known, an_erasure(known, JANE))
+        changed.set()
+
     holders = [threading.Thread(target=hold_again_and_again) for _ in range(3)]
     for holder in holders:
         holder.start()
     try:
-        changing = threading.Thread(target=lambda: (listed(known, an_erasure(known, JANE)), changed.set()))
+        changing = threading.Thread(target=change)
         changing.start()
         assert changed.wait(10)
     finally:
         stop.set()
         for thread in (*holders, changing):
             thread.join()
+
+
+def test_the_list_is_changed_while_rows_are_being_sent_and_those_are_waited_for(tmp_path: Path) -> None:
+    known, sender = ErasureList(tmp_path), ErasureList(tmp_path)
+    sent = threading.Event()
+
+    def wait() -> None:
+        known.wait_until_sent(10)
+        sent.set()
+
+    with sender.sending() as before:
+        listed(known, an_erasure(known, JANE))
+        with pytest.raises(OperationError, match=r"within 0 s; .* see that the store answers"):
+            known.wait_until_sent(0)
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not sent.is_set()
+        assert not before.covers(a_row(subject="Jane Doe"))
+    assert sent.wait(10)
+    waiting.join()
+    with sender.sending() as after:
+        assert after.covers(a_row(subject="Jane Doe"))
 
 
 def erased_before(paths: Paths, *owners: Owner) -> None:
