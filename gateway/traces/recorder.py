@@ -31,6 +31,7 @@ from gateway.traces.erasure.erasures import ErasureList, Watch
 from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.row_group import GroupBuilder, RowGroup
 from gateway.traces.segments import Batch, SegmentReader, writer_began_at
+from gateway.traces.spool.delivered import delivered
 from gateway.traces.spool.progress import Progress, load_progress
 from gateway.traces.spool.spool import Spool, SpoolBoundError
 from gateway.traces.spool.spool_file import seal_file
@@ -75,6 +76,7 @@ class Recorder:
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         self._keyring = keyring_to_write_with(config)
         self._blobs = BlobLedger()
+        self._delivered = partial(delivered, paths.spool)
         self._redaction_key = paths.state / "redaction_key"
         self._rows = row_builder(config, self._keyring)
         self._groups = GroupBuilder(self._rows, self._blobs, config.capture.max_bytes // 4)
@@ -183,16 +185,12 @@ class Recorder:
         for path in self._spool.sealed():
             if over <= 0:
                 break
-            freed = self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
-            if freed:
-                self._blobs.dropped(path.name)
-            over -= freed
+            over -= self._spool.drop(path, partial(self._account, "spool_bound", "capture.max_bytes"))
 
     def _let_go_of_the_old(self) -> None:
         """Drop the sealed files that have waited longer than capture.max_age_days, counted."""
         for path in self._spool.older_than(self._max_age_s):
-            if self._spool.drop(path, partial(self._account, "spool_age", "capture.max_age_days")):
-                self._blobs.dropped(path.name)
+            self._spool.drop(path, partial(self._account, "spool_age", "capture.max_age_days"))
 
     def _account(self, reason: str, setting: str, count: int) -> None:
         with self._counting():
@@ -264,7 +262,7 @@ class Recorder:
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
         if self._drop_oldest:
             self._let_go_of_the_old()
-        self._blobs.look({path.name for path in self._spool.sealed()})
+        self._blobs.look({path.name for path in self._spool.sealed()}, self._delivered)
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
             end, count = self._progress.position(segment)

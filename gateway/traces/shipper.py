@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.retention import keep_retention
+from gateway.traces.spool.delivered import Deliveries
 from gateway.traces.spool.quarantine import Entry, damaged, set_aside
 from gateway.traces.spool.spool_file import OPEN, SpoolContents, claim, read_spool, sealed_files, waits_since
 from gateway.traces.stage import Reporter, backlog, only_one, run_stage
@@ -80,6 +83,7 @@ class Shipper:
     ) -> None:
         self._spool = spool
         self._erasures = ErasureList(state)
+        self._deliveries = Deliveries(spool)
         self._connect = connect
         self._stop = stop
         self._quarantine_bytes = quarantine_bytes
@@ -143,6 +147,8 @@ class Shipper:
             aside += [Entry(reason=reason, table=table, row=row) for row, reason in refused]
             if table != BLOBS:
                 shipped += len(rows) - len(refused)
+            elif not refused:
+                self._deliveries.put_down(path.name, _relied_on(rows))
         with self._erasures.held() as watch:
             aside = [entry for entry in aside if not _is_erased(watch, entry.table, entry.row)]
             if aside:
@@ -271,6 +277,11 @@ def _by_table(contents: SpoolContents) -> dict[str, Rows]:
         tables.setdefault(record.table, []).append(msgspec.msgpack.decode(record.row))
     # Blobs first: no row is ever in the store without what it refers to.
     return dict(sorted(tables.items(), key=lambda item: item[0] != BLOBS))
+
+
+def _relied_on(blobs: Rows) -> dict[str, datetime]:
+    """Until when each of *blobs*, rows of that table, is relied on; of one that is there twice the later."""
+    return {row["blob"]: row["used_until"] for row in sorted(blobs, key=itemgetter("used_until"))}
 
 
 def open_migrated(config: Config) -> Store:

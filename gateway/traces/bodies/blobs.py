@@ -8,7 +8,7 @@ client, and only system prompts and tool schemas are shared.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.traces.bodies.shared_parts import Kind, split
 from gateway.traces.encryption.sealing import Sealer
+from gateway.traces.spool.delivered import digest_of
 
 if TYPE_CHECKING:
     from gateway.traces.encryption.keyring import Keyring
@@ -132,14 +133,18 @@ class BlobLedger:
             self._sealed[name] = self._open
             self._open = {}
 
-    def dropped(self, name: str) -> None:
-        """That file goes to no store."""
-        self._sealed.pop(name, None)
+    def look(self, waiting: Collection[str], delivered: Callable[[], Mapping[str, str]]) -> None:
+        """Of sealed files that are not among *waiting*, learn what the store has.
 
-    def look(self, waiting: Collection[str]) -> None:
-        """Sealed files that are not among *waiting* were stored."""
-        for name in [name for name in self._sealed if name not in waiting]:
-            self._stored.update(self._sealed.pop(name))
+        Only from *delivered*, which gives the digests of what was confirmed, by file: a file that is gone may
+        have been dropped, set aside or lost.
+        """
+        gone = [name for name in self._sealed if name not in waiting]
+        confirmed = delivered() if gone else {}
+        for name in gone:
+            blobs = self._sealed.pop(name)
+            if confirmed.get(name) == digest_of(blobs):
+                self._stored.update(blobs)
         if len(self._stored) > MAX_STORED_BLOBS:
             self._stored = {}  # they are written again, which costs little
 

@@ -224,7 +224,7 @@ def an_erasure_of_jane(state: Path, **changes: Any) -> ErasureList:
 def test_what_was_erased_is_not_put_back_and_leaves_the_quarantine(tmp_path: Path) -> None:
     at = "2026-03-04T05:06:07Z"
     said = {"client": "app", "session": None, "created_at": at}
-    rows = [
+    rows: list[tuple[str, dict[str, Any]]] = [
         ("feedback", {"feedback_id": "f1", "trace_id": "t1", **said}),  # before its trace
         ("traces", {"trace_id": "t1", "client": "web", "subject": "jane", "session": "s", "started_at": at}),
         ("traces", {"trace_id": "t2", "client": "web", "subject": "john", "session": "s", "started_at": at}),
