@@ -19,7 +19,17 @@ from gateway.config.types import Config
 from gateway.errors import ConfigError, UsageError
 from gateway.paths import Paths, paths_of
 from gateway.traces.capture_policy import policy_of
-from gateway.traces.erasure.erasures import Erasure, ErasureList, Kind, Named, Owner, without_old
+from gateway.traces.erasure.erasures import (
+    KEPT_DAYS,
+    Erasure,
+    ErasureList,
+    Kind,
+    Named,
+    Owner,
+    latest,
+    with_latest,
+    without_old,
+)
 from gateway.traces.erasure.files import erase_from_quarantine, erase_from_spool, scrub_segments
 from gateway.traces.erasure.store import PASSES, StoredRows, Tell
 from gateway.traces.layout import layout_of
@@ -183,26 +193,24 @@ class _Erasing:
         )
 
     def _begun(self) -> Erasure:
-        """A new entry, not yet in the list, that takes the place of those that were not finished.
+        """A new entry, not yet in the list, that takes the place of the owners' former ones.
 
         Killed, an erasure may have left less in the store than the clients can be told by that it began with:
-        an entry is the same erasure where any of its owners is.
+        an entry that was not finished is the same erasure where any of its owners is.
         """
         owners = {self._list.digest(owner) for owner in self._owners}
-        begun = [
-            entry
-            for entry in self._list.entries()
-            if entry.until_us is None and not owners.isdisjoint(entry.owners)
-        ]
-        self._replaced = {entry.erasure for entry in begun}
-        return Erasure(
+        entries = self._list.entries()
+        begun = [entry for entry in entries if entry.until_us is None and not owners.isdisjoint(entry.owners)]
+        entry = Erasure(
             erasure=begun[0].erasure if begun else f"er-{os.urandom(6).hex()}",
             asked_at_us=begun[0].asked_at_us if begun else self._clock() // 1000,
             until_us=None,
             owners=sorted(owners.union(*(entry.owners for entry in begun))),
             sessions=sorted({session for entry in begun for session in entry.sessions}),
             traces=sorted({trace for entry in begun for trace in entry.traces}),
+            former=[one for entry in begun for one in entry.former],
         )
+        return latest(entries, entry)
 
     def _note(self, stored: Iterable[tuple[str, str, str]] = (), traces: Iterable[Named] = ()) -> None:
         """Have the ids and sessions in the entry, on disk."""
@@ -222,7 +230,7 @@ class _Erasing:
     def _finish(self) -> None:
         now_us = self._clock() // 1000
         entry = msgspec.structs.replace(self._entry, until_us=now_us)
-        with self._list.changed(lambda entries: self._with(without_old(entries, now_us), entry)):
+        with self._list.changed(lambda entries: self._with(entries, entry)):
             self._entry = entry
 
     def _scrub(self) -> int:
@@ -263,9 +271,9 @@ class _Erasing:
             destroyed += keyring.destroy(client, sessions=[*sessions, *self._entry.traces])
         return destroyed
 
-    def _with(self, entries: Sequence[Erasure], entry: Erasure) -> list[Erasure]:
-        former = {entry.erasure, *self._replaced}
-        return [*(known for known in entries if known.erasure not in former), entry]
+    def _with(self, entries: list[Erasure], entry: Erasure) -> list[Erasure]:
+        kept_days = max(KEPT_DAYS, self._config.capture.max_age_days)
+        return without_old(with_latest(entries, entry), self._clock() // 1000, kept_days)
 
     def _session_owners(self) -> set[tuple[str, str]]:
         return {(owner.client, owner.name) for owner in self._owners if owner.kind == "session"}

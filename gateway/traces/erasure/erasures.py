@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,11 +26,14 @@ from gateway.file_lock import lock, try_lock, unlock
 from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.spool.synced import replace_synced
 
-KEPT_DAYS = 90  # a finished entry is dropped then: what it keeps out can no longer be on its way
+# A finished entry is dropped then, or after capture.max_age_days where that is longer: by then no segment, no
+# file of the spool and none of the quarantine has anything of it, and feedback on its traces has come.
+KEPT_DAYS = 90
 SENT_WAIT_S = 600.0  # for rows that are being sent to the store: a statement is given up after half of that
 MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept out too
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NEVER = -1
 _POLL_S = 0.05
 _LIST, _SENDING = "erasures", "sending"  # what is locked
 
@@ -57,10 +61,19 @@ class Named(NamedTuple):
     at_us: int
 
 
+class Former(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier erasure of the same owners, over at `until_us`, found; as in `Erasure`."""
+
+    until_us: int
+    sessions: list[str]
+    traces: list[str]
+
+
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     """One entry. `until_us` None: under way, and everything of `owners` is kept out; else what began before.
 
     `owners` and `sessions` are digests: `sessions` of the sessions that the erased traces are in.
+    An owner is in one entry, of the last erasure; `former` is what those before it found.
     """
 
     erasure: str
@@ -69,6 +82,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     owners: list[str]
     sessions: list[str]
     traces: list[str]
+    former: list[Former] = []
 
 
 class Erasures(msgspec.Struct, frozen=True):
@@ -84,16 +98,26 @@ class Watch:
         self._entries = entries
         self._key = key
         self._met = met
-        self._traces = {trace for entry in entries for trace in entry.traces}
-        ends = [entry.until_us for entry in entries]
-        self._ended_us = None if None in ends else max((end for end in ends if end is not None), default=-1)
+        self._traces: set[str] = set()
+        # By digest, until when what began is covered, in microseconds since the epoch.
+        self._owners: dict[str, float] = {}
+        self._sessions: dict[str, float] = {}
+        for entry in entries:
+            until_us = math.inf if entry.until_us is None else entry.until_us
+            _extend(self._owners, entry.owners, until_us)
+            _extend(self._sessions, entry.sessions, until_us)
+            self._traces.update(entry.traces)
+            for former in entry.former:
+                _extend(self._sessions, former.sessions, former.until_us)
+                self._traces.update(former.traces)
+        self._ended_us = max(self._owners.values(), default=_NEVER)
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def is_over_at(self, at_us: int) -> bool:
         """Whether every erasure had ended before then: no trace that begins at *at_us* is covered."""
-        return self._ended_us is not None and at_us > self._ended_us
+        return at_us > self._ended_us
 
     def covers(self, row: Named) -> bool:
         """Whether *row* belongs to what was erased. A covered trace's id is remembered for its feedback."""
@@ -101,14 +125,11 @@ class Watch:
             return False
         if row.trace_id is not None and (row.trace_id in self._traces or row.trace_id in self._met):
             return True
+        known = (self._owners,) if row.table == "traces" else (self._owners, self._sessions)
         digests = _digests(self._key, row)
-        for entry in self._entries:
-            if entry.until_us is not None and row.at_us > entry.until_us:
-                continue
-            known = entry.owners if row.table == "traces" else [*entry.owners, *entry.sessions]
-            if any(digest in known for digest in digests):
-                self._remember(row)
-                return True
+        if any(row.at_us <= ends.get(digest, _NEVER) for ends in known for digest in digests):
+            self._remember(row)
+            return True
         return False
 
     def _remember(self, row: Named) -> None:
@@ -225,10 +246,42 @@ def owned_row(table: str, row: Mapping[str, Any]) -> Named | None:
     return named_row(table, row) if table in _OWNED else None
 
 
-def without_old(entries: list[Erasure], now_us: int) -> list[Erasure]:
-    """*entries* but for those that were finished more than KEPT_DAYS ago. Pure."""
-    oldest = now_us - KEPT_DAYS * 24 * 3600 * 1_000_000
-    return [entry for entry in entries if entry.until_us is None or entry.until_us >= oldest]
+def latest(entries: list[Erasure], entry: Erasure) -> Erasure:
+    """*entry* with what those of *entries* found that it replaces: finished, with no other owner. Pure."""
+    found = list(entry.former)
+    for known in entries:
+        if known.until_us is not None and set(known.owners) <= set(entry.owners):
+            found += [
+                *known.former,
+                Former(until_us=known.until_us, sessions=known.sessions, traces=known.traces),
+            ]
+    return msgspec.structs.replace(entry, former=[one for one in found if one.sessions or one.traces])
+
+
+def with_latest(entries: list[Erasure], entry: Erasure) -> list[Erasure]:
+    """*entries* with *entry*, made by `latest` of them, in place of what they say of its owners. Pure."""
+    owners = set(entry.owners)
+    others = [
+        msgspec.structs.replace(known, owners=[owner for owner in known.owners if owner not in owners])
+        for known in entries
+        if known.erasure != entry.erasure
+    ]
+    return [*(known for known in others if known.owners), entry]
+
+
+def without_old(entries: list[Erasure], now_us: int, kept_days: float = KEPT_DAYS) -> list[Erasure]:
+    """*entries* but for those that were finished, and what was found, more than *kept_days* ago. Pure."""
+    oldest = now_us - round(kept_days * 24 * 3600 * 1_000_000)
+    return [
+        msgspec.structs.replace(entry, former=[one for one in entry.former if one.until_us >= oldest])
+        for entry in entries
+        if entry.until_us is None or entry.until_us >= oldest
+    ]
+
+
+def _extend(ends: dict[str, float], digests: list[str], until_us: float) -> None:
+    for digest in digests:
+        ends[digest] = max(ends.get(digest, _NEVER), until_us)
 
 
 def _digests(key: bytes, row: Named) -> list[str]:

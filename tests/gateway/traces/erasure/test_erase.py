@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config import Config
@@ -18,12 +20,12 @@ from gateway.data_plane.headers import subject_of
 from gateway.errors import UsageError
 from gateway.paths import Paths
 from gateway.traces.erasure.erase import Erased, Unlearnt, Whom, erase
-from gateway.traces.erasure.erasures import ErasureList
+from gateway.traces.erasure.erasures import KEPT_DAYS, ErasureList
 from gateway.traces.recorder import Recorder
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Judgment
-from tests.gateway.traces.test_shipper import data_directory, shipper_of, stored_ids, writer_of
+from tests.gateway.traces.test_shipper import data_directory, report, shipper_of, stored_ids, writer_of
 from tests.support.capture import captured_feedback, captured_trace
 from tests.support.store import a_trace
 
@@ -292,3 +294,47 @@ def test_the_list_is_finished_and_says_which_traces_went(place: tuple[Config, Pa
     (entry,) = ErasureList(paths.state).entries()
     assert (entry.erasure, entry.traces) == (done.erasure, ["gone0", "gone1"])
     assert entry.until_us is not None
+
+
+def test_a_person_who_is_erased_again_and_again_has_one_entry_and_is_kept_out_as_ever(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, paths, store = place
+    sizes = []
+    for n in range(5):
+        if n < 2:
+            stored(store, f"gone{n}-", PLANTED)
+        forget(config, store)
+        sizes.append((paths.state / "erasures.json").stat().st_size)
+
+    assert len(set(sizes[2:])) == 1
+    (entry,) = ErasureList(paths.state).entries()
+    assert [one.traces for one in entry.former] == [["gone0-0", "gone0-1"], ["gone1-0", "gone1-1"]]
+    recorder, writer = Recorder(config), writer_of(paths)
+    for name in ("gone0-0", "gone1-1", "kept"):
+        said_at_us = time.time_ns() // 1000
+        writer.append(captured_feedback(f"on-{name}", trace_id=name, created_at_us=said_at_us))
+    writer.close()
+    recorder.step()
+    recorder.close()
+    assert report(paths, "recorder")["dropped"] == {"erased": 2}
+
+
+def test_an_entry_is_kept_for_as_long_as_the_spool_may_reach_back(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, paths, store = place
+    patient = msgspec.structs.replace(
+        config, capture=msgspec.structs.replace(config.capture, max_age_days=KEPT_DAYS + 20)
+    )
+    day_ns = 24 * 3600 * 10**9
+    later = KEPT_DAYS + 10
+    for name, days, asked, left in (
+        ("a", 0, patient, 1),
+        ("b", later, patient, 2),
+        ("c", later, config, 2),  # and "a" is dropped
+    ):
+        clock = functools.partial(int, time.time_ns() + days * day_ns)
+        whom = Whom(kind="subject", name=name, clients=["web"])
+        erase(asked, store, whom, unlearn=lambda _: Unlearnt(), environ={}, clock=clock)
+        assert len(ErasureList(paths.state).entries()) == left

@@ -12,7 +12,16 @@ import pytest
 from gateway.config import Config
 from gateway.errors import OperationError
 from gateway.paths import Paths
-from gateway.traces.erasure.erasures import Erasure, ErasureList, Named, Owner, without_old
+from gateway.traces.erasure.erasures import (
+    Erasure,
+    ErasureList,
+    Former,
+    Named,
+    Owner,
+    latest,
+    with_latest,
+    without_old,
+)
 from gateway.traces.recorder import Recorder
 from gateway.traces.segment_files import is_scrubbed, listing
 from gateway.traces.store import Store
@@ -112,6 +121,60 @@ def test_entries_are_dropped_when_nothing_of_theirs_can_be_on_its_way(tmp_path: 
     entries = [an_erasure(known, JANE, until_us=until) for until in (0, 50 * day_us, None)]
 
     assert without_old(entries, 100 * day_us) == entries[1:]
+
+
+def test_an_owner_that_is_erased_again_has_one_entry_that_also_names_what_was_found_before(
+    tmp_path: Path,
+) -> None:
+    known = ErasureList(tmp_path)
+    session = known.digest(Owner("session", "web", "s"))
+    entries: list[Erasure] = []
+    for n, found in enumerate((["t0"], [], ["t2"], [])):
+        sessions = [session] if n == 0 else []
+        entry = an_erasure(known, JANE, erasure=f"er-{n}", until_us=10 * n, traces=found, sessions=sessions)
+        entries = with_latest(entries, latest(entries, entry))
+
+    (entry,) = entries
+    assert (entry.erasure, entry.traces, [one.traces for one in entry.former]) == (
+        "er-3",
+        [],
+        [["t0"], ["t2"]],
+    )
+    listed(known, *entries)
+    with known.held() as watch:
+        assert watch.covers(a_row(subject="Jane Doe", at_us=30))
+        assert not watch.covers(a_row(subject="Jane Doe", at_us=31))
+        assert watch.covers(a_row("feedback", trace_id="t0", at_us=1000))
+        # Of her session only what was said before the erasure that found it.
+        assert watch.covers(a_row("feedback", session="s", at_us=0))
+        assert not watch.covers(a_row("feedback", session="s", at_us=1))
+
+
+def test_an_entry_keeps_the_owners_that_are_not_erased_again(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    john = Owner("subject", "app", "John")
+    both = an_erasure(known, JANE, john, erasure="er-both", until_us=5, traces=["t1"])
+    again = an_erasure(known, JANE, erasure="er-jane", until_us=9)
+    listed(known, *with_latest([both], latest([both], again)))
+    with known.held() as watch:
+        assert watch.covers(a_row(subject="Jane Doe", at_us=9))
+        assert watch.covers(a_row(subject="John", client="app", at_us=5))
+        assert not watch.covers(a_row(subject="John", client="app", at_us=6))
+        assert watch.covers(a_row("feedback", trace_id="t1", at_us=1000))
+    assert [entry.erasure for entry in known.entries()] == ["er-both", "er-jane"]
+
+
+def test_what_was_found_before_is_dropped_when_its_own_erasure_is_old(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    day_us = 24 * 3600 * 1_000_000
+    old = Former(until_us=0, sessions=[], traces=["t1"])
+    newer = Former(until_us=50 * day_us, sessions=[], traces=["t2"])
+    entry = an_erasure(known, JANE, former=[old, newer])
+
+    assert [without_old([entry], 100 * day_us)[0].former, without_old([entry], 100 * day_us, 101)] == [
+        [newer],
+        [entry],
+    ]
 
 
 def test_a_list_that_cannot_be_read_lets_nothing_be_written(tmp_path: Path) -> None:
