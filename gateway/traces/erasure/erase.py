@@ -8,6 +8,7 @@ keeps everything of its owners out until the same is asked again.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.config.types import Config
-from gateway.errors import ConfigError, UsageError
+from gateway.errors import ConfigError
 from gateway.paths import Paths, paths_of
-from gateway.traces.capture_policy import policy_of
 from gateway.traces.erasure.erasures import (
     KEPT_DAYS,
     Erasure,
@@ -32,8 +32,8 @@ from gateway.traces.erasure.erasures import (
 )
 from gateway.traces.erasure.files import erase_from_quarantine, erase_from_spool, scrub_segments
 from gateway.traces.erasure.store import PASSES, StoredRows, Tell
+from gateway.traces.erasure.whom import Before, Whom, names_of, owners_of, why_nothing
 from gateway.traces.layout import layout_of
-from gateway.traces.rows import RowBuilder
 from gateway.traces.spool.quarantine import QUARANTINE
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
@@ -70,23 +70,12 @@ class Unlearnt(msgspec.Struct, frozen=True, kw_only=True):
     at_work: list[str] = []
 
 
-class Whom(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose data: the subject or session *name*, as a person types it.
-
-    `clients` may have sent it; `only` are those that are meant, and need to be named where several know it.
-    """
-
-    kind: Kind
-    name: str
-    clients: Sequence[str] = ()
-    only: Sequence[str] = ()
-
-
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
     """What an erasure removed, this call alone: rows by where they were.
 
     `unnamed` traces without a subject stay, though they are in sessions of the subject; `damaged` records of
-    the quarantine could not say whose they were.
+    the quarantine could not say whose they were. `nothing`: why there was nothing of them, as far as that can
+    be told; None: there was something.
     """
 
     erasure: str
@@ -101,6 +90,14 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     unnamed: int
     unlearnt: Unlearnt
+    nothing: str | None = None
+
+    @property
+    def found_any(self) -> bool:
+        """Whether anything of them was anywhere."""
+        return any((self.traces, self.judgments, self.feedback, self.spool, self.memory, self.keys)) or bool(
+            self.unlearnt.datasets
+        )
 
 
 def erase(
@@ -122,8 +119,12 @@ def erase(
     """
     paths = paths_of(config)
     with only_one(paths.state / "erase.lock", "erasure"):
-        owners = _owners(config, paths, store, whom)
-        return _Erasing(config, paths, store, owners, clock, tell).run(whom.kind, unlearn, environ)
+        owners = owners_of(config, store, whom)
+        erasing = _Erasing(config, paths, store, owners, clock, tell)
+        done = erasing.run(whom.kind, unlearn, environ)
+        if done.found_any:
+            return done
+        return msgspec.structs.replace(done, nothing=why_nothing(config, store, whom, erasing.before))
 
 
 class _Erasing:
@@ -201,6 +202,16 @@ class _Erasing:
         owners = {self._list.digest(owner) for owner in self._owners}
         entries = self._list.entries()
         begun = [entry for entry in entries if entry.until_us is None and not owners.isdisjoint(entry.owners)]
+        # One that was not finished, else the last one that was.
+        self.before = max(
+            (
+                Before(entry.erasure, entry.until_us)
+                for entry in entries
+                if not owners.isdisjoint(entry.owners)
+            ),
+            key=lambda before: math.inf if before.until_us is None else before.until_us,
+            default=None,
+        )
         entry = Erasure(
             erasure=begun[0].erasure if begun else f"er-{os.urandom(6).hex()}",
             asked_at_us=begun[0].asked_at_us if begun else self._clock() // 1000,
@@ -234,7 +245,7 @@ class _Erasing:
             self._entry = entry
 
     def _scrub(self) -> int:
-        names = _names(self._config, self._paths)
+        names = names_of(self._config)
         with self._list.changed(lambda entries: entries) as watch:
             found = scrub_segments(self._paths.segments, watch, names)
         self._note(traces=found)
@@ -279,30 +290,6 @@ class _Erasing:
         return {(owner.client, owner.name) for owner in self._owners if owner.kind == "session"}
 
 
-def _owners(config: Config, paths: Paths, store: Store, whom: Whom) -> list[Owner]:
-    """Whom the name means: as typed, and as redaction has it. Raises UsageError where that is not clear."""
-    # Redaction may have been on before, and off now.
-    always = msgspec.structs.replace(config.privacy, redact="builtin")
-    redacting = _names(msgspec.structs.replace(config, privacy=always), paths)
-
-    def of(client: str) -> list[Owner]:
-        names = {whom.name, redacting.stored_name(whom.name, client)}
-        return [Owner(whom.kind, client, name) for name in sorted(names)]
-
-    if whom.only:
-        return [owner for client in dict.fromkeys(whom.only) for owner in of(client)]
-    stored = {row["client"] for row in store.query("SELECT DISTINCT client FROM traces")}
-    possible = [owner for client in sorted({*whom.clients, *stored}) for owner in of(client)]
-    known = StoredRows(store, possible).clients()
-    if len(known) > 1:
-        listed = ", ".join(repr(client) for client in known)
-        raise UsageError(
-            f"several clients know a {whom.kind} of that name ({listed}), and may mean different people; "
-            "name each that you mean with --client"
-        )
-    return of(known[0]) if known else possible
-
-
 def _keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
     """The keys; None where no master key is named. Raises ConfigError, KeyringError."""
     if config.privacy.master_key is None:
@@ -319,8 +306,3 @@ def _keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
     )
 
     return open_keyring(KeySource.of(config), environ)
-
-
-def _names(config: Config, paths: Paths) -> RowBuilder:
-    """Names in rows, as the recorder writes them."""
-    return RowBuilder(policy_of(config, paths.state / "redaction_key"))

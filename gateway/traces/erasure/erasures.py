@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.file_lock import lock, try_lock, unlock
+from gateway.traces.erasure.locks import locked
 from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.spool.synced import replace_synced
 
@@ -34,7 +32,6 @@ MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = -1
-_POLL_S = 0.05
 _LIST, _SENDING = "erasures", "sending"  # what is locked
 
 _OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
@@ -156,7 +153,7 @@ class ErasureList:
 
         For what is written to this disk: whoever changes the list waits for the block, and others for him.
         """
-        with _locked(self._state, _LIST, shared=True):
+        with locked(self._state, _LIST, shared=True):
             yield self._current()
 
     @contextlib.contextmanager
@@ -165,7 +162,7 @@ class ErasureList:
 
         It may be changed meanwhile; `wait_until_sent` waits for the block. Raises OperationError as `held`.
         """
-        with _locked(self._state, _SENDING, shared=True):
+        with locked(self._state, _SENDING, shared=True):
             with self.held() as watch:
                 pass
             yield watch
@@ -175,7 +172,7 @@ class ErasureList:
 
         What is sent afterwards was checked against the list as it is now.
         """
-        with _locked(self._state, _SENDING, shared=False, within_s=within_s):
+        with locked(self._state, _SENDING, shared=False, within_s=within_s):
             pass
 
     @contextlib.contextmanager
@@ -184,7 +181,7 @@ class ErasureList:
 
         When this has begun, what was being written is written, and all that follows is checked against it.
         """
-        with _locked(self._state, _LIST, shared=False):
+        with locked(self._state, _LIST, shared=False):
             entries = change(self._read().entries)
             try:
                 replace_synced(self._path, msgspec.json.encode(Erasures(entries)))
@@ -297,40 +294,3 @@ def _digests(key: bytes, row: Named) -> list[str]:
 def _digest(key: bytes, owner: Owner) -> str:
     text = "\0".join(owner).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, key=key, digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(state: Path, what: str, *, shared: bool, within_s: float | None = None) -> Iterator[None]:
-    """Hold a lock of the list. Who waits for it alone comes before whoever would share it next.
-
-    Raises OperationError where it is not to be had *within_s*; None: however long that takes.
-    """
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        turn = os.open(state / f"{what}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        own = os.open(state / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OperationError(f"the list of erasures in {state} cannot be used: {error.strerror}") from error
-    try:
-        # Without the first, many readers that overlap would keep a writer out for good.
-        lock(turn, shared=shared)
-        if within_s is None:
-            lock(own, shared=shared)
-        else:
-            _lock_within(own, within_s)
-        unlock(turn)
-        yield
-    finally:
-        os.close(turn)
-        os.close(own)
-
-
-def _lock_within(fd: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not try_lock(fd):
-        if time.monotonic() >= deadline:
-            raise OperationError(
-                f"rows that were being sent to the store have not got there within {seconds:g} s; what came "
-                "after them is kept out already: see that the store answers, and repeat the command"
-            )
-        time.sleep(_POLL_S)

@@ -19,8 +19,9 @@ from gateway.config import Config
 from gateway.data_plane.headers import subject_of
 from gateway.errors import UsageError
 from gateway.paths import Paths
-from gateway.traces.erasure.erase import Erased, Unlearnt, Whom, erase
+from gateway.traces.erasure.erase import Erased, Unlearnt, erase
 from gateway.traces.erasure.erasures import KEPT_DAYS, ErasureList
+from gateway.traces.erasure.whom import Whom
 from gateway.traces.recorder import Recorder
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
@@ -338,3 +339,55 @@ def test_an_entry_is_kept_for_as_long_as_the_spool_may_reach_back(
         whom = Whom(kind="subject", name=name, clients=["web"])
         erase(asked, store, whom, unlearn=lambda _: Unlearnt(), environ={}, clock=clock)
         assert len(ErasureList(paths.state).entries()) == left
+
+
+@pytest.mark.parametrize(
+    ("whom", "why"),
+    [
+        ({"name": "unheard-of"}, "no trace names it; give it as the app sends it (x-tracetune-user, safety"),
+        (
+            {"name": "unheard-of", "kind": "session"},
+            "no trace names it; give it as the app sends it (x-tracetune-sess",
+        ),
+        ({"name": f"{OTHER}-jane", "only": ["wep"]}, "no client key 'wep' is in the configuration"),
+        ({"name": f"{OTHER}-jane", "only": ["app"]}, "of that name a subject of client 'web' has traces"),
+        (
+            {"name": f"{OTHER}-s0"},
+            "of that name client 'web' has a session: erase it with --session in place",
+        ),
+        (
+            {"name": f"{OTHER}-jane", "kind": "session"},
+            "of that name client 'web' has a subject: erase it wit",
+        ),
+        (
+            {"name": f" {OTHER.upper()}-Jane"},
+            "client 'web' has a subject whose name differs in case or spaces",
+        ),
+    ],
+    ids=["unknown", "unknown session", "client", "another's", "a session", "a subject", "spelt otherwise"],
+)
+def test_where_nothing_is_found_the_nearest_reason_is_told_and_what_is_on_its_way_is_kept_out(
+    place: tuple[Config, Paths, Store], whom: dict[str, Any], why: str
+) -> None:
+    config, paths, store = place
+    stored(store, "kept", OTHER)
+
+    done = forget(config, store, **whom)
+
+    assert (done.nothing or "").startswith(why)
+    assert whom["name"] not in (done.nothing or "")
+    (entry,) = ErasureList(paths.state).entries()
+    assert entry.until_us is not None
+    assert len(ids(store)["traces"]) == 2
+
+
+def test_where_something_is_found_and_where_it_was_erased_before_the_result_says_so(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, _, store = place
+    stored(store, "gone", PLANTED)
+
+    first, second = forget(config, store), forget(config, store)
+
+    assert first.nothing is None
+    assert (second.nothing or "").startswith(f"it was erased before ({first.erasure}, 2")

@@ -209,8 +209,9 @@ def test_without_the_right_master_key_nothing_begins_and_the_persons_traffic_is_
 ) -> None:
     from gateway.traces.encryption.keyring import Keyring
     from gateway.traces.encryption.master_key import LocalWrapper
-    from gateway.traces.erasure.erase import Unlearnt, Whom, erase
+    from gateway.traces.erasure.erase import Unlearnt, erase
     from gateway.traces.erasure.erasures import ErasureList
+    from gateway.traces.erasure.whom import Whom
 
     _, paths, store = place
     Keyring.open(paths.keyring, LocalWrapper(b"m" * 32)).close()
@@ -249,7 +250,8 @@ def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(
 
     from gateway.traces.bodies.bodies import Bodies
     from gateway.traces.encryption.key_source import KeySource
-    from gateway.traces.erasure.erase import Unlearnt, Whom, erase
+    from gateway.traces.erasure.erase import Unlearnt, erase
+    from gateway.traces.erasure.whom import Whom
     from gateway.traces.types import Trace
 
     plain, paths, store = place
@@ -318,9 +320,28 @@ def test_the_command_says_in_one_table_what_it_removed_and_as_json(
     lines = [line.rstrip().split("  ") for line in shown.stdout.splitlines()]
     table = {words[0]: words[-1].strip() for words in lines}
     assert table["traces in the store"] == table["judgments"] == table["feedback"] == "2"
-    assert json.loads(again.stdout)["traces"] == 0
+    assert "Nothing was found" not in shown.stdout
+    told = json.loads(again.stdout)
+    assert told["traces"] == 0
+    assert told["nothing"].startswith("it was erased before (er-")
     assert files_with(PLANTED, paths.data) == []
     assert stored_ids(store) == ["kept0", "kept1"]
+
+
+def test_of_a_person_whom_nobody_knows_it_says_that_nothing_was_found_and_why(
+    embedded_config_path: Path, place: tuple[Config, Paths, Store]
+) -> None:
+    _, _, store = place
+    stored(store, "kept", OTHER)
+
+    shown = run_erase(embedded_config_path, "--subject", "x", "--client", "wep", "--yes")
+
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[-1] == (
+        "Nothing was found of this subject: no client key 'wep' is in the configuration, and none has sent "
+        "traces; there are '' (without a key), 'admin', 'web'. What is on its way is kept out."
+    )
+    assert len(stored_ids(store)) == 2
 
 
 @pytest.mark.parametrize(
