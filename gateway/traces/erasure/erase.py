@@ -164,6 +164,7 @@ class _Erasing:
         memory = self._scrub()
         self._tell("rows that are being sent to the store")
         self._list.wait_until_sent()
+        self._rows.wait_for_inserts(self._tell)
         spooled: list[Named] = []
         damaged = self._rewrite(spooled)
         stored = self._rows.traces()

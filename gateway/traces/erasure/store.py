@@ -19,6 +19,7 @@ from gateway.traces.store import Store
 
 IDS_PER_STATEMENT = 5_000  # 200 KB: a statement may have 256 KB
 PASSES = 5  # rows that an insert under way still brings are deleted by the next one
+INSERTS_WAIT_S = 600.0  # for the store to end inserts that whoever sent them may have given up
 MUTATION_WAIT_S = 3600.0  # for the store to rewrite what it has; it goes on by itself if we stop waiting
 PARTS_WAIT_S = 600.0  # for statements that still read old parts; replicated tables look every five minutes
 _POLL_S = 0.1
@@ -54,6 +55,31 @@ class StoredRows:
         """Id, client and session of each trace."""
         rows = self._store.query(f"SELECT trace_id, client, session FROM traces WHERE {self._where}")  # noqa: S608
         return [(row["trace_id"], row["client"], row["session"]) for row in rows]
+
+    def wait_for_inserts(self, tell: Tell) -> None:
+        """Until the inserts that the store is at work on are over.
+
+        Who sends rows gives up a store that hangs, which may have all of them by then, and store them when it
+        goes on. Raises OperationError when that is not over in time.
+        """
+        deadline = time.monotonic() + INSERTS_WAIT_S
+        left = running = self._inserts()
+        while left:
+            if time.monotonic() >= deadline:
+                raise OperationError(
+                    f"the store is still at work on {len(left)} inserts after {INSERTS_WAIT_S:g} s; see why, "
+                    "and repeat this"
+                )
+            tell(f"{len(left)} inserts that the store is at work on")
+            time.sleep(_POLL_S)
+            left = running & self._inserts()
+
+    def _inserts(self) -> set[str]:
+        rows = self._store.query(
+            f"SELECT query_id FROM {self._layout.everywhere('system.processes')} "  # noqa: S608
+            "WHERE query_kind = 'Insert' AND current_database = currentDatabase()"
+        )
+        return {row["query_id"] for row in rows}
 
     def unnamed(self, sessions: Sequence[tuple[str, str]]) -> int:
         """How many traces without a subject are in *sessions*, which are pairs of client and session."""

@@ -196,6 +196,32 @@ def test_while_the_store_hangs_the_recorder_goes_on_and_what_was_being_sent_is_e
     assert files_with(PLANTED, paths.data, paths.segments) == []
 
 
+def test_an_insert_that_its_sender_gave_up_is_waited_for_in_the_store(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, _, store = place
+    stored(store, "kept", OTHER)
+    names = f"'late' AS trace_id, 'web' AS client, '{PLANTED}-jane' AS subject"
+
+    def insert() -> None:
+        with Store.connect(config, {}) as own:
+            slowly = "SELECT * FROM traces WHERE trace_id = 'kept0' AND sleepEachRow(1.5) = 0"
+            own.command(f"INSERT INTO traces SELECT * REPLACE ({names}) FROM ({slowly})")
+
+    def at_work() -> int:
+        running = "SELECT count() AS n FROM system.processes WHERE query_kind = 'Insert'"
+        return int(store.query(running)[0]["n"])
+
+    inserting = threading.Thread(target=insert)
+    inserting.start()
+    _until(at_work)
+    done = forget(config, store)
+    inserting.join()
+
+    assert done.traces == 1
+    assert sorted(stored_ids(store)) == ["kept0", "kept1"]
+
+
 def _until(condition: Any, within_s: float = 30.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
