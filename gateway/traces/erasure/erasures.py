@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.erasure.locks import locked
+from gateway.traces.erasure.locks import locked, part_with_senders, sending, wait_until_sent
 from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.spool.synced import replace_synced
 
@@ -32,7 +32,6 @@ MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = -1
-_LIST, _SENDING = "erasures", "sending"  # what is locked
 
 _OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
 
@@ -153,7 +152,7 @@ class ErasureList:
 
         For what is written to this disk: whoever changes the list waits for the block, and others for him.
         """
-        with locked(self._state, _LIST, shared=True):
+        with locked(self._state, shared=True):
             yield self._current()
 
     @contextlib.contextmanager
@@ -162,18 +161,19 @@ class ErasureList:
 
         It may be changed meanwhile; `wait_until_sent` waits for the block. Raises OperationError as `held`.
         """
-        with locked(self._state, _SENDING, shared=True):
+        with contextlib.ExitStack() as until_sent:
             with self.held() as watch:
-                pass
+                until_sent.enter_context(sending(self._state))
             yield watch
 
     def wait_until_sent(self, within_s: float = SENT_WAIT_S) -> None:
-        """Until all that was being sent to the store has got there or was given up. Raises OperationError.
+        """Until all that is being sent to the store now has got there or was given up. Raises OperationError.
 
-        What is sent afterwards was checked against the list as it is now.
+        Who begins to send meanwhile is not waited for, and does not wait: he has read the list as it is now.
         """
-        with locked(self._state, _SENDING, shared=False, within_s=within_s):
-            pass
+        with locked(self._state, shared=False):
+            part_with_senders(self._state)
+        wait_until_sent(self._state, within_s)
 
     @contextlib.contextmanager
     def changed(self, change: Callable[[list[Erasure]], list[Erasure]]) -> Iterator[Watch]:
@@ -181,7 +181,7 @@ class ErasureList:
 
         When this has begun, what was being written is written, and all that follows is checked against it.
         """
-        with locked(self._state, _LIST, shared=False):
+        with locked(self._state, shared=False):
             entries = change(self._read().entries)
             try:
                 replace_synced(self._path, msgspec.json.encode(Erasures(entries)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -227,12 +228,32 @@ def test_the_list_is_changed_while_rows_are_being_sent_and_those_are_waited_for(
             known.wait_until_sent(0)
         waiting = threading.Thread(target=wait)
         waiting.start()
+        # Who sends besides is not kept waiting, and not waited for.
+        with ErasureList(tmp_path).sending() as another:
+            assert another.covers(a_row(subject="Jane Doe"))
         assert not sent.is_set()
         assert not before.covers(a_row(subject="Jane Doe"))
     assert sent.wait(10)
     waiting.join()
     with sender.sending() as after:
         assert after.covers(a_row(subject="Jane Doe"))
+
+
+def test_who_begins_to_send_while_an_erasure_waits_is_not_waited_for(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    with contextlib.ExitStack() as later:
+        with ErasureList(tmp_path).sending():
+            with pytest.raises(OperationError):
+                known.wait_until_sent(0)
+            later.enter_context(ErasureList(tmp_path).sending())
+            with pytest.raises(OperationError):  # asked again, it still waits for the first
+                known.wait_until_sent(0)
+            last = later.enter_context(ErasureList(tmp_path).sending())
+            assert not last
+        with pytest.raises(OperationError):
+            known.wait_until_sent(0)  # for the second
+    known.wait_until_sent(0)
+    assert not list(tmp_path.glob("sending*"))
 
 
 def erased_before(paths: Paths, *owners: Owner) -> None:
