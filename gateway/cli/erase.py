@@ -112,6 +112,7 @@ def _table(done: Erased) -> Table:
         ("traces in the store", done.traces),
         ("judgments", done.judgments),
         ("feedback", done.feedback),
+        ("images kept once a session", done.blobs),
         ("rows in spool and quarantine", done.spool),
         ("records in shared memory", done.memory),
         ("keys destroyed", done.keys),

@@ -80,6 +80,7 @@ class Recorder:
         self._rows = row_builder(config, self._keyring)
         self._groups = GroupBuilder(self._rows, self._blobs, config.capture.max_bytes // 4)
         self._erasures = ErasureList(paths.state)
+        self._watch: Watch | None = None
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._expire_at = 0.0
@@ -97,6 +98,9 @@ class Recorder:
                 self._step_over(self._spool.torn_for)
             for path in self._reader.segments():
                 with self._erasures.held() as watch:
+                    if watch is not self._watch:
+                        self._blobs.forget()  # who was erased and comes back has nothing in the store
+                        self._watch = watch
                     self._take(path, watch)
             self._looked_through_at = began_at
             self._housekeep()

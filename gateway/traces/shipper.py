@@ -29,7 +29,7 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
-from gateway.traces.erasure.erasures import ErasureList, Watch, owned_row
+from gateway.traces.erasure.erasures import ErasureList, is_kept_out
 from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
@@ -150,7 +150,7 @@ class Shipper:
             elif not refused:
                 self._deliveries.put_down(path.name, _relied_on(rows))
         with self._erasures.held() as watch:
-            aside = [entry for entry in aside if not _is_erased(watch, entry.table, entry.row)]
+            aside = [entry for entry in aside if not is_kept_out(watch, entry.table, entry.row)]
             if aside:
                 self._set_aside(path.stem, aside)
         path.unlink()
@@ -224,7 +224,7 @@ class Shipper:
                 return deliver(
                     self._store,
                     table,
-                    [row for row in rows if not _is_erased(watch, table, row)],
+                    [row for row in rows if not is_kept_out(watch, table, row)],
                     f"{name}:{table}",
                     suspect=suspect,
                     in_parts=hand.in_parts,
@@ -261,14 +261,6 @@ class Shipper:
 def _is_about_store(error: BaseException) -> bool:
     """Whether to wait: for a store that is away or not itself, not for a refusal of these rows."""
     return isinstance(error, StoreError) and (not isinstance(error, StoreRefusedError) or error.about_store)
-
-
-def _is_erased(watch: Watch, table: Any, row: Any) -> bool:
-    """Whether *row* of *table* was erased while it was on its way."""
-    if not watch or not isinstance(row, dict):
-        return False
-    named = owned_row(table, row)
-    return named is not None and watch.covers(named)
 
 
 def _by_table(contents: SpoolContents) -> dict[str, Rows]:

@@ -37,6 +37,7 @@ from gateway.traces.layout import layout_of
 from gateway.traces.spool.quarantine import QUARANTINE
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
+from gateway.traces.types import BLOBS
 
 if TYPE_CHECKING:
     from gateway.traces.encryption.keyring import Keyring
@@ -71,7 +72,7 @@ class Unlearnt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure removed, this call alone: rows by where they were.
+    """What an erasure removed, this call alone: rows by where they were. `blobs`: images kept once a session.
 
     `unnamed` traces without a subject stay, though they are in sessions of the subject; `damaged` records of
     the quarantine could not say whose they were. `nothing`: why there was nothing of them, as far as that can
@@ -84,6 +85,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     traces: int
     judgments: int
     feedback: int
+    blobs: int
     spool: int
     memory: int
     damaged: int
@@ -95,9 +97,8 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def found_any(self) -> bool:
         """Whether anything of them was anywhere."""
-        return any((self.traces, self.judgments, self.feedback, self.spool, self.memory, self.keys)) or bool(
-            self.unlearnt.datasets
-        )
+        found = (self.traces, self.judgments, self.feedback, self.blobs, self.spool, self.memory, self.keys)
+        return any(found) or bool(self.unlearnt.datasets or self.unlearnt.snapshots)
 
 
 def erase(
@@ -174,7 +175,9 @@ class _Erasing:
         # What names no subject is under the key of its session, which it keeps where such traces stay.
         keys = 0 if keyring is None else self._destroy_keys(keyring, [] if unnamed else pairs)
         unlearnt = unlearn(self._entry.erasure)
-        removed = self._rows.erase(self._entry.traces, pairs, self._clock() // 1000, self._tell)
+        removed = self._rows.erase(
+            self._entry.traces, pairs, self._entry.owners, self._clock() // 1000, self._tell
+        )
         self._rows.clear(self._tell)
         memory += self._scrub()  # what came meanwhile, and feedback on what only the store knew
         if not unlearnt.at_work:
@@ -186,6 +189,7 @@ class _Erasing:
             traces=removed["traces"],
             judgments=removed["judgments"],
             feedback=removed["feedback"],
+            blobs=removed.get(BLOBS, 0),
             spool=len(spooled),
             memory=memory,
             damaged=damaged,

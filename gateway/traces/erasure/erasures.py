@@ -20,9 +20,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
+from gateway.traces.erasure.blob_owners import owners_of_blob, short
 from gateway.traces.erasure.locks import locked, part_with_senders, sending, wait_until_sent
 from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.spool.synced import replace_synced
+from gateway.traces.types import BLOBS
 
 # A finished entry is dropped then, or after capture.max_age_days where that is longer: by then no segment, no
 # file of the spool and none of the quarantine has anything of it, and feedback on its traces has come.
@@ -107,6 +109,7 @@ class Watch:
                 _extend(self._sessions, former.sessions, former.until_us)
                 self._traces.update(former.traces)
         self._ended_us = max(self._owners.values(), default=_NEVER)
+        self._under_way = {short(digest) for digest, until_us in self._owners.items() if until_us == math.inf}
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -127,6 +130,10 @@ class Watch:
             self._remember(row)
             return True
         return False
+
+    def takes_blob(self, blob: str) -> bool:
+        """Whether *blob* is of an owner whose erasure is under way: what comes later may have it anew."""
+        return not self._under_way.isdisjoint(owners_of_blob(blob))
 
     def _remember(self, row: Named) -> None:
         if row.table != "traces" or row.trace_id is None:
@@ -196,7 +203,7 @@ class ErasureList:
 
     def digest(self, owner: Owner) -> str:
         """How *owner* is named in the list."""
-        return _digest(redaction_key(self._state / "redaction_key"), owner)
+        return owner_digest(redaction_key(self._state / "redaction_key"), owner)
 
     def _current(self) -> Watch:
         try:
@@ -276,6 +283,16 @@ def without_old(entries: list[Erasure], now_us: int, kept_days: float = KEPT_DAY
     ]
 
 
+def is_kept_out(watch: Watch, table: Any, row: Any) -> bool:
+    """Whether *row* of *table* was erased while it was on its way."""
+    if not watch or not isinstance(row, dict):
+        return False
+    if table == BLOBS:
+        return watch.takes_blob(str(row.get("blob")))
+    named = owned_row(table, row)
+    return named is not None and watch.covers(named)
+
+
 def _extend(ends: dict[str, float], digests: list[str], until_us: float) -> None:
     for digest in digests:
         ends[digest] = max(ends.get(digest, _NEVER), until_us)
@@ -288,9 +305,10 @@ def _digests(key: bytes, row: Named) -> list[str]:
     # Feedback that names a trace belongs to it, and not to whatever session it says besides.
     if row.session is not None and (row.table == "traces" or row.trace_id is None):
         owners.append(Owner("session", row.client, row.session))
-    return [_digest(key, owner) for owner in owners]
+    return [owner_digest(key, owner) for owner in owners]
 
 
-def _digest(key: bytes, owner: Owner) -> str:
+def owner_digest(key: bytes, owner: Owner) -> str:
+    """How *owner* is named where nobody shall read whom; *key* is the installation's redaction key."""
     text = "\0".join(owner).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, key=key, digest_size=16).hexdigest()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.erasure.erasures import ErasureList, Watch, owned_row
+from gateway.traces.erasure.erasures import ErasureList, Watch, is_kept_out
 from gateway.traces.spool.replace import replace_file
 from gateway.traces.spool.spool_file import encode_record, write_sealed
 
@@ -120,7 +120,7 @@ def _not_erased(entries: list[Entry], watch: Watch) -> list[Entry]:
     erased = {
         index
         for index, entry in sorted(enumerate(entries), key=lambda numbered: numbered[1].table != "traces")
-        if (named := owned_row(entry.table, entry.row or {})) is not None and watch.covers(named)
+        if is_kept_out(watch, entry.table, entry.row)
     }
     return [entry for index, entry in enumerate(entries) if index not in erased]
 
