@@ -118,7 +118,7 @@ class Importer:
         lines = matched = stored = already = 0
         unmatched: list[Unmatched] = []
         for batch in _batches(outcomes):
-            with self._held() as watch:
+            with self._sending() as watch:
                 rows, missing = self._rows(batch, now)
                 rows = {row_id: row for row_id, row in rows.items() if not _is_erased(watch, row)}
                 fresh = self._not_there(rows)
@@ -130,8 +130,8 @@ class Importer:
             told(len(batch))
         return Imported(lines=lines, matched=matched, rows=stored, already=already, unmatched=unmatched)
 
-    def _held(self) -> contextlib.AbstractContextManager[Watch | None]:
-        return contextlib.nullcontext() if self._erasures is None else self._erasures.held()
+    def _sending(self) -> contextlib.AbstractContextManager[Watch | None]:
+        return contextlib.nullcontext() if self._erasures is None else self._erasures.sending()
 
     def _add(self, rows: dict[str, Feedback]) -> None:
         self._commit()

@@ -19,8 +19,9 @@ from gateway.config import load_config
 from gateway.data_plane.auth import ADMIN_CLIENT
 from gateway.errors import OperationError, RefusedError, UsageError
 from gateway.judge_checks import python_path
-from gateway.traces.erasure.erase import Erased, TouchedSnapshot, Unlearnt, Whom
+from gateway.traces.erasure.erase import Erased, TouchedSnapshot, Unlearnt
 from gateway.traces.erasure.erase import erase as erase_everywhere
+from gateway.traces.erasure.whom import Whom
 from gateway.traces.store import open_store
 
 
@@ -43,7 +44,7 @@ def erase(
 ) -> None:
     """Erase everything of a subject or of a session, wherever it is kept or still on its way.
 
-    It cannot be undone. Killed at any point, the same command goes on; repeated, it finds nothing.
+    It cannot be undone. Killed at any point, the same command goes on; where nothing is found, it says why.
     """
     if (subject is None) == (session is None) or not (subject or session):
         raise UsageError("name whom to forget: either --subject or --session")
@@ -70,6 +71,12 @@ def erase(
         click.echo(msgspec.json.encode(done).decode())
     else:
         Console(highlight=False).print(_table(done))
+        if done.nothing is not None:
+            click.echo(
+                plain_line(
+                    f"Nothing was found of this {done.kind}: {done.nothing}. What is on its way is kept out."
+                )
+            )
     _raise_what_is_left(done)
 
 
@@ -105,6 +112,7 @@ def _table(done: Erased) -> Table:
         ("traces in the store", done.traces),
         ("judgments", done.judgments),
         ("feedback", done.feedback),
+        ("images kept once a session", done.blobs),
         ("rows in spool and quarantine", done.spool),
         ("records in shared memory", done.memory),
         ("keys destroyed", done.keys),

@@ -11,6 +11,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.paths import paths_of
+from gateway.traces.erasure.erasures import ErasureList
 from gateway.traces.spool.quarantine import put_back, refused_files
 
 
@@ -20,14 +21,17 @@ from gateway.traces.spool.quarantine import put_back, refused_files
 @json_option
 def quarantine(again: bool, config_path: Path, as_json: bool) -> None:
     """Show the rows that the store refused, by reason, or put them back once the reason is gone."""
-    spool = paths_of(load_config(config_path)).spool
+    paths = paths_of(load_config(config_path))
+    spool = paths.spool
     files = refused_files(spool)
     if again:
         try:
-            rows = sum(put_back(spool, refused) for refused in files)
+            done = [put_back(spool, refused.path, ErasureList(paths.state)) for refused in files]
         except OSError as error:
             raise OperationError(f"the spool {spool} cannot be written: {error.strerror}") from error
-        click.echo(f"{rows} rows go to the store again")
+        erased = sum(one.erased for one in done)
+        left_out = f"; {erased} of erased subjects or sessions are removed" if erased else ""
+        click.echo(f"{sum(one.rows for one in done)} rows go to the store again{left_out}")
         return
     for refused in files:
         for reason, count in refused.reasons.items():

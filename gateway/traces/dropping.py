@@ -7,7 +7,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-from gateway.traces.bodies.blobs import BlobLedger
 from gateway.traces.segments import SegmentReader
 from gateway.traces.spool.progress import Progress
 from gateway.traces.spool.spool import Spool
@@ -28,14 +27,12 @@ class Dropping:
         self,
         reader: SegmentReader,
         spool: Spool,
-        blobs: BlobLedger,
         progress: Progress,
         saved_at: Path,
         max_age_s: float,
     ) -> None:
         self._reader = reader
         self._spool = spool
-        self._blobs = blobs
         self._progress = progress
         self._saved_at = saved_at
         self._max_age_s = max_age_s
@@ -78,10 +75,7 @@ class Dropping:
 
     def _drop(self, path: Path, reason: str, setting: str) -> int:
         """The bytes that dropping *path* frees; 0: the shipper has it in hand."""
-        freed = self._spool.drop(path, partial(self._account, reason, setting))
-        if freed:
-            self._blobs.dropped(path.name)
-        return freed
+        return self._spool.drop(path, partial(self._account, reason, setting))
 
     def _account(self, reason: str, setting: str, count: int) -> None:
         with self._progress.counting(self._saved_at):

@@ -31,9 +31,9 @@ from gateway.traces.row_builder import keyring_to_write_with, row_builder
 from gateway.traces.row_group import GroupBuilder, RowGroup
 from gateway.traces.segments import Batch, SegmentReader, writer_began_at
 from gateway.traces.spool.backlog import backlog
+from gateway.traces.spool.delivered import delivered
 from gateway.traces.spool.progress import Progress, load_progress
 from gateway.traces.spool.spool import Spool, SpoolBoundError
-from gateway.traces.spool.spool_file import seal_file
 from gateway.traces.stage import ERASED, Report, Reporter, only_one, run_stage
 from gateway.usage_metrics import UsageMetrics
 
@@ -73,16 +73,16 @@ class Recorder:
         self._usage = UsageMetrics(metrics_directory(paths), f"recorder-{os.getpid()}-{time.time_ns()}")
         self._keyring = keyring_to_write_with(config)
         self._blobs = BlobLedger()
+        self._delivered = partial(delivered, paths.spool)
         self._redaction_key = paths.state / "redaction_key"
         self._rows = row_builder(config, self._keyring)
         self._groups = GroupBuilder(self._rows, self._blobs, config.capture.max_bytes // 4)
         self._erasures = ErasureList(paths.state)
+        self._watch: Watch | None = None
         self._error: str | None = None
         self._housekeeping_at = 0.0
         self._recover()
-        self._dropping = Dropping(
-            self._reader, self._spool, self._blobs, self._progress, self._progress_path, max_age_s
-        )
+        self._dropping = Dropping(self._reader, self._spool, self._progress, self._progress_path, max_age_s)
 
     def follow(self, config: Config) -> None:
         """Keep and redact what is taken from now on as *config* says. Raises OperationError."""
@@ -92,8 +92,13 @@ class Recorder:
         """Take what lies in shared memory. False: the disk or the bound refuses, and nothing is lost yet."""
         began_at = time.time()
         try:
+            if self._spool.torn_for is not None:
+                self._step_over(self._spool.torn_for)
             for path in self._reader.segments():
                 with self._erasures.held() as watch:
+                    if watch is not self._watch:
+                        self._blobs.forget()  # who was erased and comes back has nothing in the store
+                        self._watch = watch
                     self._take(path, watch)
             self._looked_through_at = began_at
             self._housekeep()
@@ -128,13 +133,35 @@ class Recorder:
             self._progress = load_progress(self._progress_path)
         except msgspec.DecodeError:
             log.warning("%s is damaged; rows still in memory may be stored twice", self._progress_path)
-        for path, contents in self._spool.recover():
+        for path, contents, refused in self._spool.recover():
+            if contents is None:
+                self._progress.torn += 1
+                log.warning("spool file %s cannot be read (%s) and is left as it is", path.name, refused)
+                continue
             self._progress.absorb(contents)
             if contents.torn_bytes:
                 self._progress.torn += 1
-                log.warning("cut %d torn bytes off spool file %s", contents.torn_bytes, path.name)
+                what = "cut" if refused is None else f"could not cut ({refused.strerror})"
+                log.warning("%s %d torn bytes off spool file %s", what, contents.torn_bytes, path.name)
             self._progress.save(self._progress_path)
-            seal_file(path)
+            self._spool.seal_or_leave(path)
+
+    def _step_over(self, why: OSError) -> None:
+        """Go on with a new file where nothing may be written behind the torn tail of the open one.
+
+        What of the rows that the disk refused is whole in it is learnt from it, as after a restart.
+        """
+        name = self._spool.sealed_name
+        try:
+            self._progress.absorb(self._spool.read_open())
+        except OSError as error:
+            log.warning("spool file %s cannot be read (%s); its last rows may be stored twice", name, error)
+        self._seal()
+        self._progress.torn += 1
+        self._unsaved = True
+        log.warning(
+            "could not cut the torn tail of spool file %s (%s); a new one is begun", name, why.strerror
+        )
 
     def _take(self, path: Path, watch: Watch) -> None:
         end, count = self._progress.position(path.name)
@@ -198,6 +225,8 @@ class Recorder:
         self._blobs.sealed(name)
         # Only now may positions in segments that are gone be forgotten: while the file was open, a restart
         # would have taken its rows for new ones.
+        if self._spool.left:
+            return
         present = {path.name for path in self._reader.segments()}
         evicted = {segment for _, segment, _ in self._reader.tombstones()}  # one of the two, in this order
         self._progress.forget_except(present | evicted)
@@ -208,9 +237,10 @@ class Recorder:
         if time.monotonic() < self._housekeeping_at:
             return
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_S
+        self._spool.seal_left()
         if self._drop_oldest:
             self._dropping.let_go_of_the_old()
-        self._blobs.look({path.name for path in self._spool.sealed()})
+        self._blobs.look({path.name for path in self._spool.sealed()}, self._delivered)
         tombstones = self._reader.tombstones()
         for _, segment, held in tombstones:
             end, count = self._progress.position(segment)

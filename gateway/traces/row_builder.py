@@ -10,6 +10,7 @@ from gateway.paths import paths_of
 from gateway.traces.bodies.writer import BodyWriter
 from gateway.traces.capture_policy import policy_of
 from gateway.traces.encryption.key_source import KeySource
+from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.rows import RowBuilder
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ def row_builder(config: Config, keyring: Keyring | None) -> RowBuilder:
 
     Raises OperationError.
     """
-    policy = policy_of(config, paths_of(config).state / "redaction_key")
-    return RowBuilder(policy, BodyWriter(keyring, body_bytes=config.capture.body_bytes))
+    key_file = paths_of(config).state / "redaction_key"
+    writer = BodyWriter(keyring, body_bytes=config.capture.body_bytes, owner_key=redaction_key(key_file))
+    return RowBuilder(policy_of(config, key_file), writer)
 
 
 def keyring_to_write_with(config: Config) -> Keyring | None:

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,14 @@ from gateway.config import Config, load_config
 from gateway.errors import OperationError, StoreError, StoreRefusedError
 from gateway.paths import paths_of
 from gateway.traces.delivery import Rows, deliver
-from gateway.traces.erasure.erasures import ErasureList, Watch, owned_row
+from gateway.traces.erasure.erasures import ErasureList, is_kept_out
 from gateway.traces.held_files import HeldFiles
 from gateway.traces.in_hand import InHand
 from gateway.traces.layout import layout_of
 from gateway.traces.migrate import migrate
 from gateway.traces.retention import keep_retention
 from gateway.traces.spool.backlog import spool_backlog, spool_files
+from gateway.traces.spool.delivered import Deliveries
 from gateway.traces.spool.quarantine import Entry, damaged, set_aside
 from gateway.traces.spool.spool_file import SpoolContents, claim, read_spool, sealed_files
 from gateway.traces.stage import Reporter, only_one, run_stage
@@ -71,6 +74,7 @@ class Shipper:
     ) -> None:
         self._spool = spool
         self._erasures = ErasureList(state)
+        self._deliveries = Deliveries(spool)
         self._connect = connect
         self._stop = stop
         self._quarantine_bytes = quarantine_bytes
@@ -130,8 +134,10 @@ class Shipper:
             aside += [Entry(reason=reason, table=table, row=row) for row, reason in refused]
             if table != BLOBS:
                 shipped += len(rows) - len(refused)
+            elif not refused:
+                self._deliveries.put_down(path.name, _relied_on(rows))
         with self._erasures.held() as watch:
-            aside = [entry for entry in aside if not _is_erased(watch, entry.table, entry.row)]
+            aside = [entry for entry in aside if not is_kept_out(watch, entry.table, entry.row)]
             if aside:
                 self._set_aside(path.stem, aside)
         path.unlink()
@@ -183,11 +189,11 @@ class Shipper:
             if self._store is None:
                 self._store = self._connect()
             # Asked anew at each try: an erasure that was made meanwhile must find nothing on its way.
-            with self._erasures.held() as watch:
+            with self._erasures.sending() as watch:
                 return deliver(
                     self._store,
                     table,
-                    [row for row in rows if not _is_erased(watch, table, row)],
+                    [row for row in rows if not is_kept_out(watch, table, row)],
                     f"{name}:{table}",
                     suspect=suspect,
                     in_parts=hand.in_parts,
@@ -226,20 +232,17 @@ def _is_about_store(error: BaseException) -> bool:
     return isinstance(error, StoreError) and (not isinstance(error, StoreRefusedError) or error.about_store)
 
 
-def _is_erased(watch: Watch, table: Any, row: Any) -> bool:
-    """Whether *row* of *table* was erased while it was on its way."""
-    if not watch or not isinstance(row, dict):
-        return False
-    named = owned_row(table, row)
-    return named is not None and watch.covers(named)
-
-
 def _by_table(contents: SpoolContents) -> dict[str, Rows]:
     tables: dict[str, Rows] = {}
     for record in contents.records:
         tables.setdefault(record.table, []).append(msgspec.msgpack.decode(record.row))
     # Blobs first: no row is ever in the store without what it refers to.
     return dict(sorted(tables.items(), key=lambda item: item[0] != BLOBS))
+
+
+def _relied_on(blobs: Rows) -> dict[str, datetime]:
+    """Until when each of *blobs*, rows of that table, is relied on; of one that is there twice the later."""
+    return {row["blob"]: row["used_until"] for row in sorted(blobs, key=itemgetter("used_until"))}
 
 
 def open_migrated(config: Config) -> Store:

@@ -3,12 +3,15 @@
 A part is stored by the hash of its content once several people's requests have had the same: what belongs to
 one person must go with that person's rows when they are erased. With encryption it is under a key of its
 client, and only system prompts and tool schemas are shared.
+
+An image that comes again in the same session, as every turn of a chat brings it, is stored once for that
+session, under a name that says whose it is (`blob_owners.py`) and, with encryption, under that person's key.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,9 @@ import msgspec
 
 from gateway.traces.bodies.shared_parts import Kind, split
 from gateway.traces.encryption.sealing import Sealer
+from gateway.traces.erasure.blob_owners import owned_blob
+from gateway.traces.erasure.erasures import Owner, owner_digest
+from gateway.traces.spool.delivered import digest_of
 
 if TYPE_CHECKING:
     from gateway.traces.encryption.keyring import Keyring
@@ -41,11 +47,16 @@ class BlobRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Splitter:
-    """Takes the shared parts out of bodies. With a *keyring*, as encryption allows. For one thread."""
+    """Takes the shared parts out of bodies. With a *keyring*, as encryption allows. For one thread.
 
-    def __init__(self, keyring: Keyring | None, max_bytes: int) -> None:
+    *owner_key* is the installation's redaction key; without it no part is kept by its owner.
+    """
+
+    def __init__(self, keyring: Keyring | None, max_bytes: int, owner_key: bytes | None = None) -> None:
         self._keyring = keyring
         self._max_bytes = max_bytes
+        self._owner_key = owner_key
+        self._seen: dict[str, None] = {}  # names of images that have come once
         self._sealer = Sealer()
         self._rows: dict[str, BlobRow] = {}
         self._owners: dict[str, set[tuple[str | None, str]]] = {}
@@ -71,14 +82,43 @@ class Splitter:
             # What is about one person has to go with that person's rows, and key.
             is_private = kind == "image" and self._keyring is not None
             if is_private or not self._is_shared(blob, owner):
-                return None
-            if self._keyring is None:
+                if kind != "image" or owner is None or self._owner_key is None:
+                    return None
+                blob = self._owned(client, owner, blob)
+                if not self._came_before(blob):
+                    return None
+                rows.append(self._owned_row(blob, content, client, owner, started_at))
+            elif self._keyring is None:
                 rows.append(_row(blob, kind, content.decode(), started_at))
             else:
                 rows.append(self._sealed_row(blob, kind, content, client, started_at))
             return blob
 
         return split(body, take), rows
+
+    def _owned(self, client: str, owner: tuple[str | None, str], content: str) -> str:
+        assert self._owner_key is not None
+        key, (subject, session) = self._owner_key, owner
+        of_subject = None if subject is None else owner_digest(key, Owner("subject", client, subject))
+        # Keyed: an erasure leaves the name in the store's list of deletions; nobody may test a guess by it.
+        keyed = hashlib.blake2b(content.encode(), key=key, digest_size=DIGEST_BYTES).hexdigest()
+        return owned_blob(of_subject, owner_digest(key, Owner("session", client, session)), keyed)
+
+    def _came_before(self, blob: str) -> bool:
+        if blob in self._seen:
+            return True
+        self._seen[blob] = None
+        if len(self._seen) > MAX_COUNTED_PARTS:
+            del self._seen[next(iter(self._seen))]
+        return False
+
+    def _owned_row(
+        self, blob: str, content: bytes, client: str, owner: tuple[str | None, str], at: datetime
+    ) -> BlobRow:
+        text = content.decode()
+        if self._keyring is not None:
+            text = self._sealer.seal(text, self._keyring.key_for(client, *owner), blob_place(blob))
+        return _row(blob, "image", text, at)
 
     def _sealed_row(self, blob: str, kind: Kind, content: bytes, client: str, at: datetime) -> BlobRow:
         """The encrypted row, made once for as long as it is relied on."""
@@ -122,6 +162,10 @@ class BlobLedger:
             )
         ]
 
+    def forget(self) -> None:
+        """Rely on nothing that was written: an erasure may have taken it."""
+        self._open, self._sealed, self._stored = {}, {}, {}
+
     def wrote(self, blobs: Mapping[str, datetime]) -> None:
         """They are in the open file."""
         self._open.update(blobs)
@@ -132,14 +176,18 @@ class BlobLedger:
             self._sealed[name] = self._open
             self._open = {}
 
-    def dropped(self, name: str) -> None:
-        """That file goes to no store."""
-        self._sealed.pop(name, None)
+    def look(self, waiting: Collection[str], delivered: Callable[[], Mapping[str, str]]) -> None:
+        """Of sealed files that are not among *waiting*, learn what the store has.
 
-    def look(self, waiting: Collection[str]) -> None:
-        """Sealed files that are not among *waiting* were stored."""
-        for name in [name for name in self._sealed if name not in waiting]:
-            self._stored.update(self._sealed.pop(name))
+        Only from *delivered*, which gives the digests of what was confirmed, by file: a file that is gone may
+        have been dropped, set aside or lost.
+        """
+        gone = [name for name in self._sealed if name not in waiting]
+        confirmed = delivered() if gone else {}
+        for name in gone:
+            blobs = self._sealed.pop(name)
+            if confirmed.get(name) == digest_of(blobs):
+                self._stored.update(blobs)
         if len(self._stored) > MAX_STORED_BLOBS:
             self._stored = {}  # they are written again, which costs little
 

@@ -29,14 +29,21 @@ class WrittenBodies(NamedTuple):
 class BodyWriter:
     """Writes bodies of at most `body_bytes` (`capture.body_bytes`). For one thread.
 
-    With a *keyring* they are encrypted; its `commit` is to be called before anything of it reaches a disk.
+    With the *owner_key*, the installation's redaction key, images of a session are stored once for it. With a
+    *keyring* they are encrypted; its `commit` is to be called before anything of it reaches a disk.
     """
 
-    def __init__(self, keyring: Keyring | None = None, *, body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        keyring: Keyring | None = None,
+        *,
+        body_bytes: int = MAX_BODY_BYTES,
+        owner_key: bytes | None = None,
+    ) -> None:
         self._keyring = keyring
         self._body_bytes = body_bytes
         self._sealer = Sealer()
-        self._splitter = Splitter(keyring, body_bytes)
+        self._splitter = Splitter(keyring, body_bytes, owner_key)
 
     def bodies(
         self, owner: Owner, trace_id: str, started_at: datetime, request: Any, response: Any

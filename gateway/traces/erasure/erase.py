@@ -1,12 +1,14 @@
 """Forgets a person: everything of a subject, or of a session, wherever it is kept or on its way.
 
-In this order, each step safe to repeat: the list of erasures keeps out what is on its way; shared memory,
-spool and quarantine are rewritten; keys are destroyed; what was learnt from loses its rows; the store's parts
-are rewritten. An entry that is not finished keeps everything of its owners out until the same is asked again.
+In this order, each step safe to repeat: the list of erasures keeps out what is on its way; shared memory is
+overwritten; what was being sent to the store gets there; spool and quarantine are rewritten; keys are
+destroyed; what was learnt from loses its rows; the store's parts are rewritten. An entry that is not finished
+keeps everything of its owners out until the same is asked again.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,17 +17,27 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.config.types import Config
-from gateway.errors import ConfigError, UsageError
+from gateway.errors import ConfigError
 from gateway.paths import Paths, paths_of
-from gateway.traces.capture_policy import policy_of
-from gateway.traces.erasure.erasures import Erasure, ErasureList, Kind, Named, Owner, without_old
+from gateway.traces.erasure.erasures import (
+    KEPT_DAYS,
+    Erasure,
+    ErasureList,
+    Kind,
+    Named,
+    Owner,
+    latest,
+    with_latest,
+    without_old,
+)
 from gateway.traces.erasure.files import erase_from_quarantine, erase_from_spool, scrub_segments
 from gateway.traces.erasure.store import PASSES, StoredRows, Tell
+from gateway.traces.erasure.whom import Before, Whom, names_of, owners_of, why_nothing
 from gateway.traces.layout import layout_of
-from gateway.traces.rows import RowBuilder
 from gateway.traces.spool.quarantine import QUARANTINE
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
+from gateway.traces.types import BLOBS
 
 if TYPE_CHECKING:
     from gateway.traces.encryption.keyring import Keyring
@@ -59,23 +71,12 @@ class Unlearnt(msgspec.Struct, frozen=True, kw_only=True):
     at_work: list[str] = []
 
 
-class Whom(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose data: the subject or session *name*, as a person types it.
-
-    `clients` may have sent it; `only` are those that are meant, and need to be named where several know it.
-    """
-
-    kind: Kind
-    name: str
-    clients: Sequence[str] = ()
-    only: Sequence[str] = ()
-
-
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure removed, this call alone: rows by where they were.
+    """What an erasure removed, this call alone: rows by where they were. `blobs`: images kept once a session.
 
     `unnamed` traces without a subject stay, though they are in sessions of the subject; `damaged` records of
-    the quarantine could not say whose they were.
+    the quarantine could not say whose they were. `nothing`: why there was nothing of them, as far as that can
+    be told; None: there was something.
     """
 
     erasure: str
@@ -84,12 +85,20 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     traces: int
     judgments: int
     feedback: int
+    blobs: int
     spool: int
     memory: int
     damaged: int
     keys: int
     unnamed: int
     unlearnt: Unlearnt
+    nothing: str | None = None
+
+    @property
+    def found_any(self) -> bool:
+        """Whether anything of them was anywhere."""
+        found = (self.traces, self.judgments, self.feedback, self.blobs, self.spool, self.memory, self.keys)
+        return any(found) or bool(self.unlearnt.datasets or self.unlearnt.snapshots)
 
 
 def erase(
@@ -111,8 +120,12 @@ def erase(
     """
     paths = paths_of(config)
     with only_one(paths.state / "erase.lock", "erasure"):
-        owners = _owners(config, paths, store, whom)
-        return _Erasing(config, paths, store, owners, clock, tell).run(whom.kind, unlearn, environ)
+        owners = owners_of(config, store, whom)
+        erasing = _Erasing(config, paths, store, owners, clock, tell)
+        done = erasing.run(whom.kind, unlearn, environ)
+        if done.found_any:
+            return done
+        return msgspec.structs.replace(done, nothing=why_nothing(config, store, whom, erasing.before))
 
 
 class _Erasing:
@@ -150,6 +163,9 @@ class _Erasing:
         # From here on nothing of the owners is written anywhere; what was being written is.
         self._note(stored)
         memory = self._scrub()
+        self._tell("rows that are being sent to the store")
+        self._list.wait_until_sent()
+        self._rows.wait_for_inserts(self._tell)
         spooled: list[Named] = []
         damaged = self._rewrite(spooled)
         stored = self._rows.traces()
@@ -159,7 +175,9 @@ class _Erasing:
         # What names no subject is under the key of its session, which it keeps where such traces stay.
         keys = 0 if keyring is None else self._destroy_keys(keyring, [] if unnamed else pairs)
         unlearnt = unlearn(self._entry.erasure)
-        removed = self._rows.erase(self._entry.traces, pairs, self._clock() // 1000, self._tell)
+        removed = self._rows.erase(
+            self._entry.traces, pairs, self._entry.owners, self._clock() // 1000, self._tell
+        )
         self._rows.clear(self._tell)
         memory += self._scrub()  # what came meanwhile, and feedback on what only the store knew
         if not unlearnt.at_work:
@@ -171,6 +189,7 @@ class _Erasing:
             traces=removed["traces"],
             judgments=removed["judgments"],
             feedback=removed["feedback"],
+            blobs=removed.get(BLOBS, 0),
             spool=len(spooled),
             memory=memory,
             damaged=damaged,
@@ -180,26 +199,34 @@ class _Erasing:
         )
 
     def _begun(self) -> Erasure:
-        """A new entry, not yet in the list, that takes the place of those that were not finished.
+        """A new entry, not yet in the list, that takes the place of the owners' former ones.
 
         Killed, an erasure may have left less in the store than the clients can be told by that it began with:
-        an entry is the same erasure where any of its owners is.
+        an entry that was not finished is the same erasure where any of its owners is.
         """
         owners = {self._list.digest(owner) for owner in self._owners}
-        begun = [
-            entry
-            for entry in self._list.entries()
-            if entry.until_us is None and not owners.isdisjoint(entry.owners)
-        ]
-        self._replaced = {entry.erasure for entry in begun}
-        return Erasure(
+        entries = self._list.entries()
+        begun = [entry for entry in entries if entry.until_us is None and not owners.isdisjoint(entry.owners)]
+        # One that was not finished, else the last one that was.
+        self.before = max(
+            (
+                Before(entry.erasure, entry.until_us)
+                for entry in entries
+                if not owners.isdisjoint(entry.owners)
+            ),
+            key=lambda before: math.inf if before.until_us is None else before.until_us,
+            default=None,
+        )
+        entry = Erasure(
             erasure=begun[0].erasure if begun else f"er-{os.urandom(6).hex()}",
             asked_at_us=begun[0].asked_at_us if begun else self._clock() // 1000,
             until_us=None,
             owners=sorted(owners.union(*(entry.owners for entry in begun))),
             sessions=sorted({session for entry in begun for session in entry.sessions}),
             traces=sorted({trace for entry in begun for trace in entry.traces}),
+            former=[one for entry in begun for one in entry.former],
         )
+        return latest(entries, entry)
 
     def _note(self, stored: Iterable[tuple[str, str, str]] = (), traces: Iterable[Named] = ()) -> None:
         """Have the ids and sessions in the entry, on disk."""
@@ -219,11 +246,11 @@ class _Erasing:
     def _finish(self) -> None:
         now_us = self._clock() // 1000
         entry = msgspec.structs.replace(self._entry, until_us=now_us)
-        with self._list.changed(lambda entries: self._with(without_old(entries, now_us), entry)):
+        with self._list.changed(lambda entries: self._with(entries, entry)):
             self._entry = entry
 
     def _scrub(self) -> int:
-        names = _names(self._config, self._paths)
+        names = names_of(self._config)
         with self._list.changed(lambda entries: entries) as watch:
             found = scrub_segments(self._paths.segments, watch, names)
         self._note(traces=found)
@@ -260,36 +287,12 @@ class _Erasing:
             destroyed += keyring.destroy(client, sessions=[*sessions, *self._entry.traces])
         return destroyed
 
-    def _with(self, entries: Sequence[Erasure], entry: Erasure) -> list[Erasure]:
-        former = {entry.erasure, *self._replaced}
-        return [*(known for known in entries if known.erasure not in former), entry]
+    def _with(self, entries: list[Erasure], entry: Erasure) -> list[Erasure]:
+        kept_days = max(KEPT_DAYS, self._config.capture.max_age_days)
+        return without_old(with_latest(entries, entry), self._clock() // 1000, kept_days)
 
     def _session_owners(self) -> set[tuple[str, str]]:
         return {(owner.client, owner.name) for owner in self._owners if owner.kind == "session"}
-
-
-def _owners(config: Config, paths: Paths, store: Store, whom: Whom) -> list[Owner]:
-    """Whom the name means: as typed, and as redaction has it. Raises UsageError where that is not clear."""
-    # Redaction may have been on before, and off now.
-    always = msgspec.structs.replace(config.privacy, redact="builtin")
-    redacting = _names(msgspec.structs.replace(config, privacy=always), paths)
-
-    def of(client: str) -> list[Owner]:
-        names = {whom.name, redacting.stored_name(whom.name, client)}
-        return [Owner(whom.kind, client, name) for name in sorted(names)]
-
-    if whom.only:
-        return [owner for client in dict.fromkeys(whom.only) for owner in of(client)]
-    stored = {row["client"] for row in store.query("SELECT DISTINCT client FROM traces")}
-    possible = [owner for client in sorted({*whom.clients, *stored}) for owner in of(client)]
-    known = StoredRows(store, possible).clients()
-    if len(known) > 1:
-        listed = ", ".join(repr(client) for client in known)
-        raise UsageError(
-            f"several clients know a {whom.kind} of that name ({listed}), and may mean different people; "
-            "name each that you mean with --client"
-        )
-    return of(known[0]) if known else possible
 
 
 def _keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
@@ -308,8 +311,3 @@ def _keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
     )
 
     return open_keyring(KeySource.of(config), environ)
-
-
-def _names(config: Config, paths: Paths) -> RowBuilder:
-    """Names in rows, as the recorder writes them."""
-    return RowBuilder(policy_of(config, paths.state / "redaction_key"))

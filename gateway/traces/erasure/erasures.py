@@ -1,15 +1,17 @@
 """The list of erasures, in the data directory: what every stage asks before it writes something down.
 
 An erasure removes what has been written; the list keeps out what is on its way. Recorder and shipper hold
-the list while they write, so that when an entry has been added, whatever is written afterwards was checked
-against it. Names are in it as keyed digests: it does not say whom it has forgotten.
+the list while they write to this disk, so that when an entry has been added, whatever is written afterwards
+was checked against it. Who sends rows to the store does not hold it, since a store may hang: it has read the
+list before, and an erasure waits for it apart from everybody else. Names are in the list as keyed digests: it
+does not say whom it has forgotten.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +20,20 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.file_lock import lock, unlock
+from gateway.traces.erasure.blob_owners import owners_of_blob, short
+from gateway.traces.erasure.locks import locked, part_with_senders, sending, wait_until_sent
 from gateway.traces.redaction.redact import redaction_key
 from gateway.traces.spool.synced import replace_synced
+from gateway.traces.types import BLOBS
 
-KEPT_DAYS = 90  # a finished entry is dropped then: what it keeps out can no longer be on its way
+# A finished entry is dropped then, or after capture.max_age_days where that is longer: by then no segment, no
+# file of the spool and none of the quarantine has anything of it, and feedback on its traces has come.
+KEPT_DAYS = 90
+SENT_WAIT_S = 600.0  # for rows that are being sent to the store: a statement is given up after half of that
 MAX_MET = 50_000  # traces kept out, remembered so that feedback on them is kept out too
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NEVER = -1
 
 _OWNED = frozenset({"traces", "feedback"})  # tables whose rows are somebody's
 
@@ -51,10 +59,19 @@ class Named(NamedTuple):
     at_us: int
 
 
+class Former(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier erasure of the same owners, over at `until_us`, found; as in `Erasure`."""
+
+    until_us: int
+    sessions: list[str]
+    traces: list[str]
+
+
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     """One entry. `until_us` None: under way, and everything of `owners` is kept out; else what began before.
 
     `owners` and `sessions` are digests: `sessions` of the sessions that the erased traces are in.
+    An owner is in one entry, of the last erasure; `former` is what those before it found.
     """
 
     erasure: str
@@ -63,6 +80,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     owners: list[str]
     sessions: list[str]
     traces: list[str]
+    former: list[Former] = []
 
 
 class Erasures(msgspec.Struct, frozen=True):
@@ -78,16 +96,27 @@ class Watch:
         self._entries = entries
         self._key = key
         self._met = met
-        self._traces = {trace for entry in entries for trace in entry.traces}
-        ends = [entry.until_us for entry in entries]
-        self._ended_us = None if None in ends else max((end for end in ends if end is not None), default=-1)
+        self._traces: set[str] = set()
+        # By digest, until when what began is covered, in microseconds since the epoch.
+        self._owners: dict[str, float] = {}
+        self._sessions: dict[str, float] = {}
+        for entry in entries:
+            until_us = math.inf if entry.until_us is None else entry.until_us
+            _extend(self._owners, entry.owners, until_us)
+            _extend(self._sessions, entry.sessions, until_us)
+            self._traces.update(entry.traces)
+            for former in entry.former:
+                _extend(self._sessions, former.sessions, former.until_us)
+                self._traces.update(former.traces)
+        self._ended_us = max(self._owners.values(), default=_NEVER)
+        self._under_way = {short(digest) for digest, until_us in self._owners.items() if until_us == math.inf}
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def is_over_at(self, at_us: int) -> bool:
         """Whether every erasure had ended before then: no trace that begins at *at_us* is covered."""
-        return self._ended_us is not None and at_us > self._ended_us
+        return at_us > self._ended_us
 
     def covers(self, row: Named) -> bool:
         """Whether *row* belongs to what was erased. A covered trace's id is remembered for its feedback."""
@@ -95,15 +124,16 @@ class Watch:
             return False
         if row.trace_id is not None and (row.trace_id in self._traces or row.trace_id in self._met):
             return True
+        known = (self._owners,) if row.table == "traces" else (self._owners, self._sessions)
         digests = _digests(self._key, row)
-        for entry in self._entries:
-            if entry.until_us is not None and row.at_us > entry.until_us:
-                continue
-            known = entry.owners if row.table == "traces" else [*entry.owners, *entry.sessions]
-            if any(digest in known for digest in digests):
-                self._remember(row)
-                return True
+        if any(row.at_us <= ends.get(digest, _NEVER) for ends in known for digest in digests):
+            self._remember(row)
+            return True
         return False
+
+    def takes_blob(self, blob: str) -> bool:
+        """Whether *blob* is of an owner whose erasure is under way: what comes later may have it anew."""
+        return not self._under_way.isdisjoint(owners_of_blob(blob))
 
     def _remember(self, row: Named) -> None:
         if row.table != "traces" or row.trace_id is None:
@@ -125,9 +155,32 @@ class ErasureList:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Watch]:
-        """The list, which nobody changes during the block. Raises OperationError where it cannot be read."""
-        with _locked(self._state, shared=True):
+        """The list, which nobody changes during the block. Raises OperationError where it cannot be read.
+
+        For what is written to this disk: whoever changes the list waits for the block, and others for him.
+        """
+        with locked(self._state, shared=True):
             yield self._current()
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[Watch]:
+        """The list as it is, for a block that sends rows to the store, however long that takes.
+
+        It may be changed meanwhile; `wait_until_sent` waits for the block. Raises OperationError as `held`.
+        """
+        with contextlib.ExitStack() as until_sent:
+            with self.held() as watch:
+                until_sent.enter_context(sending(self._state))
+            yield watch
+
+    def wait_until_sent(self, within_s: float = SENT_WAIT_S) -> None:
+        """Until all that is being sent to the store now has got there or was given up. Raises OperationError.
+
+        Who begins to send meanwhile is not waited for, and does not wait: he has read the list as it is now.
+        """
+        with locked(self._state, shared=False):
+            part_with_senders(self._state)
+        wait_until_sent(self._state, within_s)
 
     @contextlib.contextmanager
     def changed(self, change: Callable[[list[Erasure]], list[Erasure]]) -> Iterator[Watch]:
@@ -135,7 +188,7 @@ class ErasureList:
 
         When this has begun, what was being written is written, and all that follows is checked against it.
         """
-        with _locked(self._state, shared=False):
+        with locked(self._state, shared=False):
             entries = change(self._read().entries)
             try:
                 replace_synced(self._path, msgspec.json.encode(Erasures(entries)))
@@ -150,7 +203,7 @@ class ErasureList:
 
     def digest(self, owner: Owner) -> str:
         """How *owner* is named in the list."""
-        return _digest(redaction_key(self._state / "redaction_key"), owner)
+        return owner_digest(redaction_key(self._state / "redaction_key"), owner)
 
     def _current(self) -> Watch:
         try:
@@ -197,10 +250,52 @@ def owned_row(table: str, row: Mapping[str, Any]) -> Named | None:
     return named_row(table, row) if table in _OWNED else None
 
 
-def without_old(entries: list[Erasure], now_us: int) -> list[Erasure]:
-    """*entries* but for those that were finished more than KEPT_DAYS ago. Pure."""
-    oldest = now_us - KEPT_DAYS * 24 * 3600 * 1_000_000
-    return [entry for entry in entries if entry.until_us is None or entry.until_us >= oldest]
+def latest(entries: list[Erasure], entry: Erasure) -> Erasure:
+    """*entry* with what those of *entries* found that it replaces: finished, with no other owner. Pure."""
+    found = list(entry.former)
+    for known in entries:
+        if known.until_us is not None and set(known.owners) <= set(entry.owners):
+            found += [
+                *known.former,
+                Former(until_us=known.until_us, sessions=known.sessions, traces=known.traces),
+            ]
+    return msgspec.structs.replace(entry, former=[one for one in found if one.sessions or one.traces])
+
+
+def with_latest(entries: list[Erasure], entry: Erasure) -> list[Erasure]:
+    """*entries* with *entry*, made by `latest` of them, in place of what they say of its owners. Pure."""
+    owners = set(entry.owners)
+    others = [
+        msgspec.structs.replace(known, owners=[owner for owner in known.owners if owner not in owners])
+        for known in entries
+        if known.erasure != entry.erasure
+    ]
+    return [*(known for known in others if known.owners), entry]
+
+
+def without_old(entries: list[Erasure], now_us: int, kept_days: float = KEPT_DAYS) -> list[Erasure]:
+    """*entries* but for those that were finished, and what was found, more than *kept_days* ago. Pure."""
+    oldest = now_us - round(kept_days * 24 * 3600 * 1_000_000)
+    return [
+        msgspec.structs.replace(entry, former=[one for one in entry.former if one.until_us >= oldest])
+        for entry in entries
+        if entry.until_us is None or entry.until_us >= oldest
+    ]
+
+
+def is_kept_out(watch: Watch, table: Any, row: Any) -> bool:
+    """Whether *row* of *table* was erased while it was on its way."""
+    if not watch or not isinstance(row, dict):
+        return False
+    if table == BLOBS:
+        return watch.takes_blob(str(row.get("blob")))
+    named = owned_row(table, row)
+    return named is not None and watch.covers(named)
+
+
+def _extend(ends: dict[str, float], digests: list[str], until_us: float) -> None:
+    for digest in digests:
+        ends[digest] = max(ends.get(digest, _NEVER), until_us)
 
 
 def _digests(key: bytes, row: Named) -> list[str]:
@@ -210,29 +305,10 @@ def _digests(key: bytes, row: Named) -> list[str]:
     # Feedback that names a trace belongs to it, and not to whatever session it says besides.
     if row.session is not None and (row.table == "traces" or row.trace_id is None):
         owners.append(Owner("session", row.client, row.session))
-    return [_digest(key, owner) for owner in owners]
+    return [owner_digest(key, owner) for owner in owners]
 
 
-def _digest(key: bytes, owner: Owner) -> str:
+def owner_digest(key: bytes, owner: Owner) -> str:
+    """How *owner* is named where nobody shall read whom; *key* is the installation's redaction key."""
     text = "\0".join(owner).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, key=key, digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(state: Path, *, shared: bool) -> Iterator[None]:
-    """Hold the list's lock. Who waits to change the list comes before whoever would hold it next."""
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        turn = os.open(state / "erasures.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        own = os.open(state / "erasures.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OperationError(f"the list of erasures in {state} cannot be used: {error.strerror}") from error
-    try:
-        # Without the first, many readers that overlap would keep a writer out for good.
-        lock(turn, shared=shared)
-        lock(own, shared=shared)
-        unlock(turn)
-        yield
-    finally:
-        os.close(turn)
-        os.close(own)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.erasure.erasures import Named, Watch, owned_row
+from gateway.traces.erasure.erasures import Named, Watch, is_kept_out, owned_row
 from gateway.traces.in_hand import FRESH, IN_PARTS
 from gateway.traces.rows import RowBuilder
 from gateway.traces.segment_files import listing, scrub
@@ -90,11 +90,11 @@ def erase_from_quarantine(quarantine: Path, watch: Watch, found: Found) -> int:
             if not isinstance(row, dict):
                 damaged += 1
                 continue
-            named = owned_row(str(entry.get("table")), row)
-            if named is not None and watch.covers(named):
-                covered.append(named)
-                continue
-            kept.append(line + b"\n")
+            table = str(entry.get("table"))
+            if is_kept_out(watch, table, row):
+                covered += _named(table, row)
+            else:
+                kept.append(line + b"\n")
         if len(kept) == len(lines):
             continue
         found(covered)
@@ -145,21 +145,28 @@ def _rewrite_sealed(path: Path, watch: Watch, found: Found, deadline: float) -> 
 def _rewrite(path: Path, watch: Watch, found: Found) -> None:
     contents = read_spool(path)
     covered: list[Named] = []
+    gone = 0
 
     def keep(table: str, row: dict[str, Any]) -> bool:
-        named = owned_row(table, row)
-        if named is None or not watch.covers(named):
+        nonlocal gone
+        if not is_kept_out(watch, table, row):
             return True
-        covered.append(named)
+        gone += 1
+        covered.extend(_named(table, row))
         return False
 
     data = rewritten(contents, lambda record: keep(record.table, msgspec.msgpack.decode(record.row)))
     # What is damaged or torn may be anybody's, and nobody will ever read it: it goes too.
-    if covered or contents.damaged or contents.torn_bytes:
+    if gone or contents.damaged or contents.torn_bytes:
         found(covered)
         # Once a try has begun, the token of the whole is no longer that of these rows.
         begun = not path.stat().st_mode & stat.S_IWUSR
         replace_synced(path, data, IN_PARTS if begun else FRESH)
+
+
+def _named(table: str, row: dict[str, Any]) -> list[Named]:
+    named = owned_row(table, row)
+    return [] if named is None else [named]
 
 
 def _wait(deadline: float, what: str) -> None:

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gateway.errors import OperationError, StoreRefusedError
 from gateway.traces.batches import parts_of
+from gateway.traces.erasure.blob_owners import owned_by_sql
 from gateway.traces.erasure.erasures import Owner
 from gateway.traces.layout import ONE_SERVER, Layout
 from gateway.traces.store import Store
+from gateway.traces.types import BLOBS
 
 IDS_PER_STATEMENT = 5_000  # 200 KB: a statement may have 256 KB
 PASSES = 5  # rows that an insert under way still brings are deleted by the next one
+INSERTS_WAIT_S = 600.0  # for the store to end inserts that whoever sent them may have given up
 MUTATION_WAIT_S = 3600.0  # for the store to rewrite what it has; it goes on by itself if we stop waiting
 PARTS_WAIT_S = 600.0  # for statements that still read old parts; replicated tables look every five minutes
 _POLL_S = 0.1
@@ -28,6 +31,7 @@ _SYNCED = (
 _RESET = "old_parts_lifetime, min_rows_to_fsync_after_merge, min_compressed_bytes_to_fsync_after_merge"
 # Tables that have rows of a trace, by its id.
 _BY_TRACE = ("judgments", "judged_minutes", "labels")
+_KEYS = {"feedback": "feedback_id", BLOBS: "blob"}
 _UNKNOWN_PARTITION = "1900"  # dropping one that is not there only makes the table look for old parts
 
 Tell = Callable[[str], None]
@@ -42,7 +46,7 @@ class StoredRows:
         self._where = " OR ".join(f"({_is(owner)})" for owner in owners)
         present = store.query("SELECT name FROM system.tables WHERE database = currentDatabase()")
         names = {row["name"] for row in present}
-        self._tables = [name for name in ("traces", "feedback", *_BY_TRACE) if name in names]
+        self._tables = [name for name in ("traces", "feedback", *_BY_TRACE, BLOBS) if name in names]
         self._altered = [layout.rows_of(table) for table in self._tables]
 
     def clients(self) -> list[str]:
@@ -54,6 +58,31 @@ class StoredRows:
         """Id, client and session of each trace."""
         rows = self._store.query(f"SELECT trace_id, client, session FROM traces WHERE {self._where}")  # noqa: S608
         return [(row["trace_id"], row["client"], row["session"]) for row in rows]
+
+    def wait_for_inserts(self, tell: Tell) -> None:
+        """Until the inserts that the store is at work on are over.
+
+        Who sends rows gives up a store that hangs, which may have all of them by then, and store them when it
+        goes on. Raises OperationError when that is not over in time.
+        """
+        deadline = time.monotonic() + INSERTS_WAIT_S
+        left = running = self._inserts()
+        while left:
+            if time.monotonic() >= deadline:
+                raise OperationError(
+                    f"the store is still at work on {len(left)} inserts after {INSERTS_WAIT_S:g} s; see why, "
+                    "and repeat this"
+                )
+            tell(f"{len(left)} inserts that the store is at work on")
+            time.sleep(_POLL_S)
+            left = running & self._inserts()
+
+    def _inserts(self) -> set[str]:
+        rows = self._store.query(
+            f"SELECT query_id FROM {self._layout.everywhere('system.processes')} "  # noqa: S608
+            "WHERE query_kind = 'Insert' AND current_database = currentDatabase()"
+        )
+        return {row["query_id"] for row in rows}
 
     def unnamed(self, sessions: Sequence[tuple[str, str]]) -> int:
         """How many traces without a subject are in *sessions*, which are pairs of client and session."""
@@ -68,18 +97,23 @@ class StoredRows:
         return total
 
     def erase(
-        self, traces: Sequence[str], sessions: Sequence[tuple[str, str]], until_us: int, tell: Tell
+        self,
+        traces: Sequence[str],
+        sessions: Sequence[tuple[str, str]],
+        owned: Sequence[str],
+        until_us: int,
+        tell: Tell,
     ) -> dict[str, int]:
         """Delete *traces* and the owners' others, with all that is about them; how many rows of which table.
 
-        Feedback on *sessions* as a whole goes too, if it came before *until_us*. Raises OperationError when
-        the store is not done in time; StoreError.
+        Feedback on *sessions* as a whole goes too, if it came before *until_us*, and blobs of the owners that
+        the digests *owned* name. Raises OperationError when the store is not done in time; StoreError.
         """
         removed = dict.fromkeys(self._tables, 0)
         known = list(traces)
         for _ in range(PASSES):
             known += sorted({trace for trace, _, _ in self.traces()} - set(known))
-            rows = self._rows_of(known, sessions, until_us)
+            rows = self._rows_of(known, sessions, owned, until_us)
             if not any(rows.values()):
                 break
             with _synced(self._store, self._altered):
@@ -100,15 +134,19 @@ class StoredRows:
             self._clear_old_parts(tell)
 
     def _rows_of(
-        self, traces: Sequence[str], sessions: Sequence[tuple[str, str]], until_us: int
+        self, traces: Sequence[str], sessions: Sequence[tuple[str, str]], owned: Sequence[str], until_us: int
     ) -> dict[str, list[str]]:
         """The ids of the rows to delete, by table."""
-        return {
-            table: self._feedback(traces, sessions, until_us)
-            if table == "feedback"
-            else self._present(table, "trace_id", traces)
-            for table in self._tables
-        }
+        found: dict[str, list[str]] = {}
+        for table in self._tables:
+            if table == "feedback":
+                found[table] = self._feedback(traces, sessions, until_us)
+            elif table == BLOBS:
+                rows = self._store.query(f"SELECT DISTINCT blob FROM {BLOBS} WHERE {owned_by_sql(owned)}")  # noqa: S608
+                found[table] = [row["blob"] for row in rows]
+            else:
+                found[table] = self._present(table, "trace_id", traces)
+        return found
 
     def _present(self, table: str, key: str, ids: Sequence[str]) -> list[str]:
         found: list[str] = []
@@ -138,7 +176,7 @@ class StoredRows:
         """Delete the rows of *table* with these ids, on every part; how many there were."""
         if not ids:
             return 0
-        key = "feedback_id" if table == "feedback" else "trace_id"
+        key = _KEYS.get(table, "trace_id")
         count = 0
         for part in parts_of(ids, IDS_PER_STATEMENT):
             where = f"{key} IN ({_list(part)})"

@@ -76,7 +76,7 @@ class Storing:
     def flush(self) -> None:
         """Store what was taken. Raises StoreError; then the same import again is safe."""
         taken, self._waiting, self._bytes = self._waiting, {}, 0
-        with self._erasures.held() as watch:  # until it is written: an erasure that begins waits for it
+        with self._erasures.sending() as watch:
             batch = {trace_id: one for trace_id, one in taken.items() if not watch.covers(_named(one))}
             self.erased += len(taken) - len(batch)
             self._store_missing(batch)

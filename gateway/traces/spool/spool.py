@@ -1,7 +1,8 @@
 """The spool: rows on disk between the recorder, who alone writes it, and the shipper.
 
 One file is open, `*.open`; the others are `*.sealed`, never change, and are the shipper's to delete
-(`spool_file.py` says what is in one).
+(`spool_file.py` says what is in one). Nothing may follow a torn record: where the disk does not let one be
+cut off, the file is sealed with it, or, where it refuses that too, left open until it does not.
 
 A power cut takes what was not synced (and shared memory with it), as `capture.fsync` says: `always` syncs
 each group of rows before their memory is freed, `interval` within FSYNC_EVERY_S, `never` leaves it to the
@@ -15,7 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gateway.errors import OperationError
 from gateway.traces.spool.spool_file import (
@@ -46,6 +47,17 @@ class SpoolBoundError(OperationError):
     """The spool holds as much, or reaches as far back, as it may and, by its policy, nothing may go."""
 
 
+class Recovered(NamedTuple):
+    """A file that a killed recorder left open. `contents` None: it cannot be read, for the reason `refused`.
+
+    Else `refused` says why its torn tail is still there, and None that it has none.
+    """
+
+    path: Path
+    contents: SpoolContents | None
+    refused: OSError | None
+
+
 Fsync = Literal["never", "interval", "always"]
 
 
@@ -68,6 +80,10 @@ class Spool:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sync = sync
         self._sync_entries = sync_entries
+        self.left: list[Path] = []  # files that stay open until the disk lets them be sealed
+        self.torn_for: OSError | None = (
+            None  # why the open file's tail cannot be cut: seal it, append nothing
+        )
         self._unsynced_at: float | None = None  # since when rows of the open file wait to be synced
         self._directory = directory
         self._fsync = fsync
@@ -83,13 +99,19 @@ class Spool:
         self._oldest_at = math.inf
         self._scan()
 
-    def recover(self) -> list[tuple[Path, SpoolContents]]:
+    def recover(self) -> list[Recovered]:
         """Files that a killed recorder left open, each cut to its whole records. They are to be sealed."""
         found = []
         for path in sorted(self._directory.glob(f"*{OPEN}")):
-            contents = read_spool(path)
-            os.truncate(path, contents.whole_bytes)
-            found.append((path, contents))
+            contents: SpoolContents | None = None
+            refused = None
+            try:
+                contents = read_spool(path)
+                if contents.torn_bytes:
+                    os.truncate(path, contents.whole_bytes)
+            except OSError as error:
+                refused = error
+            found.append(Recovered(path, contents, refused))
         return found
 
     def append(self, payloads: list[bytes]) -> None:
@@ -142,16 +164,40 @@ class Spool:
         return self._size >= self._segment_bytes or time.monotonic() - self._opened_at >= seal_after_s
 
     def seal(self) -> None:
-        """Hand the open file to the shipper. The caller has put down its positions before."""
+        """Hand the open file to the shipper. The caller has put down its positions before.
+
+        One that may not be written any more is left open where the disk refuses.
+        """
         if self._fd < 0:
             return
-        if self._unsynced_at is not None:
+        if self._unsynced_at is not None or self.torn_for is not None:
             self._sync(self._fd)
             self._unsynced_at = None
-        seal_file(self._path)  # refused, it is tried again: the file is still ours
+        if self.torn_for is not None:
+            self.seal_or_leave(self._path)
+        else:
+            seal_file(self._path)  # refused, it is tried again: the file is still ours
         os.close(self._fd)
-        self._fd = -1
+        self._fd, self.torn_for = -1, None
         self._scan()
+
+    def seal_or_leave(self, path: Path) -> None:
+        """Seal a file that nothing is written to any more, or have `seal_left` do so later."""
+        try:
+            seal_file(path)
+        except OSError:
+            self.left.append(path)
+
+    def seal_left(self) -> None:
+        """Seal what the disk did not let be sealed before. To be called now and then."""
+        waiting, self.left = self.left, []
+        for path in waiting:
+            if path.exists():  # nobody has taken it away
+                self.seal_or_leave(path)
+
+    def read_open(self) -> SpoolContents:
+        """What the open file holds. Raises OSError."""
+        return read_spool(self._path)
 
     def sealed(self) -> list[Path]:
         """Sealed files, oldest first."""
@@ -192,9 +238,8 @@ class Spool:
     def _cut_tail(self) -> None:
         try:
             os.ftruncate(self._fd, self._size)  # shrinking needs no space
-        except OSError:
-            os.close(self._fd)  # nothing may follow a torn record; the next start recovers the file
-            self._fd, self._unsynced_at = -1, None
+        except OSError as error:
+            self.torn_for = error
 
     def _scan(self) -> None:
         self._scanned_at = time.monotonic()

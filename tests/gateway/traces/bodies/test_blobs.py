@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import shutil
@@ -25,10 +26,12 @@ from gateway.traces.encryption.sealing import DamagedBodyError
 from gateway.traces.recorder import Recorder
 from gateway.traces.segments import SegmentWriter, writer_name
 from gateway.traces.shipper import _by_table
+from gateway.traces.spool.delivered import DELIVERED_FILES, Deliveries, delivered, digest_of
 from gateway.traces.spool.spool_file import SpoolContents, SpoolRecord, read_spool
 from gateway.traces.store import Store
 from gateway.traces.types import Trace
 from tests.gateway.traces.bodies.test_shared_parts import CHAT, IMAGE, SYSTEM, TOOLS
+from tests.gateway.traces.test_shipper import data_directory, shipper_of
 from tests.support.capture import ANSWER, captured_trace
 from tests.support.store import write_config
 
@@ -131,13 +134,92 @@ def test_what_the_store_has_confirmed_is_not_written_again(config: Config) -> No
     recorder.step()
     recorder._seal()
     for path in paths.spool.glob("*.sealed"):
-        path.unlink()  # as the shipper does with what was stored
+        shipped(paths, path)
     recorder._housekeeping_at = 0.0
     recorder.step()
     append(writer, 5, start=5)
     recorder.close()
     (contents,) = spool_files(paths)
     assert [record.table for record in contents.records] == ["traces"] * 5
+
+
+def shipped(paths: Paths, path: Path, without: int = 0) -> None:
+    """As the shipper does with what was stored, all but so many of its blobs."""
+    rows = [row_of(record) for record in read_spool(path).records if record.table == "blobs"][without:]
+    Deliveries(paths.spool).put_down(path.name, {row["blob"]: row["used_until"] for row in rows})
+    path.unlink()
+
+
+@pytest.mark.parametrize("fate", ["lost", "dropped", "stored in part", "another stored"])
+def test_a_file_that_is_gone_without_being_confirmed_is_relied_on_by_no_row(
+    config: Config, fate: str
+) -> None:
+    paths = paths_of(config)
+    writer, recorder = writer_of(paths), Recorder(config)
+    append(writer, 5)
+    recorder.step()
+    recorder._seal()
+    (path,) = paths.spool.glob("*.sealed")
+    if fate == "lost":
+        path.unlink()
+    elif fate == "dropped":
+        assert recorder._spool.drop(path, lambda _: None)
+    elif fate == "stored in part":
+        shipped(paths, path, without=1)
+    else:
+        shipped(paths, Path(shutil.copy(path, path.with_name("0-another.sealed"))))
+        path.unlink()
+    recorder._housekeeping_at = 0.0
+    recorder.step()
+    append(writer, 5, start=5)
+    recorder.close()
+    (contents,) = spool_files(paths)
+    named = {row_of(record)["blob"] for record in contents.records if record.table == "blobs"}
+    assert len(named) == (3 if config.privacy.encrypt == "none" else 2)
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["taken", "refused"])
+def test_the_recorder_relies_on_what_the_shipper_has_stored_and_not_on_what_the_store_refused(
+    embedded_config_path: Path, clean_store: Store, refuses: bool
+) -> None:
+    if refuses:
+        clean_store.command("ALTER TABLE blobs ADD CONSTRAINT choosy CHECK kind != 'tools'")
+    try:
+        with data_directory(embedded_config_path) as (config, paths):
+            writer, recorder, shipper = writer_of(paths), Recorder(config), shipper_of(config, paths)
+            for n in range(2):
+                append(writer, 5, start=5 * n)
+                recorder.step()
+                recorder._seal()
+                if n:
+                    break
+                while shipper.step():
+                    continue
+                recorder._housekeeping_at = 0.0
+                recorder.step()
+            (contents,) = spool_files(paths)
+            recorder.close()
+            shipper.close()
+        named = [row_of(record)["kind"] for record in contents.records if record.table == "blobs"]
+        assert sorted(named) == (["image", "system", "tools"] if refuses else [])
+    finally:
+        clean_store.command("ALTER TABLE blobs DROP CONSTRAINT IF EXISTS choosy")
+
+
+def test_what_was_confirmed_is_forgotten_beyond_a_bound_and_the_latest_last(tmp_path: Path) -> None:
+    deliveries = Deliveries(tmp_path)
+    for n in range(DELIVERED_FILES + 3):
+        deliveries.put_down(f"{n}.sealed", {"b": NOON + timedelta(n)})
+    deliveries.put_down("without blobs.sealed", {})
+    told = delivered(tmp_path)
+    assert list(told) == [f"{n}.sealed" for n in range(3, DELIVERED_FILES + 3)]
+    assert len(set(told.values())) == DELIVERED_FILES
+
+
+def test_a_disk_that_does_not_take_what_was_confirmed_confirms_nothing(tmp_path: Path) -> None:
+    (tmp_path / "delivered.json").mkdir()
+    Deliveries(tmp_path).put_down("1.sealed", {"b": NOON})
+    assert delivered(tmp_path) == {}
 
 
 def test_blobs_are_not_counted_as_rows_written_dropped_or_left_behind(config: Config) -> None:
@@ -241,18 +323,19 @@ def test_a_blob_outlives_every_trace_that_may_rely_on_it() -> None:
         if ledger.missing([row], {}):
             kept_until = row.used_until
             ledger.wrote({"b": row.used_until})
-            ledger.sealed(f"{hours}.sealed")
-            ledger.look([])
+            name = f"{hours}.sealed"
+            ledger.sealed(name)
+            ledger.look([], functools.partial(dict, [(name, digest_of({"b": row.used_until}))]))
         assert kept_until > at
 
 
-def test_a_file_that_is_dropped_confirms_nothing() -> None:
+def test_a_blob_that_was_confirmed_for_a_shorter_time_is_written_again() -> None:
     row = BlobRow(blob="b", kind="system", content="{}", used_until=relied_on_until(NOON))
+    earlier = {"b": row.used_until - timedelta(days=1)}
     ledger = BlobLedger()
     ledger.wrote({"b": row.used_until})
     ledger.sealed("1.sealed")
-    ledger.dropped("1.sealed")
-    ledger.look([])
+    ledger.look([], lambda: {"1.sealed": digest_of(earlier)})
     assert ledger.missing([row], {}) == [row]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -11,19 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config import Config
 from gateway.data_plane.headers import subject_of
 from gateway.errors import UsageError
 from gateway.paths import Paths
-from gateway.traces.erasure.erase import Erased, Unlearnt, Whom, erase
-from gateway.traces.erasure.erasures import ErasureList
+from gateway.traces.erasure.erase import Erased, Unlearnt, erase
+from gateway.traces.erasure.erasures import KEPT_DAYS, ErasureList
+from gateway.traces.erasure.whom import Whom
 from gateway.traces.recorder import Recorder
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Judgment
-from tests.gateway.traces.test_shipper import data_directory, shipper_of, stored_ids, writer_of
+from tests.gateway.traces.test_shipper import data_directory, report, shipper_of, stored_ids, writer_of
 from tests.support.capture import captured_feedback, captured_trace
 from tests.support.store import a_trace
 
@@ -292,3 +295,99 @@ def test_the_list_is_finished_and_says_which_traces_went(place: tuple[Config, Pa
     (entry,) = ErasureList(paths.state).entries()
     assert (entry.erasure, entry.traces) == (done.erasure, ["gone0", "gone1"])
     assert entry.until_us is not None
+
+
+def test_a_person_who_is_erased_again_and_again_has_one_entry_and_is_kept_out_as_ever(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, paths, store = place
+    sizes = []
+    for n in range(5):
+        if n < 2:
+            stored(store, f"gone{n}-", PLANTED)
+        forget(config, store)
+        sizes.append((paths.state / "erasures.json").stat().st_size)
+
+    assert len(set(sizes[2:])) == 1
+    (entry,) = ErasureList(paths.state).entries()
+    assert [one.traces for one in entry.former] == [["gone0-0", "gone0-1"], ["gone1-0", "gone1-1"]]
+    recorder, writer = Recorder(config), writer_of(paths)
+    for name in ("gone0-0", "gone1-1", "kept"):
+        said_at_us = time.time_ns() // 1000
+        writer.append(captured_feedback(f"on-{name}", trace_id=name, created_at_us=said_at_us))
+    writer.close()
+    recorder.step()
+    recorder.close()
+    assert report(paths, "recorder")["dropped"] == {"erased": 2}
+
+
+def test_an_entry_is_kept_for_as_long_as_the_spool_may_reach_back(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, paths, store = place
+    patient = msgspec.structs.replace(
+        config, capture=msgspec.structs.replace(config.capture, max_age_days=KEPT_DAYS + 20)
+    )
+    day_ns = 24 * 3600 * 10**9
+    later = KEPT_DAYS + 10
+    for name, days, asked, left in (
+        ("a", 0, patient, 1),
+        ("b", later, patient, 2),
+        ("c", later, config, 2),  # and "a" is dropped
+    ):
+        clock = functools.partial(int, time.time_ns() + days * day_ns)
+        whom = Whom(kind="subject", name=name, clients=["web"])
+        erase(asked, store, whom, unlearn=lambda _: Unlearnt(), environ={}, clock=clock)
+        assert len(ErasureList(paths.state).entries()) == left
+
+
+@pytest.mark.parametrize(
+    ("whom", "why"),
+    [
+        ({"name": "unheard-of"}, "no trace names it; give it as the app sends it (x-tracetune-user, safety"),
+        (
+            {"name": "unheard-of", "kind": "session"},
+            "no trace names it; give it as the app sends it (x-tracetune-sess",
+        ),
+        ({"name": f"{OTHER}-jane", "only": ["wep"]}, "no client key 'wep' is in the configuration"),
+        ({"name": f"{OTHER}-jane", "only": ["app"]}, "of that name a subject of client 'web' has traces"),
+        (
+            {"name": f"{OTHER}-s0"},
+            "of that name client 'web' has a session: erase it with --session in place",
+        ),
+        (
+            {"name": f"{OTHER}-jane", "kind": "session"},
+            "of that name client 'web' has a subject: erase it wit",
+        ),
+        (
+            {"name": f" {OTHER.upper()}-Jane"},
+            "client 'web' has a subject whose name differs in case or spaces",
+        ),
+    ],
+    ids=["unknown", "unknown session", "client", "another's", "a session", "a subject", "spelt otherwise"],
+)
+def test_where_nothing_is_found_the_nearest_reason_is_told_and_what_is_on_its_way_is_kept_out(
+    place: tuple[Config, Paths, Store], whom: dict[str, Any], why: str
+) -> None:
+    config, paths, store = place
+    stored(store, "kept", OTHER)
+
+    done = forget(config, store, **whom)
+
+    assert (done.nothing or "").startswith(why)
+    assert whom["name"] not in (done.nothing or "")
+    (entry,) = ErasureList(paths.state).entries()
+    assert entry.until_us is not None
+    assert len(ids(store)["traces"]) == 2
+
+
+def test_where_something_is_found_and_where_it_was_erased_before_the_result_says_so(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, _, store = place
+    stored(store, "gone", PLANTED)
+
+    first, second = forget(config, store), forget(config, store)
+
+    assert first.nothing is None
+    assert (second.nothing or "").startswith(f"it was erased before ({first.erasure}, 2")

@@ -20,6 +20,7 @@ from gateway.errors import TracetuneError
 from gateway.paths import Paths, paths_of
 from gateway.traces.erasure.erasures import ErasureList
 from gateway.traces.recorder import Recorder
+from gateway.traces.shipper import Shipper
 from gateway.traces.store import Store
 from gateway.traces.types import CapturedFeedback
 from tests.gateway.traces.erasure.test_erase import (
@@ -133,6 +134,94 @@ def test_while_their_traffic_runs_nothing_that_began_before_its_end_is_left_and_
     assert {name for name in stored_ids(store) if name.startswith("gone")} == later
 
 
+class _HangingStore(Store):
+    """A store that takes an insert when `goes_on` is set, and says with `hangs` that it waits."""
+
+    hangs: threading.Event
+    goes_on: threading.Event
+
+    def insert(self, table: str, rows: Any, *, token: str) -> None:
+        self.hangs.set()
+        assert self.goes_on.wait(30)
+        super().insert(table, rows, token=token)
+
+
+def test_while_the_store_hangs_the_recorder_goes_on_and_what_was_being_sent_is_erased_too(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, paths, store = place
+    recorder, writer = Recorder(config), writer_of(paths)
+
+    def send(trace_id: str, text: str) -> None:
+        names = {"client": "web", "subject": f"{text}-jane", "session": f"{text}-s"}
+        writer.append(captured_trace(trace_id, **names), *bodies(text))
+
+    send("gone-0", PLANTED)
+    send("kept-0", OTHER)
+    recorder.step()
+    recorder._seal()
+    _HangingStore.hangs, _HangingStore.goes_on = threading.Event(), threading.Event()
+    shipper = Shipper(paths.spool, paths.state, lambda: _HangingStore.connect(config), threading.Event())
+    shipping = threading.Thread(target=shipper.step)
+    forgetting = threading.Thread(target=forget, args=(config, store))
+    recorded = threading.Event()
+
+    def record() -> None:
+        recorder.step()
+        recorder._seal()
+        recorded.set()
+
+    recording = threading.Thread(target=record)
+    try:
+        shipping.start()
+        assert _HangingStore.hangs.wait(10)
+        forgetting.start()
+        _until(lambda: ErasureList(paths.state).entries())
+        send("gone-1", PLANTED)
+        send("kept-1", OTHER)
+        recording.start()
+        assert recorded.wait(10), "the recorder waits for the store"
+        assert forgetting.is_alive()
+        assert stored_ids(store) == []
+    finally:
+        _HangingStore.goes_on.set()
+        for thread in (shipping, forgetting, recording):
+            thread.join(30)
+    while shipper.step():
+        continue
+    shipper.close()
+    recorder.close()
+
+    assert sorted(stored_ids(store)) == ["kept-0", "kept-1"]
+    assert files_with(PLANTED, paths.data, paths.segments) == []
+
+
+def test_an_insert_that_its_sender_gave_up_is_waited_for_in_the_store(
+    place: tuple[Config, Paths, Store],
+) -> None:
+    config, _, store = place
+    stored(store, "kept", OTHER)
+    names = f"'late' AS trace_id, 'web' AS client, '{PLANTED}-jane' AS subject"
+
+    def insert() -> None:
+        with Store.connect(config, {}) as own:
+            slowly = "SELECT * FROM traces WHERE trace_id = 'kept0' AND sleepEachRow(1.5) = 0"
+            own.command(f"INSERT INTO traces SELECT * REPLACE ({names}) FROM ({slowly})")
+
+    def at_work() -> int:
+        running = "SELECT count() AS n FROM system.processes WHERE query_kind = 'Insert'"
+        return int(store.query(running)[0]["n"])
+
+    inserting = threading.Thread(target=insert)
+    inserting.start()
+    _until(at_work)
+    done = forget(config, store)
+    inserting.join()
+
+    assert done.traces == 1
+    assert sorted(stored_ids(store)) == ["kept0", "kept1"]
+
+
 def _until(condition: Any, within_s: float = 30.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
@@ -146,8 +235,9 @@ def test_without_the_right_master_key_nothing_begins_and_the_persons_traffic_is_
 ) -> None:
     from gateway.traces.encryption.keyring import Keyring
     from gateway.traces.encryption.master_key import LocalWrapper
-    from gateway.traces.erasure.erase import Unlearnt, Whom, erase
+    from gateway.traces.erasure.erase import Unlearnt, erase
     from gateway.traces.erasure.erasures import ErasureList
+    from gateway.traces.erasure.whom import Whom
 
     _, paths, store = place
     Keyring.open(paths.keyring, LocalWrapper(b"m" * 32)).close()
@@ -186,7 +276,8 @@ def test_of_encrypted_rows_the_key_goes_too_and_other_people_keep_theirs(
 
     from gateway.traces.bodies.bodies import Bodies
     from gateway.traces.encryption.key_source import KeySource
-    from gateway.traces.erasure.erase import Unlearnt, Whom, erase
+    from gateway.traces.erasure.erase import Unlearnt, erase
+    from gateway.traces.erasure.whom import Whom
     from gateway.traces.types import Trace
 
     plain, paths, store = place
@@ -255,9 +346,28 @@ def test_the_command_says_in_one_table_what_it_removed_and_as_json(
     lines = [line.rstrip().split("  ") for line in shown.stdout.splitlines()]
     table = {words[0]: words[-1].strip() for words in lines}
     assert table["traces in the store"] == table["judgments"] == table["feedback"] == "2"
-    assert json.loads(again.stdout)["traces"] == 0
+    assert "Nothing was found" not in shown.stdout
+    told = json.loads(again.stdout)
+    assert told["traces"] == 0
+    assert told["nothing"].startswith("it was erased before (er-")
     assert files_with(PLANTED, paths.data) == []
     assert stored_ids(store) == ["kept0", "kept1"]
+
+
+def test_of_a_person_whom_nobody_knows_it_says_that_nothing_was_found_and_why(
+    embedded_config_path: Path, place: tuple[Config, Paths, Store]
+) -> None:
+    _, _, store = place
+    stored(store, "kept", OTHER)
+
+    shown = run_erase(embedded_config_path, "--subject", "x", "--client", "wep", "--yes")
+
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[-1] == (
+        "Nothing was found of this subject: no client key 'wep' is in the configuration, and none has sent "
+        "traces; there are '' (without a key), 'admin', 'web'. What is on its way is kept out."
+    )
+    assert len(stored_ids(store)) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -12,7 +13,16 @@ import pytest
 from gateway.config import Config
 from gateway.errors import OperationError
 from gateway.paths import Paths
-from gateway.traces.erasure.erasures import Erasure, ErasureList, Named, Owner, without_old
+from gateway.traces.erasure.erasures import (
+    Erasure,
+    ErasureList,
+    Former,
+    Named,
+    Owner,
+    latest,
+    with_latest,
+    without_old,
+)
 from gateway.traces.recorder import Recorder
 from gateway.traces.segment_files import is_scrubbed, listing
 from gateway.traces.store import Store
@@ -114,6 +124,60 @@ def test_entries_are_dropped_when_nothing_of_theirs_can_be_on_its_way(tmp_path: 
     assert without_old(entries, 100 * day_us) == entries[1:]
 
 
+def test_an_owner_that_is_erased_again_has_one_entry_that_also_names_what_was_found_before(
+    tmp_path: Path,
+) -> None:
+    known = ErasureList(tmp_path)
+    session = known.digest(Owner("session", "web", "s"))
+    entries: list[Erasure] = []
+    for n, found in enumerate((["t0"], [], ["t2"], [])):
+        sessions = [session] if n == 0 else []
+        entry = an_erasure(known, JANE, erasure=f"er-{n}", until_us=10 * n, traces=found, sessions=sessions)
+        entries = with_latest(entries, latest(entries, entry))
+
+    (entry,) = entries
+    assert (entry.erasure, entry.traces, [one.traces for one in entry.former]) == (
+        "er-3",
+        [],
+        [["t0"], ["t2"]],
+    )
+    listed(known, *entries)
+    with known.held() as watch:
+        assert watch.covers(a_row(subject="Jane Doe", at_us=30))
+        assert not watch.covers(a_row(subject="Jane Doe", at_us=31))
+        assert watch.covers(a_row("feedback", trace_id="t0", at_us=1000))
+        # Of her session only what was said before the erasure that found it.
+        assert watch.covers(a_row("feedback", session="s", at_us=0))
+        assert not watch.covers(a_row("feedback", session="s", at_us=1))
+
+
+def test_an_entry_keeps_the_owners_that_are_not_erased_again(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    john = Owner("subject", "app", "John")
+    both = an_erasure(known, JANE, john, erasure="er-both", until_us=5, traces=["t1"])
+    again = an_erasure(known, JANE, erasure="er-jane", until_us=9)
+    listed(known, *with_latest([both], latest([both], again)))
+    with known.held() as watch:
+        assert watch.covers(a_row(subject="Jane Doe", at_us=9))
+        assert watch.covers(a_row(subject="John", client="app", at_us=5))
+        assert not watch.covers(a_row(subject="John", client="app", at_us=6))
+        assert watch.covers(a_row("feedback", trace_id="t1", at_us=1000))
+    assert [entry.erasure for entry in known.entries()] == ["er-both", "er-jane"]
+
+
+def test_what_was_found_before_is_dropped_when_its_own_erasure_is_old(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    day_us = 24 * 3600 * 1_000_000
+    old = Former(until_us=0, sessions=[], traces=["t1"])
+    newer = Former(until_us=50 * day_us, sessions=[], traces=["t2"])
+    entry = an_erasure(known, JANE, former=[old, newer])
+
+    assert [without_old([entry], 100 * day_us)[0].former, without_old([entry], 100 * day_us, 101)] == [
+        [newer],
+        [entry],
+    ]
+
+
 def test_a_list_that_cannot_be_read_lets_nothing_be_written(tmp_path: Path) -> None:
     (tmp_path / "erasures.json").write_text("{")
 
@@ -133,17 +197,63 @@ def test_a_change_waits_for_who_holds_the_list_and_comes_before_who_would_hold_i
             with own.held():
                 time.sleep(0.02)
 
+    def change() -> None:
+        listed(known, an_erasure(known, JANE))
+        changed.set()
+
     holders = [threading.Thread(target=hold_again_and_again) for _ in range(3)]
     for holder in holders:
         holder.start()
     try:
-        changing = threading.Thread(target=lambda: (listed(known, an_erasure(known, JANE)), changed.set()))
+        changing = threading.Thread(target=change)
         changing.start()
         assert changed.wait(10)
     finally:
         stop.set()
         for thread in (*holders, changing):
             thread.join()
+
+
+def test_the_list_is_changed_while_rows_are_being_sent_and_those_are_waited_for(tmp_path: Path) -> None:
+    known, sender = ErasureList(tmp_path), ErasureList(tmp_path)
+    sent = threading.Event()
+
+    def wait() -> None:
+        known.wait_until_sent(10)
+        sent.set()
+
+    with sender.sending() as before:
+        listed(known, an_erasure(known, JANE))
+        with pytest.raises(OperationError, match=r"within 0 s; .* see that the store answers"):
+            known.wait_until_sent(0)
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        # Who sends besides is not kept waiting, and not waited for.
+        with ErasureList(tmp_path).sending() as another:
+            assert another.covers(a_row(subject="Jane Doe"))
+        assert not sent.is_set()
+        assert not before.covers(a_row(subject="Jane Doe"))
+    assert sent.wait(10)
+    waiting.join()
+    with sender.sending() as after:
+        assert after.covers(a_row(subject="Jane Doe"))
+
+
+def test_who_begins_to_send_while_an_erasure_waits_is_not_waited_for(tmp_path: Path) -> None:
+    known = ErasureList(tmp_path)
+    with contextlib.ExitStack() as later:
+        with ErasureList(tmp_path).sending():
+            with pytest.raises(OperationError):
+                known.wait_until_sent(0)
+            later.enter_context(ErasureList(tmp_path).sending())
+            with pytest.raises(OperationError):  # asked again, it still waits for the first
+                known.wait_until_sent(0)
+            last = later.enter_context(ErasureList(tmp_path).sending())
+            assert not last
+        with pytest.raises(OperationError):
+            known.wait_until_sent(0)  # for the second
+    known.wait_until_sent(0)
+    assert not list(tmp_path.glob("sending*"))
 
 
 def erased_before(paths: Paths, *owners: Owner) -> None:

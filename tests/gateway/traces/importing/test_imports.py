@@ -16,7 +16,8 @@ from gateway.config import Config
 from gateway.config.types import Auth, ClientKey, Secret
 from gateway.errors import OperationError, StoreUnreachableError, UsageError
 from gateway.traces import imports
-from gateway.traces.erasure.erase import Unlearnt, Whom, erase
+from gateway.traces.erasure.erase import Unlearnt, erase
+from gateway.traces.erasure.whom import Whom
 from gateway.traces.importing import lines, storing
 from gateway.traces.imports import FailedLine, Imported, Into, import_file
 from gateway.traces.store import Store

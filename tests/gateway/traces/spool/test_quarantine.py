@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,9 +20,11 @@ from gateway.config import load_config
 from gateway.errors import OperationError
 from gateway.paths import Paths, paths_of
 from gateway.traces.bodies.blobs import BlobRow
+from gateway.traces.erasure.erasures import Erasure, ErasureList, Owner
+from gateway.traces.erasure.files import erase_from_quarantine
 from gateway.traces.held_files import HELD_TRIES
 from gateway.traces.shipper import Shipper, open_migrated
-from gateway.traces.spool.quarantine import Entry, damaged, put_back, refused_files, set_aside
+from gateway.traces.spool.quarantine import Entry, PutBack, damaged, put_back, refused_files, set_aside
 from gateway.traces.spool.spool import Spool
 from gateway.traces.spool.spool_file import encode_record, read_spool, sealed_files, write_sealed
 from gateway.traces.stage import Reporter
@@ -170,7 +173,7 @@ def test_rows_are_put_back_once_the_reason_is_gone_and_are_stored_once(
     choosy_store.command("ALTER TABLE traces DROP CONSTRAINT choosy")
     for _ in range(2):  # killed before it could forget the file, and done again
         refused.path.write_bytes(content)
-        assert put_back(paths.spool, refused) == 2
+        assert put_back(paths.spool, refused.path, ErasureList(paths.state)) == (2, 0)
         assert not refused.path.exists()
         drain(embedded_config_path, paths)
     assert stored(choosy_store) == ["t0", "t1", "t2"]
@@ -201,10 +204,77 @@ def test_what_is_damaged_cannot_be_put_back_and_stays(tmp_path: Path) -> None:
         tmp_path, "0-a", [damaged(b"\xff\x00"), Entry(reason="r", table="traces", row=row)], max_bytes=PLENTY
     )
     (refused,) = refused_files(tmp_path)
-    assert put_back(tmp_path, refused) == 1
+    assert put_back(tmp_path, refused.path, ErasureList(tmp_path / "state")) == (1, 0)
     (left,) = refused_files(tmp_path)
     assert [entry.data for entry in left.entries] == ["/wA="]
     assert len(sealed_files(tmp_path)) == 1
+
+
+JANE = Owner("subject", "web", "jane")
+
+
+def an_erasure_of_jane(state: Path, **changes: Any) -> ErasureList:
+    known = ErasureList(state)
+    values = {"until_us": None, "sessions": [], "traces": [], **changes}
+    entry = Erasure(erasure="er-1", asked_at_us=0, owners=[known.digest(JANE)], **values)
+    with known.changed(lambda _: [entry]):
+        pass
+    return known
+
+
+def test_what_was_erased_is_not_put_back_and_leaves_the_quarantine(tmp_path: Path) -> None:
+    at = "2026-03-04T05:06:07Z"
+    said = {"client": "app", "session": None, "created_at": at}
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("feedback", {"feedback_id": "f1", "trace_id": "t1", **said}),  # before its trace
+        ("traces", {"trace_id": "t1", "client": "web", "subject": "jane", "session": "s", "started_at": at}),
+        ("traces", {"trace_id": "t2", "client": "web", "subject": "john", "session": "s", "started_at": at}),
+        ("feedback", {"feedback_id": "f2", "trace_id": "t2", **said}),
+        ("blobs", {"blob": "b", "kind": "system", "content": "{}", "used_until": at}),
+    ]
+    set_aside(
+        tmp_path, "0-a", [Entry(reason="r", table=table, row=row) for table, row in rows], max_bytes=PLENTY
+    )
+    (refused,) = refused_files(tmp_path)
+
+    done = put_back(tmp_path, refused.path, an_erasure_of_jane(tmp_path / "state"))
+
+    assert done == (3, 2)
+    (path,) = sealed_files(tmp_path)
+    went = [msgspec.msgpack.decode(record.row) for record in read_spool(path).records]
+    assert [row.get("feedback_id") or row.get("trace_id") or row["blob"] for row in went] == ["t2", "f2", "b"]
+    assert refused_files(tmp_path) == []
+
+
+def test_what_an_erasure_takes_out_of_a_file_that_was_read_before_is_not_put_back(tmp_path: Path) -> None:
+    at = "2026-03-04T05:06:07Z"
+    row = {"trace_id": "t1", "client": "web", "subject": "jane", "session": "s", "started_at": at}
+    set_aside(tmp_path, "0-a", [Entry(reason="r", table="traces", row=row)], max_bytes=PLENTY)
+    (refused,) = refused_files(tmp_path)
+    known = an_erasure_of_jane(tmp_path / "state")
+    with known.changed(lambda entries: entries) as watch:
+        erase_from_quarantine(tmp_path / "quarantine", watch, lambda _: None)
+    with known.changed(lambda _: []):
+        pass  # so old by now that it was dropped
+
+    assert put_back(tmp_path, refused.path, known) == (0, 0)
+    assert sealed_files(tmp_path) == []
+
+
+def test_rows_are_not_put_back_while_an_erasure_goes_through_the_quarantine(tmp_path: Path) -> None:
+    set_aside(tmp_path, "0-a", [Entry(reason="r", table="traces", row={"trace_id": "t1"})], max_bytes=PLENTY)
+    (refused,) = refused_files(tmp_path)
+    done: list[PutBack] = []
+    putting = threading.Thread(
+        target=lambda: done.append(put_back(tmp_path, refused.path, ErasureList(tmp_path / "state")))
+    )
+    with ErasureList(tmp_path / "state").changed(lambda entries: entries):
+        putting.start()
+        putting.join(0.3)
+        assert done == []
+        assert refused.path.exists()
+    putting.join(10)
+    assert done == [(1, 0)]
 
 
 def test_what_is_put_back_after_long_is_not_too_old_to_wait_for_the_store(tmp_path: Path) -> None:
@@ -216,7 +286,7 @@ def test_what_is_put_back_after_long_is_not_too_old_to_wait_for_the_store(tmp_pa
         max_bytes=PLENTY,
     )
     (refused,) = refused_files(tmp_path)
-    put_back(tmp_path, refused)
+    put_back(tmp_path, refused.path, ErasureList(tmp_path / "state"))
     spool = Spool(tmp_path, fsync="never", max_bytes=PLENTY, max_age_s=7 * 86400)
     assert spool.older_than(7 * 86400) == []
     spool.append([encode_record("w.seg", 1, 1, "traces", {"trace_id": "t2"})])
@@ -261,7 +331,7 @@ def test_every_table_that_is_spooled_can_be_put_back(tmp_path: Path) -> None:
         max_bytes=PLENTY,
     )
     (refused,) = refused_files(tmp_path)
-    put_back(tmp_path, refused)
+    put_back(tmp_path, refused.path, ErasureList(tmp_path / "state"))
     (path,) = sealed_files(tmp_path)
     assert {record.table: msgspec.msgpack.decode(record.row) for record in read_spool(path).records} == before
 
@@ -291,6 +361,20 @@ def test_the_command_shows_the_reasons_and_puts_back(
     assert said("--put-back") == "2 rows go to the store again\n"
     assert said() == "nothing was refused\n"
     assert len(sealed_files(paths.spool)) == 1
+
+
+def test_the_command_says_what_it_does_not_put_back(embedded_config_path: Path, paths: Paths) -> None:
+    paths.spool.mkdir(parents=True)
+    row = {"trace_id": "t1", "client": "web", "subject": "jane", "started_at": "2026-03-04T05:06:07Z"}
+    set_aside(paths.spool, "0-a", [Entry(reason="r", table="traces", row=row)], max_bytes=PLENTY)
+    an_erasure_of_jane(paths.state)
+    done = CliRunner().invoke(
+        tracetune, ["traces", "quarantine", "--put-back", "--config", str(embedded_config_path)]
+    )
+    assert (done.exit_code, done.output) == (
+        0,
+        "0 rows go to the store again; 1 of erased subjects or sessions are removed\n",
+    )
 
 
 def test_a_file_that_is_not_ours_is_named(tmp_path: Path) -> None:

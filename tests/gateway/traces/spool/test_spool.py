@@ -55,7 +55,8 @@ def test_a_file_cut_at_any_byte_holds_the_whole_records_before_the_cut(
     whole = read_spool(path)
     at = min(at, path.stat().st_size)
     os.truncate(path, at)
-    ((_, contents),) = spool_in(directory).recover()
+    ((_, contents, _),) = spool_in(directory).recover()
+    assert contents is not None
     assert [one.count for one in contents.records] == list(range(1, len(contents.records) + 1))
     assert contents.whole_bytes + contents.torn_bytes == at
     assert path.stat().st_size == contents.whole_bytes
