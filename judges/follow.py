@@ -128,7 +128,7 @@ class JudgeFollower:
     def _current_executor(self) -> Executor | None:
         """The worker of the file as it is now; None while a file that cannot be used stays as it is."""
         settings = self._settings
-        state = _state(settings.file)
+        state = _state(settings.watched)
         if state == self._file_state and (self._executor is not None or time.monotonic() < self._retry_at):
             return self._executor
         self._file_state = state
@@ -177,7 +177,9 @@ class JudgeFollower:
             self._reported_at = time.monotonic()
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
+def _state(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
     try:
         status = file.stat()
     except OSError:

@@ -154,7 +154,7 @@ def _absolute(config: Config, base: Path) -> Config:
 def _located_judge(judge: JudgeConfig, base: Path) -> JudgeConfig:
     if judge.rubric is not None:
         return msgspec.structs.replace(judge, rubric=(base / judge.rubric).resolve())
-    if judge.builtin:
+    if judge.builtin or judge.path is None:
         return judge
     return msgspec.structs.replace(judge, path=f"{(base / judge.file).resolve()}:{judge.function}")
 

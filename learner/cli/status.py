@@ -10,7 +10,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import load_config
 from gateway.traces.store import open_store
 from learner.cli.show import print_json, print_table
-from learner.overview import Overview, overview
+from learner.overview import Overview, RouteLine, overview
 
 
 @click.command()
@@ -30,11 +30,19 @@ def status(config_path: Path, as_json: bool) -> None:
     for trouble in found.troubles:
         click.echo(trouble)
     print_table(
-        ("route", "traces 24 h", "failed", "judged", "has", "next"),
-        [(line.route, line.traces, line.failed, line.judged, line.has, line.next) for line in found.routes],
+        ("route", "traces 24 h", "failed", "judged", "judging", "has", "next"),
+        [
+            (line.route, line.traces, line.failed, line.judged, _usd(line), line.has, line.next)
+            for line in found.routes
+        ],
     )
     for broken in found.broken_judges:
         click.echo(f"judge {broken.judge} judges nothing: {broken.why}")
+
+
+def _usd(line: RouteLine) -> str:
+    """What judging the traces of 24 hours cost."""
+    return "—" if line.judging_usd is None else f"${line.judging_usd:.4f}"
 
 
 def what_runs(found: Overview) -> str:
