@@ -1,4 +1,4 @@
-"""What stands behind a judgment's score, as lines for people: each criterion, member or order, with its quote."""
+"""What stands behind a judgment's score, as lines: each criterion, member or order with its quote."""
 
 from __future__ import annotations
 

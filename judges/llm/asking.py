@@ -113,14 +113,20 @@ class Model:
         )
         sent: Any = messages
         answer = await client.chat.completions.with_raw_response.create(
-            model=self._clients.model, messages=sent, **bounds
+            model=self._clients.model,
+            messages=sent,
+            extra_headers=self._clients.extra_headers,
+            **bounds,
         )
         content: bytes = answer.content
         return content
 
     async def _embeddings(self, client: AsyncOpenAI, texts: list[str]) -> bytes:
         answer = await client.embeddings.with_raw_response.create(
-            model=self._clients.model, input=texts, encoding_format="float"
+            model=self._clients.model,
+            input=texts,
+            encoding_format="float",
+            extra_headers=self._clients.extra_headers,
         )
         return answer.content
 

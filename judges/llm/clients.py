@@ -35,7 +35,7 @@ class ModelClients:
             trust_env=False,  # a proxy is one that the configuration names
             follow_redirects=False,  # the key and the text go to nobody else
             proxy=_proxy(upstream, secrets),
-            verify=ssl.create_default_context(),
+            verify=_verification(upstream),
             timeout=openai.Timeout(timeout_s, connect=upstream.timeouts.connect_s),
         )
         self._clients = [
@@ -50,6 +50,10 @@ class ModelClients:
             for server in upstream.servers
         ]
         self._turn = 0
+        bearer = secrets.key is not None and upstream.auth_header.lower() == "authorization"
+        told = bearer or any(name == "authorization" for name, _ in secrets.headers)
+        # Without a key of ours the client wants to be told with each call that there is none.
+        self.extra_headers: dict[str, str | Omit] = {} if told else {"Authorization": Omit()}
 
     def next(self) -> AsyncOpenAI:
         """The client of the server whose turn it is: a call that failed goes on to another."""
@@ -75,6 +79,14 @@ def _headers(upstream: Upstream, secrets: UpstreamSecrets) -> dict[str, str]:
     for name, value in told:
         headers[names.get(name.lower(), name)] = value
     return headers  # type: ignore[return-value] # the client takes Omit here, and says str
+
+
+def _verification(upstream: Upstream) -> ssl.SSLContext:
+    """The machine's certificates, which take a while to read, where any are asked for."""
+    urls = [*upstream.servers, *([upstream.proxy] if upstream.proxy is not None else [])]
+    if any(url.startswith("https:") for url in urls):
+        return ssl.create_default_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _proxy(upstream: Upstream, secrets: UpstreamSecrets) -> str | None:
