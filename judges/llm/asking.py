@@ -32,7 +32,7 @@ from judges.llm.prompts import Messages
 
 MAX_TRIES = 4
 MAX_WAIT_S = 60.0  # between two tries, whatever the upstream asks for; the judge's own bound ends it sooner
-MAX_REPLY_TOKENS = 500
+MAX_REPLY_TOKENS = 300
 MAX_THOUGHT_TOKENS = 8_000  # of models that think first, and take `max_completion_tokens` alone
 _PASSING = frozenset({408, 409, 429})
 _REFUSED_KEY = frozenset({401, 403})

@@ -32,7 +32,7 @@ def status(config_path: Path, as_json: bool) -> None:
     print_table(
         ("route", "traces 24 h", "failed", "judged", "judging", "has", "next"),
         [
-            (line.route, line.traces, line.failed, line.judged, _usd(line), line.has, line.next)
+            (line.route, line.traces, line.failed, line.judged, shown_usd(line), line.has, line.next)
             for line in found.routes
         ],
     )
@@ -40,7 +40,7 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(f"judge {broken.judge} judges nothing: {broken.why}")
 
 
-def _usd(line: RouteLine) -> str:
+def shown_usd(line: RouteLine) -> str:
     """What judging the traces of 24 hours cost."""
     return "—" if line.judging_usd is None else f"${line.judging_usd:.4f}"
 

@@ -15,6 +15,7 @@ from judges.llm.rubric import parse_rubric
 from judges.llm.scores import rubric_score
 from tests.support.asking import RUBRIC, a_judge, rubric_file
 
+CONFIGS = Path(__file__).parents[3] / "config"
 REQUIRED = """\
 task: Answers questions.
 criteria:
@@ -117,3 +118,15 @@ def test_whatever_changes_a_verdict_changes_the_version_and_nothing_else_does(tm
     rubric_file(tmp_path)
     assert definition_of(msgspec.structs.replace(judge, name="b", timeout_s=1)).version == first.version
     assert len(first.version) == 12
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("rubric*.yaml")), ids=lambda path: path.name)
+def test_every_example_of_a_rubric_can_be_used(path: Path) -> None:
+    rubric = parse_rubric(path.read_bytes(), str(path))
+
+    assert {criterion.good_answer for criterion in rubric.criteria} == {"yes", "no"}
+    assert any(criterion.required for criterion in rubric.criteria)
+
+
+def test_there_is_an_example_of_a_rubric() -> None:
+    assert (CONFIGS / "judges" / "rubric.yaml").is_file()
