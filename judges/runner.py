@@ -73,7 +73,7 @@ def main(config_path: Path) -> int:
             if (modified := _modified(config_path)) != changed_at:
                 changed_at = modified
                 fresh = _reloaded(config_path, config)
-                if _judging(fresh) != _judging(config):
+                if judging(fresh) != judging(config):
                     followers.stop()
                     followers = Followers(fresh)
                 config = fresh
@@ -90,7 +90,7 @@ def _reloaded(config_path: Path, former: Config) -> Config:
         return former
 
 
-def _judging(config: Config) -> tuple[object, ...]:
+def judging(config: Config) -> tuple[object, ...]:
     """What of *config* judging depends on: where models are asked, also which may see whose text."""
     asking = any(judge.asked for judge in config.judges)
     return config.judges, config.store, (config.upstreams, config.routes) if asking else ()

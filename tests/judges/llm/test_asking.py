@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from email.utils import formatdate
 from pathlib import Path
 from time import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config import Price, Secret
@@ -17,7 +20,9 @@ from judges.errors import JudgeFileError, JudgeUpstreamError
 from judges.executor import executor_of
 from judges.llm import asking
 from judges.llm.asking import MAX_TRIES, retry_after_s
+from judges.usable import why_unusable
 from tests.support.asking import MODEL, a_config, a_judge, a_task, said, verdicts
+from tests.support.proxy import EgressProxy
 from tests.support.upstream import ScriptedUpstream, answers, answers_status, never_connecting, sends
 
 ONE = 'task: t\ncriteria: [{name: one, question: "Is it good?"}]\n'
@@ -88,6 +93,59 @@ def test_path_query_and_the_header_of_the_key_are_the_upstreams(
     assert received.target == "/v1/deployments/gpt%2F4o/chat/completions?api-version=2026-01"
     assert received.header("api-key") == "sk-azure"
     assert received.header("authorization") is None
+
+
+def test_an_egress_proxy_is_the_one_of_the_configuration_with_its_credentials(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY_AUTH", "team:p@ss/word")
+    with EgressProxy(auth="team:p@ss/word") as proxy:
+        answer = judge_one(
+            tmp_path,
+            upstream.base_url,
+            transport="httpx",
+            proxy=proxy.url,
+            proxy_auth=Secret(env="PROXY_AUTH"),
+        )
+
+    assert answer.score == 1.0
+    assert len(proxy.asked) == 1
+
+
+def test_a_redirect_takes_neither_text_nor_key_elsewhere(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    with ScriptedUpstream() as elsewhere:
+        upstream.default = answers_status(307, None, ("location", f"{elsewhere.base_url}/chat/completions"))
+        answer = judge_one(tmp_path, upstream.base_url)
+
+    assert answer.score is None
+    assert elsewhere.received == []
+
+
+def test_the_client_is_imported_only_where_a_judge_asks(tmp_path: Path) -> None:
+    judge = a_judge(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; import judges, judges.runner, judges.usable, judges.cli\n"
+        "from gateway.config import JudgeConfig\n"
+        f"judges.definition_of(JudgeConfig(name='a', kind='llm', rubric=Path({str(judge.rubric)!r}), upstream='u', model='m'))\n"
+        "assert 'openai' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_what_keeps_a_judge_from_asking_is_said_by_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    config = a_config("http://127.0.0.1:9/v1", api_key=Secret(env="JUDGE_KEY"))
+    judge = a_judge(tmp_path)
+    found = why_unusable(msgspec.structs.replace(config, judges=[judge]))
+    fine = why_unusable(msgspec.structs.replace(a_config("http://127.0.0.1:9/v1"), judges=[judge]))
+
+    assert found == {
+        "asks": "judge 'asks' cannot ask upstream 'judging': environment variable JUDGE_KEY is not set; "
+        "export it - at `$.upstreams[0].api_key`"
+    }
+    assert fine == {}
 
 
 def test_an_upstream_that_cannot_be_asked_is_named_before_anything_is_judged(

@@ -27,6 +27,7 @@ from judges.errors import JudgeUpstreamError
 from judges.executor import executor_of
 from judges.follow import JudgeFollower
 from judges.passes import Tally, judge_traces, version_of
+from judges.runner import judging
 from tests.support.asking import MODEL, a_judge, better, said
 from tests.support.judging import add, judged, wait_for
 from tests.support.store import a_trace, started_store, write_config
@@ -179,6 +180,25 @@ def test_an_edited_rubric_is_picked_up_as_a_new_version(
     finally:
         stop.set()
         thread.join(10)
+
+
+def test_a_route_that_becomes_private_while_judging_runs_is_obeyed(
+    clean_store: Store, embedded_config: Config, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    config, judge = asking(embedded_config, upstream), a_judge(tmp_path)
+    (route,) = config.routes
+    private = msgspec.structs.replace(config, routes=[msgspec.structs.replace(route, private=True)])
+    with_judge, now_private = (msgspec.structs.replace(each, judges=[judge]) for each in (config, private))
+
+    assert judging(with_judge) != judging(now_private)
+    assert judging(config) == judging(private), "judges of Python are not restarted for it"
+
+    trace = asked("Where?", "Here.", route="support-bot")
+    add(clean_store, trace)
+    judge_them(clean_store, now_private, judge, trace)
+    (reason,) = judged(clean_store, "asks").values()
+    assert "'support-bot' is private" in str(reason)
+    assert upstream.received == []
 
 
 NOW = datetime.now(UTC)
