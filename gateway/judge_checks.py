@@ -41,7 +41,7 @@ def check_judges(config: Config, config_path: Path) -> Iterator[Finding]:
         if judge.name in unusable:
             yield failed(what, unusable[judge.name], ConfigError.exit_code)
         else:
-            yield passed(what, f"{judge.file.name}:{judge.function}")
+            yield passed(what, judge.made_of)
 
 
 def python_path() -> str:

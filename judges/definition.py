@@ -6,18 +6,23 @@ from pathlib import Path
 
 from gateway.config import JudgeConfig
 from judges.builtin.source import builtin_files, builtin_source
+from judges.llm.source import RubricSource, rubric_source
 from judges.load import JudgeSource, read_source
 
-Definition = JudgeSource
+Definition = JudgeSource | RubricSource
 
 
 def definition_of(judge: JudgeConfig) -> Definition:
     """Read what *judge* is made of, without running it. Raises JudgeFileError."""
     if judge.builtin:
         return builtin_source(judge.function, judge.options)
+    if judge.asked:
+        return rubric_source(judge)
     return read_source(judge.file, judge.function, judge.options)
 
 
 def files_of(judge: JudgeConfig) -> tuple[Path, ...]:
     """The files that say how *judge* judges: one of them changes before its definition does."""
-    return builtin_files(judge.function, judge.options) if judge.builtin else (judge.file,)
+    if judge.builtin:
+        return builtin_files(judge.function, judge.options)
+    return (judge.watched,) if judge.watched is not None else ()

@@ -2,7 +2,8 @@
 
 JudgeError(TracetuneError)      exit 1   anything of the judges that a user can cause
 ├── JudgeFileError      exit 2   the user's file is missing, does not import, or has no such judge
-└── JudgeWorkerError    exit 1   the process that runs the user's code cannot be started
+├── JudgeWorkerError    exit 1   the process that runs the user's code cannot be started
+└── JudgeUpstreamError  exit 1   an upstream refuses our key, or does not have the model that is to judge
 
 A judge that raises, hangs, crashes or returns nonsense is no error: it is an abstention with that reason.
 """
@@ -26,3 +27,7 @@ class JudgeFileError(JudgeError):
 
 class JudgeWorkerError(JudgeError):
     """The process that runs a judge could not be started or does not answer; the machine is at fault."""
+
+
+class JudgeUpstreamError(JudgeError):
+    """No question to an upstream can be answered until a person does something; the message says what."""

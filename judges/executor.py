@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from gateway.config import Config, JudgeConfig
 from judges.definition import Definition
+from judges.llm.source import RubricSource
 from judges.sandbox import IMPORT_WITHIN_S, Sandbox
 from judges.wire import Answer, Task
 
@@ -38,7 +39,7 @@ class Executor(Protocol):
 
 
 def executor_of(
-    config: Config,  # noqa: ARG001 -- judges that ask an upstream need it
+    config: Config,
     judge: JudgeConfig,
     definition: Definition,
     *,
@@ -48,4 +49,8 @@ def executor_of(
 
     *show_output*: what the user's code prints goes to this process's own output.
     """
+    if isinstance(definition, RubricSource):
+        from judges.llm.executor import ModelExecutor  # its client takes a second to import
+
+        return ModelExecutor(config, judge, definition)
     return Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)

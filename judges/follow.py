@@ -177,7 +177,9 @@ class JudgeFollower:
             self._reported_at = time.monotonic()
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
+def _state(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
     try:
         status = file.stat()
     except OSError:

@@ -11,15 +11,16 @@ import msgspec
 
 from gateway.config import JudgeConfig
 from gateway.traces.batches import parts_of
-from gateway.traces.bodies.bodies import Bodies, Owner, reason_place
+from gateway.traces.bodies.bodies import Bodies, Owner, detail_place, reason_place
 from gateway.traces.delivery import IDS_PER_QUERY
 from gateway.traces.markers import ERASED_REASON
 from gateway.traces.store import Store
 from gateway.traces.types import Judgment, Trace
 from judges.definition import Definition
+from judges.errors import JudgeError
 from judges.evaluate import judgment_of
 from judges.executor import Executor
-from judges.load import takes
+from judges.load import JudgeSource, takes
 from judges.pending import JudgeVersion
 from judges.rows import load_tasks
 from judges.wire import Task
@@ -50,7 +51,9 @@ def version_of(settings: JudgeConfig, definition: Definition) -> JudgeVersion:
         judge=settings.name,
         version=definition.version,
         routes=tuple(settings.routes or ()),
-        later_after_s=settings.session_idle_s if takes(definition, "later") else None,
+        later_after_s=settings.session_idle_s
+        if isinstance(definition, JudgeSource) and takes(definition, "later")
+        else None,
     )
 
 
@@ -84,24 +87,32 @@ def judge_traces(
     done = Tally()
     rows: list[Judgment] = []
     flushed_at = time.monotonic()
-    for answer in executor.judge(tasks(), stop):
-        task = under_way.popleft()
-        judgment = judgment_of(judge.judge, judge.version, task.trace, task.feedback_seen, answer)
-        rows.append(_sealed(judgment, task.trace, store.bodies))
-        if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
-            done += _store(store, rows, stored)
-            rows, flushed_at = [], time.monotonic()
+    try:
+        for answer in executor.judge(tasks(), stop):
+            task = under_way.popleft()
+            judgment = judgment_of(judge.judge, judge.version, task.trace, task.feedback_seen, answer)
+            rows.append(_sealed(judgment, task.trace, store.bodies))
+            if len(rows) >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
+                done += _store(store, rows, stored)
+                rows, flushed_at = [], time.monotonic()
+    except JudgeError:
+        _store(store, rows, stored)  # they may have been paid for
+        raise
     return done + _store(store, rows, stored)
 
 
 def _sealed(judgment: Judgment, trace: Trace, bodies: Bodies) -> Judgment:
-    """*judgment* as it is stored: a reason may quote the bodies, and is under their key where they are."""
+    """*judgment* as it is stored: reason and detail may quote the bodies, and are under the same key."""
     # Of what was erased nothing is quoted, and a new key would be made for it.
-    if not bodies.encrypts or not judgment.reason or judgment.reason == ERASED_REASON:
+    if not bodies.encrypts or judgment.reason == ERASED_REASON:
         return judgment
-    place = reason_place(judgment.trace_id, judgment.judge)
     owner = Owner(trace.client, trace.subject, trace.session)
-    return msgspec.structs.replace(judgment, reason=bodies.seal(judgment.reason, owner, place))
+    texts = (
+        ("reason", judgment.reason, reason_place(judgment.trace_id, judgment.judge)),
+        ("detail", judgment.detail, detail_place(judgment.trace_id, judgment.judge)),
+    )
+    sealed = {name: bodies.seal(text, owner, place) for name, text, place in texts if text}
+    return msgspec.structs.replace(judgment, **sealed)
 
 
 def _store(store: Store, rows: list[Judgment], stored: Callable[[Tally], None]) -> Tally:

@@ -73,7 +73,7 @@ def main(config_path: Path) -> int:
             if (modified := _modified(config_path)) != changed_at:
                 changed_at = modified
                 fresh = _reloaded(config_path, config)
-                if (fresh.judges, fresh.store) != (config.judges, config.store):
+                if judging(fresh) != judging(config):
                     followers.stop()
                     followers = Followers(fresh)
                 config = fresh
@@ -90,6 +90,12 @@ def _reloaded(config_path: Path, former: Config) -> Config:
         return former
 
 
+def judging(config: Config) -> tuple[object, ...]:
+    """What of *config* judging depends on: where models are asked, also which may see whose text."""
+    asking = any(judge.asked for judge in config.judges)
+    return config.judges, config.store, (config.upstreams, config.routes) if asking else ()
+
+
 def _modified(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
@@ -101,6 +107,8 @@ def _run_as_module() -> int:
     parser = argparse.ArgumentParser(prog="python -m judges.runner")
     parser.add_argument("--config", type=Path, required=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for client in ("httpx", "httpx2", "openai"):
+        logging.getLogger(client).setLevel(logging.WARNING)  # a line for each call
     try:
         return main(parser.parse_args().config)
     except TracetuneError as error:

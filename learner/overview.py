@@ -31,6 +31,11 @@ GROUP BY route
 # Whenever they were made: what was taken over is mostly older than a day.
 _IMPORTED = "SELECT route, count() AS traces FROM traces WHERE imported GROUP BY route"
 
+_JUDGING = """
+SELECT route, sum(priced) AS priced_judgments, sum(j.cost_usd) AS usd FROM judgments_by_minute AS j
+WHERE minute > now() - INTERVAL 24 HOUR GROUP BY route
+"""
+
 
 class RouteLine(msgspec.Struct, frozen=True, kw_only=True):
     """One route: its traffic of the last 24 hours, what it has or waits for, the next command.
@@ -43,6 +48,7 @@ class RouteLine(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     judged: int
     imported: int
+    judging_usd: float | None  # what judging those traces cost; None where none of it has a known price
     has: str
     next: str | None
 
@@ -90,6 +96,9 @@ def overview(config: Config, store: Store) -> Overview:
     traffic = {row["route"]: row for row in store.query(_TRAFFIC)}
     judged = {row["route"]: int(row["judged"]) for row in store.query(_JUDGED)}
     imported = {row["route"]: int(row["traces"]) for row in store.query(_IMPORTED)}
+    judging = {
+        row["route"]: float(row["usd"]) for row in store.query(_JUDGING) if int(row["priced_judgments"])
+    }
     running = _running(paths_of(config).state)
     lines = []
     for route in config.routes:
@@ -107,7 +116,7 @@ def overview(config: Config, store: Store) -> Overview:
         else:
             has, following = _without_learner(config, route.model, judged.get(route.model, 0))
         if broken is not None and traces:
-            has, following = f"{has}; judge {broken.name} is broken", f"tracetune judge try {broken.path}"
+            has, following = f"{has}; judge {broken.name} is broken", _look_at(broken)
         lines.append(
             RouteLine(
                 route=route.model,
@@ -115,6 +124,7 @@ def overview(config: Config, store: Store) -> Overview:
                 failed=int(row["failed"]),
                 judged=judged.get(route.model, 0),
                 imported=imported.get(route.model, 0),
+                judging_usd=judging.get(route.model),
                 has=has,
                 next=following,
             )
@@ -142,6 +152,10 @@ def _broken_judge(
     """The broken judge that holds *route* up: the one that it learns by, else the first."""
     broken = [judge for judge in _judges_of(config, route) if judge.name in unusable]
     return next((judge for judge in broken if judge.name == learns_by), next(iter(broken), None))
+
+
+def _look_at(judge: JudgeConfig) -> str:
+    return f"tracetune judge try {judge.path}" if judge.path is not None else "tracetune judge list"
 
 
 def _without_traffic(route: str, running: Running | None) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.conversation import conversation
+from gateway.cli.judgment_view import behind_score
 from gateway.cli.terminal import plain, plain_line
 from gateway.cli.timeline import duration, timeline
 from gateway.traces.feedback import IN_FORCE
@@ -98,7 +99,11 @@ def _facts(trace: Row) -> Table:
 def _judgment(row: Row) -> Text:
     score = "abstained" if row["score"] is None else f"{row['score']:.3g}"
     said = f"  {row['reason']}" if row["reason"] else ""
-    return Text.assemble((f"{score:>9}", "bold"), plain(f"  {row['judge']} ({row['version']}){said}"))
+    paid = "" if row["cost_usd"] is None else f"  {_cost(row['cost_usd'])}"
+    behind = "".join(f"\n{'':>9}  {plain_line(line)}" for line in behind_score(row["detail"]))
+    return Text.assemble(
+        (f"{score:>9}", "bold"), plain(f"  {row['judge']} ({row['version']}){said}{paid}"), (behind, "dim")
+    )
 
 
 def _feedback(row: Row) -> Text:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 
 from gateway.config.privacy import BUILTIN_RULES
+from gateway.config.trust import route_refusal
 from gateway.config.types import Config, Fallback, Route
 from gateway.errors import ConfigError
 
@@ -64,6 +65,9 @@ def _check_judges_and_learner(config: Config) -> None:
             _known("route", name, routes, f"$.judges[{index}].routes")
         for name in judge.upstreams:
             _known("upstream", name, upstreams, f"$.judges[{index}].upstream")
+        for name in judge.routes or routes:
+            if (refused := route_refusal(config, judge, name)) is not None:
+                raise ConfigError(f"{refused} - at `$.judges[{index}]`")
     for index, entry in enumerate(config.learner):
         _known("route", entry.route, routes, f"$.learner[{index}].route")
         _known("judge", entry.judge, judges, f"$.learner[{index}].judge")

@@ -22,7 +22,7 @@ FILE_OPTION = (
 )
 
 _PATH = re.compile(r"^(.+\.py|builtin):[A-Za-z_][A-Za-z0-9_]*$")
-_LLM_FIELDS = ("rubric", "upstream", "model", "members", "against")
+_LLM_FIELDS = ("rubric", "upstream", "model", "members", "against", "threshold")
 
 # What a person takes upon themselves in so many words; every report then says so too.
 Acceptance = Literal["uncalibrated_trains", "uncalibrated_gates", "weak_trains", "weak_gates"]
@@ -68,11 +68,13 @@ class JudgeConfig(Strict, frozen=True, kw_only=True):
     python: `path` is FILE.py:FUNCTION or builtin:NAME, `options` are arguments by name.
     llm: `rubric` is a file of criteria that `model` of `upstream` answers. pairwise: the same model compares
     the answer with what was kept, or the stable variant's, in both orders. jury: each of `members` answers.
+    embedding: `model` of `upstream` embeds the answer and what it is compared with, and the score is how near
+    they are; with `threshold`, a cosine, whether they are that near.
     `of: session` shows the judge a whole session, once nothing was added to it for `session_idle_s`.
     """
 
     name: Name
-    kind: Literal["python", "llm", "pairwise", "jury"] = "python"
+    kind: Literal["python", "llm", "pairwise", "jury", "embedding"] = "python"
     path: str | None = None
     options: dict[str, Any] = {}
     timeout_s: Seconds | None = None  # for one trace; absent: 5, of an LLM judge 60
@@ -83,6 +85,7 @@ class JudgeConfig(Strict, frozen=True, kw_only=True):
     model: Name | None = None
     members: Annotated[list[Member], Meta(max_length=MAX_MEMBERS)] = []
     against: Literal["kept", "stable"] = "kept"
+    threshold: Annotated[float, Meta(gt=-1, le=1)] | None = None
     of: Literal["trace", "session"] = "trace"
     credit: Credit = Credit()
     session_idle_s: Seconds = 600
@@ -95,8 +98,12 @@ class JudgeConfig(Strict, frozen=True, kw_only=True):
             return
         if self.path is not None or self.options:
             raise ValueError(f"judge {self.name!r} is of kind {self.kind}: path and options are python's")
-        if self.rubric is None:
+        if self.kind == "embedding" and self.rubric is not None:
+            raise ValueError(f"judge {self.name!r} is of kind embedding: no rubric is read by it")
+        if self.kind != "embedding" and self.rubric is None:
             raise ValueError(f"judge {self.name!r} is of kind {self.kind} and needs a rubric file")
+        if self.kind != "embedding" and self.threshold is not None:
+            raise ValueError(f"judge {self.name!r} is of kind {self.kind}: threshold is embedding's")
         alone = self.upstream is not None and self.model is not None
         if self.kind == "jury":
             if len(self.members) < 2 or self.upstream is not None or self.model is not None:
@@ -105,14 +112,15 @@ class JudgeConfig(Strict, frozen=True, kw_only=True):
                 )
         elif not alone or self.members:
             raise ValueError(f"judge {self.name!r} is of kind {self.kind} and needs upstream and model")
-        if self.kind == "pairwise" and self.of == "session":
+        if self.kind in {"pairwise", "embedding"} and self.of == "session":
             raise ValueError(f"judge {self.name!r}: pairs are of answers, not of sessions")
 
     def _check_python(self) -> None:
         if self.path is None or not _PATH.match(self.path):
             shown = "" if self.path is None else f" {self.path!r}"
             raise ValueError(f"judge {self.name!r}: path{shown} is not FILE.py:FUNCTION or builtin:NAME")
-        if self.rubric is not None or self.upstream is not None or self.model is not None or self.members:
+        told = (self.rubric, self.upstream, self.model, self.threshold)
+        if self.members or any(value is not None for value in told):
             raise ValueError(
                 f"judge {self.name!r} is of kind python: {', '.join(_LLM_FIELDS)} are of LLM judges"
             )
@@ -142,10 +150,31 @@ class JudgeConfig(Strict, frozen=True, kw_only=True):
         return self.path.rpartition(":")[2]
 
     @property
+    def watched(self) -> Path | None:
+        """The file whose every change makes a new version of it; None where there is none."""
+        if self.rubric is not None:
+            return self.rubric
+        return None if self.path is None or self.builtin else self.file
+
+    @property
+    def made_of(self) -> str:
+        """What it is, for people: `my_judges.py:resolved`, `rubric.yaml by gpt-4o of openai`."""
+        if self.path is not None:
+            return self.path if self.builtin else f"{self.file.name}:{self.function}"
+        models = ", ".join(f"{member.model} of {member.upstream}" for member in self.asked)
+        return f"{self.rubric.name if self.rubric is not None else self.kind} by {models}"
+
+    @property
+    def asked(self) -> tuple[Member, ...]:
+        """The models that it asks; none of a python judge."""
+        if self.upstream is not None and self.model is not None:
+            return (Member(upstream=self.upstream, model=self.model),)
+        return tuple(self.members)
+
+    @property
     def upstreams(self) -> tuple[str, ...]:
         """Names of those that it shows text to."""
-        own = (self.upstream,) if self.upstream is not None else ()
-        return own + tuple(dict.fromkeys(member.upstream for member in self.members))
+        return tuple(dict.fromkeys(member.upstream for member in self.asked))
 
 
 class Judging(Strict, frozen=True, kw_only=True):

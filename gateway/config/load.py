@@ -160,6 +160,8 @@ def _located_judge(judge: JudgeConfig, base: Path) -> JudgeConfig:
             for name, value in judge.options.items()
         }
         return msgspec.structs.replace(judge, options=options)
+    if judge.path is None:
+        return judge
     return msgspec.structs.replace(judge, path=f"{(base / judge.file).resolve()}:{judge.function}")
 
 

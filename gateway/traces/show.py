@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import OperationError
-from gateway.traces.bodies.bodies import Bodies, place_of, reason_place
+from gateway.traces.bodies.bodies import Bodies, detail_place, place_of, reason_place
 from gateway.traces.bodies.reads import Reader, record_read
 from gateway.traces.feedback import standings
 from gateway.traces.lookup import trace_by_id
@@ -34,7 +34,8 @@ def show_trace(store: Store, trace_id: str, reader: Reader) -> Shown:
         )
     record_read(store, reader, "show", [trace_id])
     judgments = store.query(
-        "SELECT judge, version, score, reason, judged_at FROM judgments "
+        "SELECT judge, version, score, reason, judged_at, seconds, cost_usd, tokens_in, tokens_out, detail "
+        "FROM judgments "
         "WHERE trace_id = {id:String} ORDER BY judge, judged_at",
         {"id": trace_id},
     )
@@ -52,6 +53,7 @@ def _make_readable(
             trace[column] = bodies.body(trace[column], place_of("traces", column, trace["trace_id"]))
     for row in judgments:
         row["reason"] = bodies.text(row["reason"], reason_place(trace["trace_id"], row["judge"]))
+        row["detail"] = bodies.text(row["detail"], detail_place(trace["trace_id"], row["judge"]))
     for row in feedback:
         if row["text"] is not None:
             row["text"] = bodies.text(row["text"], place_of("feedback", "text", row["feedback_id"]))

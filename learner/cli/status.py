@@ -10,7 +10,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import load_config
 from gateway.traces.store import open_store
 from learner.cli.show import print_json, print_table
-from learner.overview import Overview, overview
+from learner.overview import Overview, RouteLine, overview
 
 
 @click.command()
@@ -32,10 +32,14 @@ def status(config_path: Path, as_json: bool) -> None:
     # Most have none, and a terminal is narrow.
     imports = any(line.imported for line in found.routes)
     print_table(
-        ("route", "traces 24 h", "failed", "judged", *(("imported",) if imports else ()), "has", "next"),
+        (
+            *("route", "traces 24 h", "failed", "judged", "judging"),
+            *(("imported",) if imports else ()),
+            *("has", "next"),
+        ),
         [
             (
-                *(line.route, line.traces, line.failed, line.judged),
+                *(line.route, line.traces, line.failed, line.judged, shown_usd(line)),
                 *((line.imported,) if imports else ()),
                 *(line.has, line.next),
             )
@@ -46,6 +50,11 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(f"judge {broken.judge} judges nothing: {broken.why}")
     for note in found.notes:
         click.echo(note)
+
+
+def shown_usd(line: RouteLine) -> str:
+    """What judging the traces of 24 hours cost."""
+    return "—" if line.judging_usd is None else f"${line.judging_usd:.4f}"
 
 
 def what_runs(found: Overview) -> str:

@@ -344,7 +344,9 @@ def test_stored_text_is_shown_and_neither_obeyed_nor_taken_for_markup() -> None:
     body = json.dumps({"messages": [{"role": evil, "content": evil}]})
     trace = a_trace(request=body, response=evil, route=evil, tags={evil: evil}, attempts=evil, session=evil)
     row = {name: getattr(trace, name) for name in trace.__struct_fields__}
-    judgment = {"judge": evil, "version": "v", "score": None, "reason": evil}
+    behind = {"criteria": [{"name": evil, "answer": evil, "quote": evil, "why": evil}]}
+    judgment = {"judge": evil, "version": "v", "score": None, "reason": evil, "cost_usd": 0.1}
+    judgment["detail"] = json.dumps(behind)
     feedback = {
         "trace_id": None,
         "kind": evil,

@@ -89,4 +89,4 @@ def test_everything_public_is_importable_and_the_list_is_sorted():
         for name, value in vars(judges).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("judges.")
     }
-    assert public | {"Verdict"} == set(judges.__all__)
+    assert public | {"Verdict", "Definition"} == set(judges.__all__)

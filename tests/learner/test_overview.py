@@ -17,7 +17,9 @@ from gateway.config import Config, load_config
 from gateway.paths import paths_of
 from gateway.traces.store import Store
 from gateway.traces.types import Judgment
-from learner.cli.status import status, what_runs
+from judges.evaluate import judgment_of
+from judges.wire import Answer
+from learner.cli.status import shown_usd, status, what_runs
 from learner.overview import RouteLine, overview
 from learner.troubles import pace, troubles
 from tests.support.judging import add, some_traces
@@ -89,6 +91,26 @@ def test_what_nobody_judged_yet_is_not_called_judged(write: Write, clean_store: 
     config = write("def good(trace): return True\n")
     add(clean_store, *some_traces(2))
     assert line_of(config, clean_store).has == "captured; nothing judged yet"
+
+
+def test_what_judging_cost_is_a_figure_of_its_own(write: Write, clean_store: Store):
+    config = write("def good(trace): return True\n")
+    traces = some_traces(3)
+    add(clean_store, *traces)
+    assert line_of(config, clean_store).judging_usd is None
+
+    def judgment(number: int, cost_usd: float | None) -> Judgment:
+        row = judgment_of(
+            "good", "v", traces[number], 0, Answer(score=1.0, reason="", seconds=0.1, cost_usd=cost_usd)
+        )
+        return msgspec.structs.replace(row, started_at=datetime.now(UTC))
+
+    rows = [judgment(0, 0.25), judgment(1, 0.5), judgment(2, None)]
+    clean_store.insert("judgments", rows, token="j")
+    line = line_of(config, clean_store)
+    assert line.judging_usd == 0.75
+    assert shown_usd(line) == "$0.7500"
+    assert shown_usd(msgspec.structs.replace(line, judging_usd=None)) == "—"
 
 
 @pytest.fixture

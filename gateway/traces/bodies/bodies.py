@@ -190,3 +190,8 @@ def place_of(table: str, column: str, row_id: str) -> str:
 def reason_place(trace_id: str, judge: str) -> str:
     """The same of a judgment's reason."""
     return place_of("judgments", "reason", f"{trace_id} by {judge}")
+
+
+def detail_place(trace_id: str, judge: str) -> str:
+    """The same of what stands behind a judgment's score."""
+    return place_of("judgments", "detail", f"{trace_id} by {judge}")

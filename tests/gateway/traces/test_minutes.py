@@ -31,12 +31,14 @@ FROM traces_by_minute AS m GROUP BY ALL ORDER BY ALL
 """
 JUDGED_SQL = """
 SELECT toStartOfMinute(started_at) AS minute, route, variant, ifNull(j.snapshot, '') AS of_snapshot, judge, version,
-       count() AS judgments, count(score) AS scored, round(sum(ifNull(score, 0)), 6) AS score_sum
+       count() AS judgments, count(score) AS scored, round(sum(ifNull(score, 0)), 6) AS score_sum,
+       count(j.cost_usd) AS priced, round(sum(ifNull(j.cost_usd, 0)), 6) AS usd
 FROM judgments AS j GROUP BY ALL ORDER BY ALL
 """
 JUDGED_MINUTES_SQL = """
 SELECT minute, route, variant, snapshot AS of_snapshot, judge, version,
-       m.judgments AS judgments, m.scored AS scored, round(m.score_sum, 6) AS score_sum
+       m.judgments AS judgments, m.scored AS scored, round(m.score_sum, 6) AS score_sum,
+       m.priced AS priced, round(m.cost_usd, 6) AS usd
 FROM judgments_by_minute AS m ORDER BY ALL
 """
 
@@ -70,6 +72,7 @@ def judgment_of(trace: Trace, score: float | None, at_s: int, version: str = "v"
         route=trace.route,
         variant=trace.variant,
         snapshot=trace.snapshot,
+        cost_usd=None if at_s % 2 else 0.125,
     )
 
 
