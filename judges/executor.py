@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from gateway.config import Config, JudgeConfig
 from judges.definition import Definition
+from judges.pool import Pool
 from judges.sandbox import IMPORT_WITHIN_S, Sandbox
 from judges.wire import Answer, Task
 
@@ -25,7 +26,10 @@ class Executor(Protocol):
         ...
 
     def judge(self, tasks: Iterable[Task], stop: Callable[[], bool] = lambda: False) -> Iterator[Answer]:
-        """An answer for each task, in order; fewer only when *stop* says so. Tasks are drawn as needed."""
+        """An answer for each task, in order; fewer only when *stop* says so.
+
+        Tasks are drawn as needed, in the thread that asks for answers; drawing one may take a while.
+        """
         ...
 
     def close(self) -> None: ...
@@ -48,4 +52,8 @@ def executor_of(
 
     *show_output*: what the user's code prints goes to this process's own output.
     """
-    return Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)
+    sandboxes = [
+        Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)
+        for _ in range(judge.limits.concurrent)
+    ]
+    return sandboxes[0] if len(sandboxes) == 1 else Pool(sandboxes)

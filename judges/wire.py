@@ -35,6 +35,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     session: list[Trace] = []
     feedback_seen: int = 0
 
+    @property
+    def size(self) -> int:
+        """Of its bodies, in characters."""
+        return sum(len(row.request or "") + len(row.response or "") for row in (self.trace, *self.session))
+
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The file is imported and the judge takes these parameters."""
