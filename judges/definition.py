@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.config import JudgeConfig
 from judges.load import JudgeSource, read_source
 
@@ -10,4 +12,5 @@ Definition = JudgeSource
 
 def definition_of(judge: JudgeConfig) -> Definition:
     """Read what *judge* is made of, without running it. Raises JudgeFileError."""
-    return read_source(judge.file, judge.function, judge.options)
+    source = read_source(judge.file, judge.function, judge.options)
+    return source if judge.of == "trace" else msgspec.structs.replace(source, credit=judge.credit)

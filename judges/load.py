@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.config.judges import Credit
 from judges.errors import JudgeFileError
 from judges.protocol import PARAMETERS, Judge, one_line, wanted_parameters
 
@@ -24,19 +25,24 @@ VERSION_CHARS = 12
 
 
 class JudgeSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A judge's file as it was read, the function in it, and the arguments that it is given by name."""
+    """A judge's file as it was read, the function in it, and the arguments that it is given by name.
+
+    `credit`: of a judge of sessions, how a score is given to the turns, which is part of the verdict on each.
+    """
 
     file: str
     function: str
     source: bytes
     options: dict[str, Any] = {}
+    credit: Credit | None = None
 
     @property
     def version(self) -> str:
-        """Twelve hex digits of the SHA-256 of the file's bytes, and of the options where there are any."""
+        """Twelve hex digits of the SHA-256 of the file's bytes, of options and of credit."""
         digest = hashlib.sha256(self.source)
-        if self.options:
-            digest.update(b"\0" + msgspec.json.encode(self.options, order="deterministic"))
+        for part in (self.options, self.credit):
+            if part:
+                digest.update(b"\0" + msgspec.json.encode(part, order="deterministic"))
         return digest.hexdigest()[:VERSION_CHARS]
 
 

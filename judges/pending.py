@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.config.judges import Credit
 from gateway.traces.feedback import SAID_SQL
 from gateway.traces.store import Store
 
@@ -37,18 +38,39 @@ _PENDING_SQL = f"""
     ) AS f ON f.trace_id = t.trace_id
     WHERE NOT j.judged OR f.said > j.feedback_seen
 """  # noqa: S608 -- built of constants; values travel as parameters
+# Sessions with a pending trace in `scope` that nothing was added to lately.
+_DUE_SQL = f"""
+    (client, session) IN (
+        SELECT client, session FROM traces WHERE trace_id IN (SELECT t.trace_id {_PENDING_SQL})
+    ) AND (client, session) NOT IN (
+        SELECT client, session FROM traces
+        WHERE started_at > now64(6, 'UTC') - toIntervalMillisecond({{idle_ms:UInt64}})
+    ) AND {JUDGEABLE_SQL}
+"""  # noqa: S608 -- as above
 _NO_NULLS = " SETTINGS join_use_nulls = 0"
 
 
+class SessionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a judge of sessions: when one is over (nothing was added for *idle_s*), and who gets its score."""
+
+    idle_s: float
+    credit: Credit
+
+
 class JudgeVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose judgments: a judge by its name, the version of its file, and the routes it judges (none: all)."""
+    """Whose judgments: a judge by its name, the version of its file, and the routes it judges (none: all).
+
+    `session`: of a judge that is shown sessions as a whole.
+    """
 
     judge: str
     version: str
     routes: tuple[str, ...] = ()
+    session: SessionRule | None = None
 
     def parameters(self) -> dict[str, Any]:
-        return {"judge": self.judge, "version": self.version, "routes": list(self.routes)}
+        asked = {"judge": self.judge, "version": self.version, "routes": list(self.routes)}
+        return asked if self.session is None else asked | {"idle_ms": int(self.session.idle_s * 1000)}
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -129,15 +151,23 @@ def store_clock(store: Store) -> datetime:
 
 
 def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[str]:
-    """Ids of at most *limit* pending traces in *scope*, oldest first."""
+    """Ids of at most *limit* pending traces in *scope*, oldest first.
+
+    For a judge of sessions: of the last turn of each session that is over and has a pending one.
+    """
     if isinstance(scope, Since):
         scope = _found(store, scope)
+    asked = (
+        f"SELECT t.trace_id AS id {_PENDING_SQL} ORDER BY t.started_at, id"
+        if judge.session is None
+        else "SELECT argMax(trace_id, (started_at, trace_id)) AS id FROM traces "  # noqa: S608 -- constants
+        f"WHERE {_DUE_SQL} GROUP BY client, session ORDER BY max(started_at), id"
+    )
     rows = store.query(
-        f"WITH scope AS ({scope.sql()}) SELECT t.trace_id AS trace_id {_PENDING_SQL} "
-        f"ORDER BY t.started_at, t.trace_id LIMIT {int(limit)}{_NO_NULLS}",
+        f"WITH scope AS ({scope.sql()}) {asked} LIMIT {int(limit)}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
-    return [row["trace_id"] for row in rows]
+    return [row["id"] for row in rows]
 
 
 def _found(store: Store, scope: Since) -> Scope:
@@ -150,9 +180,10 @@ def _found(store: Store, scope: Since) -> Scope:
 
 
 def count_pending(store: Store, judge: JudgeVersion, scope: Scope) -> int:
-    """How many traces in *scope* are pending."""
+    """How many traces in *scope* are pending; for a judge of sessions all turns of those that are due."""
+    among = _PENDING_SQL if judge.session is None else f"FROM traces WHERE {_DUE_SQL}"
     (row,) = store.query(
-        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {_PENDING_SQL}{_NO_NULLS}",
+        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {among}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
     return int(row["n"])

@@ -26,7 +26,7 @@ class Seat(Protocol):
     @property
     def parameters(self) -> tuple[str, ...]: ...
 
-    def start(self, within_s: float = IMPORT_WITHIN_S) -> None: ...
+    def start(self, within_s: float = IMPORT_WITHIN_S, stop: Callable[[], bool] = lambda: False) -> None: ...
 
     def judge(
         self, tasks: Iterable[Task | None], stop: Callable[[], bool] = lambda: False
@@ -153,6 +153,9 @@ class _UnderWay:
         """What a seat's thread does."""
         mine: deque[int] = deque()  # numbers of the tasks that this seat has taken and not answered
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._free or self._ended)
+            seat.start(stop=lambda: self._ended)  # a task that it took before would wait for that
             for answer in seat.judge(self._take(mine), lambda: self._ended):
                 with self._changed:
                     number = mine.popleft()

@@ -21,14 +21,14 @@ MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is no
 _COLUMNS = ", ".join(Trace.__struct_fields__)
 
 
-class _Said(NamedTuple):
+class Said(NamedTuple):
     """What is in force on a trace, and how many rows of feedback it has in all."""
 
     in_force: list[Feedback]
     rows: int
 
 
-_NOTHING = _Said([], 0)
+NOTHING = Said([], 0)
 
 
 def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Iterator[Task]:
@@ -38,18 +38,19 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
     """
     for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions else BATCH_TRACES):
         rows = {
-            row.trace_id: row for row in _traces(store, "trace_id IN {ids:Array(String)}", {"ids": batch})
+            row.trace_id: row
+            for row in stored_traces(store, "trace_id IN {ids:Array(String)}", {"ids": batch})
         }
-        feedback = _feedback(store, batch)
+        feedback = feedback_on(store, batch)
         earlier = _sessions(store, list(rows.values())) if sessions else {}
         for trace_id in batch:
             if trace_id in rows:
                 # One at a time: what is stored may be a small part of what it holds.
                 yield Task(
                     trace=store.bodies.lenient_trace(rows[trace_id]),
-                    feedback=feedback.get(trace_id, _NOTHING).in_force,
+                    feedback=feedback.get(trace_id, NOTHING).in_force,
                     session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
-                    feedback_seen=feedback.get(trace_id, _NOTHING).rows,
+                    feedback_seen=feedback.get(trace_id, NOTHING).rows,
                 )
 
 
@@ -66,27 +67,32 @@ def _batches(store: Store, trace_ids: Sequence[str], limit: int) -> Iterator[lis
         yield from cut(sized, most_bytes=BATCH_BYTES, limit=limit)
 
 
-def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
+def stored_traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
+    """Rows of `traces`, bodies as they are stored. Raises StoreError."""
     rows = store.query(f"SELECT {_COLUMNS} FROM traces WHERE {where}", parameters)  # noqa: S608 -- constants
     return [msgspec.convert(row, Trace, strict=False) for row in rows]
 
 
-def _feedback(store: Store, trace_ids: list[str]) -> dict[str, _Said]:
+def feedback_on(store: Store, trace_ids: Sequence[str]) -> dict[str, Said]:
+    """What was said of each of *trace_ids*, at most BATCH_TRACES of them; none where nothing was.
+
+    Raises StoreError.
+    """
     rows = store.query(
         f"WITH scope AS (SELECT arrayJoin({{ids:Array(String)}}) AS trace_id) SELECT * FROM ({IN_FORCE_SQL}) "  # noqa: S608
         f"ORDER BY created_at DESC, feedback_id DESC LIMIT {MAX_FEEDBACK} BY trace_id",
-        {"ids": trace_ids},
+        {"ids": list(trace_ids)},
     )
     said = store.bodies.feedbacks([msgspec.convert(row, Feedback, strict=False) for row in rows])
-    found: dict[str, _Said] = {}
+    found: dict[str, Said] = {}
     for row, readable in zip(rows, said, strict=True):
-        found.setdefault(row["trace_id"], _Said([], int(row["said"]))).in_force.append(readable)
+        found.setdefault(row["trace_id"], Said([], int(row["said"]))).in_force.append(readable)
     return found
 
 
 def _sessions(store: Store, traces: list[Trace]) -> dict[str, list[Trace]]:
     """For each of *traces* the answered traces of its session before it, oldest first."""
-    rows = _traces(
+    rows = stored_traces(
         store,
         "(client, session) IN (SELECT client, session FROM traces WHERE trace_id IN {ids:Array(String)}) "  # noqa: S608
         f"AND {ANSWERED_SQL} ORDER BY started_at DESC, trace_id DESC "

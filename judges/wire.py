@@ -27,13 +27,17 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One trace to judge, with the feedback in force on it. `session` is empty unless the judge asks for it.
 
-    `feedback_seen` counts what was said of the trace in all, with what a later word has replaced.
+    `feedback_seen` counts what was said of the trace in all, with what a later word has replaced. `whole`: it
+    is the last turn of a session to be judged, `session` those before it, and `said` has what is in force on
+    each of them by its id.
     """
 
     trace: Trace
     feedback: list[Feedback]
     session: list[Trace] = []
     feedback_seen: int = 0
+    whole: bool = False
+    said: dict[str, list[Feedback]] = {}
 
     @property
     def size(self) -> int:

@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 
 from gateway.traces.markers import why_text_unreadable
+from gateway.traces.types import Feedback
 from judges.errors import JudgeFileError
 from judges.guard import descendants, stay_behind
 from judges.load import JudgeSource, load_function, place, told
 from judges.protocol import Judge, abstain, one_line, read_verdict
-from judges.trace import judged_trace
+from judges.trace import JudgedTrace, judged_trace
 from judges.wire import PIPES_GONE, Answer, Ready, Refused, Setup, Task, frame, read_message
 
 MAX_CHILDREN = 16  # processes a judge may leave running from one trace to the next
@@ -94,15 +95,27 @@ def _answer(
 def _arguments(parameters: tuple[str, ...], task: Task) -> dict[str, Any]:
     trace = judged_trace(task.trace, task.feedback)
     arguments: dict[str, Any] = {"trace": trace, "feedback": list(trace.feedback)}
-    if "session" in parameters:
+    if "session" in parameters or task.whole:
         earlier = [
-            judged_trace(row)
+            judged_trace(row, filter(_readable, task.said.get(row.trace_id, ())))
             for row in task.session
             if row.trace_id != trace.trace_id
             and why_text_unreadable(row.request) is why_text_unreadable(row.response) is None
         ]
         arguments["session"] = [*earlier, trace]
+    if task.whole:
+        arguments["feedback"] = _of_all(arguments["session"])
     return {name: arguments[name] for name in parameters}
+
+
+def _readable(said: Feedback) -> bool:
+    return why_text_unreadable(said.text) is None
+
+
+def _of_all(session: list[JudgedTrace]) -> list[Feedback]:
+    """What is in force on any turn, oldest first; what was said of the session as a whole once."""
+    said = {entry.feedback_id: entry for turn in session for entry in turn.feedback}
+    return sorted(said.values(), key=lambda entry: (entry.created_at, entry.feedback_id))
 
 
 def _why_unreadable(task: Task) -> str | None:
