@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from gateway.config import Config, JudgeConfig
 from judges.definition import Definition
 from judges.pool import Pool
+from judges.ray_actors import ray_pool
 from judges.sandbox import IMPORT_WITHIN_S, Sandbox
 from judges.wire import Answer, Task
 
@@ -42,7 +43,7 @@ class Executor(Protocol):
 
 
 def executor_of(
-    config: Config,  # noqa: ARG001 -- judges that ask an upstream need it
+    config: Config,
     judge: JudgeConfig,
     definition: Definition,
     *,
@@ -50,8 +51,11 @@ def executor_of(
 ) -> Executor:
     """What runs *judge* with the bounds it has in *config*, not started yet.
 
-    *show_output*: what the user's code prints goes to this process's own output.
+    *show_output*: what the user's code prints goes to this process's own output; so it runs on this machine.
+    Raises ConfigError, JudgeWorkerError.
     """
+    if config.judging.executor == "ray" and not show_output:
+        return ray_pool(config, judge, definition)
     sandboxes = [
         Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)
         for _ in range(judge.limits.concurrent)
