@@ -56,13 +56,16 @@ class Budget:
 
     def charge(self, usd: float | None) -> None:
         """Count what an answer cost that is not stored yet."""
-        self._turn_day()
-        self._spent += usd or 0.0
+        if usd:
+            self._turn_day()
+            self._spent += usd
 
     def exhausted(self) -> bool:
         """Whether the judge has to wait for the next day."""
+        if self._limits.usd_per_day is None:
+            return False
         self._turn_day()
-        return self._limits.usd_per_day is not None and self._spent >= self._limits.usd_per_day
+        return self._spent >= self._limits.usd_per_day
 
     def wait_s(self) -> float:
         """Take the turn of one more trace: 0 where it is taken, else how long to wait before the next try."""

@@ -21,7 +21,17 @@ from judges.definition import definition_of
 from judges.errors import JudgeError, JudgeFileError
 from judges.executor import Executor, executor_of
 from judges.passes import Tally, judge_traces, version_of
-from judges.pending import Arrivals, JudgeVersion, Since, Window, arrivals, pending, store_clock, windows
+from judges.pending import (
+    Arrivals,
+    Due,
+    JudgeVersion,
+    Since,
+    Window,
+    arrivals,
+    due,
+    store_clock,
+    windows,
+)
 from judges.rows import SESSION_BATCH_TRACES
 
 POLL_S = 1.0
@@ -116,9 +126,9 @@ class JudgeFollower:
         seen = arrivals(store, self._since)
         if self._seen and (seen.traces, seen.feedback) == (self._seen.traces, self._seen.feedback):
             return False
-        trace_ids = pending(store, self._judge, Since(self._since), limit=PAGE_TRACES)
-        if trace_ids:
-            self._pass(store, executor, trace_ids)
+        found = due(store, self._judge, Since(self._since), limit=PAGE_TRACES)
+        if found:
+            self._pass(store, executor, found)
             return True
         self._seen = seen
         if seen.now - self._since > timedelta(seconds=2 * OVERLAP_S):
@@ -130,11 +140,9 @@ class JudgeFollower:
         if time.monotonic() < self._look_at:
             return False
         now = store_clock(store)
-        trace_ids = pending(
-            store, self._judge, Since(since - timedelta(seconds=idle_s)), limit=SESSION_BATCH_TRACES
-        )
-        if trace_ids:
-            self._pass(store, executor, trace_ids)
+        found = due(store, self._judge, Since(since - timedelta(seconds=idle_s)), limit=SESSION_BATCH_TRACES)
+        if found:
+            self._pass(store, executor, found)
             return True
         self._since = max(since, now - timedelta(seconds=OVERLAP_S))
         self._look_at = time.monotonic() + min(MAX_LOOK_S, max(POLL_S, idle_s / 10))
@@ -147,19 +155,19 @@ class JudgeFollower:
             self._sweep_at = time.monotonic() + SWEEP_EVERY_S
         if not self._windows:
             return False
-        trace_ids = pending(store, self._judge, self._windows[-1], limit=PAGE_TRACES)
-        if trace_ids:
-            self._pass(store, executor, trace_ids)
+        found = due(store, self._judge, self._windows[-1], limit=PAGE_TRACES)
+        if found:
+            self._pass(store, executor, found)
         else:
             self._windows.pop()
         return True
 
-    def _pass(self, store: Store, executor: Executor, trace_ids: list[str]) -> None:
+    def _pass(self, store: Store, executor: Executor, found: list[Due]) -> None:
         self._tally += judge_traces(
             store,
             executor,
             self._judge,
-            trace_ids,
+            found,
             stop=self._stop.is_set,
             within_s=PASS_S,
             budget=self._budget,

@@ -8,9 +8,9 @@ from gateway.traces.store import Store
 from judges.budget import Budget
 from judges.executor import Executor
 from judges.passes import Tally, judge_traces
-from judges.pending import JudgeVersion, Window, count_pending, pending, windows
+from judges.pending import JudgeVersion, Window, count_pending, due, windows
 
-PAGE_TRACES = 2000
+PAGE_TRACES = 20_000  # ids alone: one question over a window is enough
 
 
 def count_left(store: Store, judge: JudgeVersion) -> int:
@@ -40,9 +40,9 @@ def judge_once(
     executor.start()
     done = Tally()
     for window in reversed(windows(store, judge)):
-        while trace_ids := pending(store, judge, window, limit=PAGE_TRACES):
+        while found := due(store, judge, window, limit=PAGE_TRACES):
             tally = judge_traces(
-                store, executor, judge, trace_ids, stop=lambda: False, stored=stored, budget=budget
+                store, executor, judge, found, stop=lambda: False, stored=stored, budget=budget
             )
             done += tally
             if budget is not None and budget.exhausted():

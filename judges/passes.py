@@ -13,21 +13,21 @@ from gateway.config import JudgeConfig
 from gateway.config.judges import JudgeLimits
 from gateway.traces.batches import parts_of
 from gateway.traces.bodies.bodies import Bodies, Owner, reason_place
-from gateway.traces.delivery import IDS_PER_QUERY
 from gateway.traces.markers import ERASED_REASON
 from gateway.traces.store import Store
 from gateway.traces.types import Judgment, Trace
 from judges.budget import Budget
 from judges.definition import Definition
 from judges.executor import Executor
-from judges.pending import JudgeVersion, SessionRule
+from judges.pending import Due, JudgeVersion, SessionRule
+from judges.rows import BATCH_TRACES, BETWEEN_SQL, Known
 from judges.units import Unit, judgments_of, load_units
 from judges.wire import Task
 
 FLUSH_S = (
     1.0  # a judgment is stored this long after it was given, or after the next one where that takes longer
 )
-FLUSH_ROWS = 1000
+FLUSH_ROWS = 5000
 _WAKE_S = 0.1  # a judge that waits for its turn looks this often whether it is to stop
 
 
@@ -60,14 +60,14 @@ def judge_traces(
     store: Store,
     executor: Executor,
     judge: JudgeVersion,
-    trace_ids: Sequence[str],
+    found: Sequence[Due],
     *,
     stop: Callable[[], bool],
     within_s: float = float("inf"),
     stored: Callable[[Tally], None] = lambda _: None,
     budget: Budget | None = None,
 ) -> Tally:
-    """Judge *trace_ids*, as `pending` gave them, and store the judgments; *stored* is told after each insert.
+    """Judge what was *found* due, and store the judgments; *stored* is told after each insert.
 
     Takes up no more traces after *within_s*, or once *budget* is exhausted; leaves at once when *stop* says
     so, with what was judged by then stored. Raises StoreError and JudgeError: what is not stored then is
@@ -79,9 +79,12 @@ def judge_traces(
     budget.sync(store)
     rows = _Rows(store, stored, budget)
     under_way: deque[Unit] = deque()
+    sessions = "session" in executor.parameters
 
     def tasks() -> Iterator[Task]:
-        for unit in load_units(store, judge, trace_ids, sessions="session" in executor.parameters):
+        for unit in load_units(
+            store, judge, [trace.trace_id for trace in found], sessions=sessions, known=_known(found)
+        ):
             if not _turn_comes(budget, rows, lambda: stop() or time.monotonic() > until):
                 return
             under_way.append(unit)
@@ -94,6 +97,13 @@ def judge_traces(
         rows.flush_when_due()
     rows.flush()
     return rows.done
+
+
+def _known(found: Sequence[Due]) -> Known | None:
+    if not found:
+        return None
+    started = [trace.started_at for trace in found]
+    return Known(min(started), max(started), frozenset(trace.trace_id for trace in found if not trace.said))
 
 
 def _turn_comes(budget: Budget, rows: _Rows, stop: Callable[[], bool]) -> bool:
@@ -152,8 +162,11 @@ def _sealed(judgment: Judgment, trace: Trace, bodies: Bodies) -> Judgment:
 def _of_stored_traces(store: Store, rows: list[Judgment]) -> list[Judgment]:
     """Those of *rows* whose trace was not erased while it was judged: a reason may quote it."""
     found: set[str] = set()
-    for part in parts_of(rows, IDS_PER_QUERY):
-        ids = [row.trace_id for row in part]
-        there = store.query("SELECT trace_id FROM traces WHERE trace_id IN {ids:Array(String)}", {"ids": ids})
+    for part in parts_of(rows, BATCH_TRACES):
+        started = [row.started_at for row in part if row.started_at is not None]
+        there = store.query(
+            f"SELECT trace_id FROM traces WHERE trace_id IN {{ids:Array(String)}} AND {BETWEEN_SQL}",  # noqa: S608
+            {"ids": [row.trace_id for row in part], "first": min(started), "last": max(started)},
+        )
         found |= {row["trace_id"] for row in there}
     return [row for row in rows if row.trace_id in found]

@@ -132,6 +132,14 @@ class Ids(msgspec.Struct, frozen=True):
 Scope = Since | Window | Ids
 
 
+class Due(msgspec.Struct, frozen=True):
+    """A trace to be judged, and what the look for it has told. `said`: there is feedback on it."""
+
+    trace_id: str
+    started_at: datetime
+    said: bool
+
+
 def arrivals(store: Store, since: datetime) -> Arrivals:
     """Cheap: whether there is anything to ask about. Raises StoreError, as everything here does."""
     (row,) = store.query(
@@ -151,23 +159,28 @@ def store_clock(store: Store) -> datetime:
 
 
 def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[str]:
-    """Ids of at most *limit* pending traces in *scope*, oldest first.
+    """Ids of what is due."""
+    return [found.trace_id for found in due(store, judge, scope, limit=limit)]
 
-    For a judge of sessions: of the last turn of each session that is over and has a pending one.
+
+def due(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[Due]:
+    """At most *limit* pending traces in *scope*, oldest first.
+
+    For a judge of sessions: the last turn of each session that is over and has a pending one.
     """
     if isinstance(scope, Since):
         scope = _found(store, scope)
     asked = (
-        f"SELECT t.trace_id AS id {_PENDING_SQL} ORDER BY t.started_at, id"
+        f"SELECT t.trace_id AS id, t.started_at AS at, f.said > 0 AS said {_PENDING_SQL} ORDER BY at, id"
         if judge.session is None
-        else "SELECT argMax(trace_id, (started_at, trace_id)) AS id FROM traces "  # noqa: S608 -- constants
-        f"WHERE {_DUE_SQL} GROUP BY client, session ORDER BY max(started_at), id"
+        else "SELECT argMax(trace_id, (started_at, trace_id)) AS id, max(started_at) AS at, true AS said "  # noqa: S608
+        f"FROM traces WHERE {_DUE_SQL} GROUP BY client, session ORDER BY at, id"
     )
     rows = store.query(
         f"WITH scope AS ({scope.sql()}) {asked} LIMIT {int(limit)}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
-    return [row["id"] for row in rows]
+    return [Due(row["id"], row["at"], bool(row["said"])) for row in rows]
 
 
 def _found(store: Store, scope: Since) -> Scope:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger
 BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
 SESSION_BATCH_TRACES = 20  # where each brings its session along
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
+BETWEEN_SQL = "started_at BETWEEN {first:DateTime64(6, 'UTC')} AND {last:DateTime64(6, 'UTC')}"
 _COLUMNS = ", ".join(Trace.__struct_fields__)
 
 
@@ -31,17 +33,36 @@ class Said(NamedTuple):
 NOTHING = Said([], 0)
 
 
-def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Iterator[Task]:
+class Known(NamedTuple):
+    """What is known of traces before they are loaded, so that the store need not look everywhere.
+
+    They started from *first* to *last*; on *quiet* ones nothing was said when they were looked for. What was
+    said since then makes them pending again.
+    """
+
+    first: datetime
+    last: datetime
+    quiet: frozenset[str] = frozenset()
+
+
+def load_tasks(
+    store: Store, trace_ids: Sequence[str], *, sessions: bool, known: Known | None = None
+) -> Iterator[Task]:
     """A task for each of *trace_ids* that the store has, in that order; with its session where asked for.
 
     Raises StoreError.
     """
-    for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions else BATCH_TRACES):
-        rows = {
-            row.trace_id: row
-            for row in stored_traces(store, "trace_id IN {ids:Array(String)}", {"ids": batch})
-        }
-        feedback = feedback_on(store, batch)
+    where, bounds = "trace_id IN {ids:Array(String)}", dict[str, Any]()
+    quiet = frozenset[str]()
+    if known is not None:
+        where = f"{where} AND {BETWEEN_SQL}"
+        bounds = {"first": known.first, "last": known.last}
+        quiet = known.quiet
+    limit = SESSION_BATCH_TRACES if sessions else BATCH_TRACES
+    for batch in _batches(store, trace_ids, where, bounds, limit):
+        rows = {row.trace_id: row for row in stored_traces(store, where, bounds | {"ids": batch})}
+        told = [trace_id for trace_id in batch if trace_id not in quiet]
+        feedback = feedback_on(store, told) if told else {}
         earlier = _sessions(store, list(rows.values())) if sessions else {}
         for trace_id in batch:
             if trace_id in rows:
@@ -54,13 +75,15 @@ def load_tasks(store: Store, trace_ids: Sequence[str], *, sessions: bool) -> Ite
                 )
 
 
-def _batches(store: Store, trace_ids: Sequence[str], limit: int) -> Iterator[list[str]]:
+def _batches(
+    store: Store, trace_ids: Sequence[str], where: str, bounds: dict[str, Any], limit: int
+) -> Iterator[list[str]]:
     for part in parts_of(trace_ids, BATCH_TRACES):
         asked = list(part)
         rows = store.query(
-            "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "
-            "FROM traces WHERE trace_id IN {ids:Array(String)}",
-            {"ids": asked},
+            "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "  # noqa: S608 -- constants
+            f"FROM traces WHERE {where}",
+            bounds | {"ids": asked},
         )
         sizes = {row["trace_id"]: int(row["bytes"]) for row in rows}
         sized = [(trace_id, sizes.get(trace_id, 0)) for trace_id in asked]

@@ -18,6 +18,7 @@ from judges.rows import (
     MAX_SESSION_TRACES,
     NOTHING,
     SESSION_BATCH_TRACES,
+    Known,
     Said,
     feedback_on,
     load_tasks,
@@ -51,14 +52,19 @@ class Unit(msgspec.Struct, frozen=True):
 
 
 def load_units(
-    store: Store, judge: JudgeVersion, trace_ids: Sequence[str], *, sessions: bool
+    store: Store,
+    judge: JudgeVersion,
+    trace_ids: Sequence[str],
+    *,
+    sessions: bool,
+    known: Known | None = None,
 ) -> Iterator[Unit]:
     """A unit for each of *trace_ids* that the store has, in that order: as `pending` gives them.
 
     *sessions*: a judge of traces is shown the sessions so far. Raises StoreError.
     """
     if judge.session is None:
-        for task in load_tasks(store, trace_ids, sessions=sessions):
+        for task in load_tasks(store, trace_ids, sessions=sessions, known=known):
             yield Unit(task, [Turn(task.trace, task.feedback_seen)])
         return
     for part in parts_of(trace_ids, SESSION_BATCH_TRACES):

@@ -15,7 +15,7 @@ from gateway.traces.types import Judgment
 from judges.budget import Budget
 from judges.once import judge_once
 from judges.passes import judge_traces
-from judges.pending import pending
+from judges.pending import due
 from judges.wire import Answer, Task
 from tests.judges.test_cli import tracetune
 from tests.support.judging import ALWAYS, ANY_JUDGE, YES, add, judged, some_traces, wait_for
@@ -83,7 +83,7 @@ def test_what_other_processes_spend_meanwhile_counts_from_the_next_insert_on(cle
             spent_today(clean_store, 100.0)
         told = True
 
-    ids = pending(clean_store, ANY_JUDGE, ALWAYS, limit=100)
+    ids = due(clean_store, ANY_JUDGE, ALWAYS, limit=100)
     done = judge_traces(clean_store, Slow(), ANY_JUDGE, ids, stop=lambda: False, stored=stored, budget=budget)
     assert 0 < done.total < 10
 
@@ -100,7 +100,7 @@ class Slow(Dear):
 def test_no_more_traces_a_minute_are_asked_than_the_setting_says(clean_store: Store):
     add(clean_store, *some_traces(12))
     executor = Dear()
-    ids = pending(clean_store, ANY_JUDGE, ALWAYS, limit=100)
+    ids = due(clean_store, ANY_JUDGE, ALWAYS, limit=100)
     budget = Budget("good", JudgeLimits(per_minute=300.0))
     done = judge_traces(clean_store, executor, ANY_JUDGE, ids, stop=lambda: False, budget=budget)
     assert done.total == 12
@@ -111,7 +111,7 @@ def test_no_more_traces_a_minute_are_asked_than_the_setting_says(clean_store: St
 
 def test_while_a_judge_waits_for_its_turn_what_it_judged_is_stored_and_it_can_be_stopped(clean_store: Store):
     add(clean_store, *some_traces(3))
-    ids = pending(clean_store, ANY_JUDGE, ALWAYS, limit=100)
+    ids = due(clean_store, ANY_JUDGE, ALWAYS, limit=100)
     stop, budget = threading.Event(), Budget("good", JudgeLimits(per_minute=1.0))
     stored = threading.Event()
     judging = threading.Thread(
