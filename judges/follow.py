@@ -126,7 +126,8 @@ class JudgeFollower:
         seen = arrivals(store, self._since)
         if self._seen and (seen.traces, seen.feedback) == (self._seen.traces, self._seen.feedback):
             return False
-        found = due(store, self._judge, Since(self._since), limit=PAGE_TRACES)
+        # The latest first: a judge that is too slow for all that arrives is still up to date on some of it.
+        found = due(store, self._judge, Since(self._since), limit=PAGE_TRACES, latest_first=True)
         if found:
             self._pass(store, executor, found)
             return True

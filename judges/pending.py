@@ -163,21 +163,24 @@ def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> l
     return [found.trace_id for found in due(store, judge, scope, limit=limit)]
 
 
-def due(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[Due]:
-    """At most *limit* pending traces in *scope*, oldest first.
+def due(
+    store: Store, judge: JudgeVersion, scope: Scope, *, limit: int, latest_first: bool = False
+) -> list[Due]:
+    """At most *limit* pending traces in *scope*, oldest first where not asked otherwise.
 
     For a judge of sessions: the last turn of each session that is over and has a pending one.
     """
     if isinstance(scope, Since):
         scope = _found(store, scope)
     asked = (
-        f"SELECT t.trace_id AS id, t.started_at AS at, f.said > 0 AS said {_PENDING_SQL} ORDER BY at, id"
+        f"SELECT t.trace_id AS id, t.started_at AS at, f.said > 0 AS said {_PENDING_SQL}"
         if judge.session is None
         else "SELECT argMax(trace_id, (started_at, trace_id)) AS id, max(started_at) AS at, true AS said "  # noqa: S608
-        f"FROM traces WHERE {_DUE_SQL} GROUP BY client, session ORDER BY at, id"
+        f"FROM traces WHERE {_DUE_SQL} GROUP BY client, session"
     )
+    way = "DESC" if latest_first else "ASC"
     rows = store.query(
-        f"WITH scope AS ({scope.sql()}) {asked} LIMIT {int(limit)}{_NO_NULLS}",
+        f"WITH scope AS ({scope.sql()}) {asked} ORDER BY at {way}, id {way} LIMIT {int(limit)}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
     return [Due(row["id"], row["at"], bool(row["said"])) for row in rows]
