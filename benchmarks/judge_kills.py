@@ -28,25 +28,41 @@ from gateway.errors import TracetuneError
 from judges.definition import definition_of
 from judges.guard import descendants
 
-KILL_WITHIN_S = 2.5  # after the first trace of a run can be judged, or before: importing takes a while
-ADDED = 60  # traces each time
+KILL_WITHIN_S = 2.0
+WHILE_STARTING = 0.2  # of the runs; the others are killed while they judge
+ADDED = 100  # traces each time
+START_WITHIN_S = 60.0
 GONE_WITHIN_S = 10.0
 RUN_WITHIN_S = 600.0
 LIMIT_S = 3600.0
 RESULTS = Path(__file__).parent / "results"
-SLOW = "import time\ndef good(trace):\n    time.sleep(0.004)\n    return True\n"
+MARK = "judging"  # a file that is there once the judges judge
+SLOW = (
+    "import pathlib, time\n"
+    "def good(trace):\n"
+    "    pathlib.Path({mark!r}).touch()\n"
+    "    time.sleep(0.01)\n"
+    "    return True\n"
+)
 COMMANDS = {
     "runner": ["judges.runner"],
     "judge run": ["gateway.cli.root", "judge", "run"],
 }
 
 
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is killed, and how many seconds after its start, or after the first verdict of it."""
+
+    command: str
+    starting: bool
+    after_s: float
+
+
 class Killed(msgspec.Struct, frozen=True, kw_only=True):
     """One kill. `judged`: verdicts stored by then; `left`: processes that outlived it for GONE_WITHIN_S."""
 
     number: int
-    command: str
-    after_s: float
+    plan: Plan
     judged: int
     left: int
 
@@ -72,25 +88,35 @@ class KillsResult(msgspec.Struct, frozen=True, kw_only=True):
         return whole and not any(kill.left for kill in self.kills)
 
 
-def plan(seed: int, number: int) -> tuple[str, float]:
-    """What is killed in run *number*, and after how many seconds. Pure."""
+def plan(seed: int, number: int) -> Plan:
+    """What run *number* under *seed* does: pure chance from its seed."""
     chance = random.Random(f"{seed}-{number}")
-    return chance.choice(sorted(COMMANDS)), chance.uniform(0.1, KILL_WITHIN_S)
+    return Plan(
+        command=chance.choice(sorted(COMMANDS)),
+        starting=chance.random() < WHILE_STARTING,
+        after_s=chance.uniform(0, KILL_WITHIN_S),
+    )
 
 
 def kill_once(judged: Judged, number: int, seed: int) -> Killed:
     """Add some traces, and do what the plan says of run *number*."""
-    command, after_s = plan(seed, number)
-    process = _start(judged, command)
+    planned = plan(seed, number)
+    mark = judged.config_path.parent / MARK
+    mark.unlink(missing_ok=True)
     add(judged.store, some_traces(ADDED, number + 1), f"run-{number}")
-    time.sleep(after_s)
+    process = _start(judged, planned.command)
+    until = time.monotonic() + START_WITHIN_S
+    while not planned.starting and not mark.exists():
+        if process.poll() is not None or time.monotonic() > until:
+            raise BenchmarkError(f"run {number}: {planned.command} starts no judge")
+        time.sleep(0.01)
+    time.sleep(planned.after_s)
     started = descendants(process.pid)
     process.kill()
     process.wait()
     return Killed(
         number=number,
-        command=command,
-        after_s=round(after_s, 2),
+        plan=planned,
         judged=sum(_counted(judged, name)["traces"] for name in ("one", "several")),
         left=_left(started),
     )
@@ -100,9 +126,10 @@ def run(folder: Path, *, seed: int, kills: int, say: Callable[[str], None]) -> K
     """*kills* kills over a store in *folder*. Raises BenchmarkError, TracetuneError."""
     began, machine = datetime.now(UTC), this_machine()
     say(f"seed {seed}")
+    source = SLOW.format(mark=str(folder / MARK))
     judges = [
-        write_judge(folder, "one", SLOW),
-        {**write_judge(folder, "several", SLOW), "limits": {"concurrent": 3}},
+        write_judge(folder, "one", source),
+        {**write_judge(folder, "several", source), "limits": {"concurrent": 3}},
     ]
     with judged_store(folder, judges) as judged:
         done: list[Killed] = []
@@ -110,7 +137,7 @@ def run(folder: Path, *, seed: int, kills: int, say: Callable[[str], None]) -> K
             done.append(kill_once(judged, number, seed))
             last = done[-1]
             found = f"{last.judged} judged by then, {last.left} left running"
-            say(f"run {number}: {last.command} killed after {last.after_s:.1f} s, {found}")
+            say(f"run {number}: {last.plan.command} killed after {last.plan.after_s:.1f} s, {found}")
         if (code := _start(judged, "judge run").wait(RUN_WITHIN_S)) != 0:
             raise BenchmarkError(f"`judge run` ended with {code}")
         return KillsResult(

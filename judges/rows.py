@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.traces.batches import cut, parts_of
+from gateway.traces.batches import cut
 from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
@@ -16,11 +16,24 @@ from judges.pending import ANSWERED_SQL, MAX_FEEDBACK
 from judges.wire import Task
 
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
-BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
+BATCH_TRACES = 2000  # also: ids in one question, which travel in its URL
+FIRST_BATCH_TRACES = 100
 SESSION_BATCH_TRACES = 20  # where each brings its session along
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
 BETWEEN_SQL = "started_at BETWEEN {first:DateTime64(6, 'UTC')} AND {last:DateTime64(6, 'UTC')}"
 _COLUMNS = ", ".join(Trace.__struct_fields__)
+_BYTES = "ifNull(length(r.request), 0) + ifNull(length(r.response), 0)"
+_SMALL_COLUMNS = ", ".join(
+    [
+        f"{_BYTES} AS bytes",
+        *(
+            f"if({_BYTES} <= {{share:UInt64}}, r.{name}, NULL) AS {name}"
+            if name in {"request", "response"}
+            else f"r.{name} AS {name}"
+            for name in Trace.__struct_fields__
+        ),
+    ]
+)
 
 
 class Said(NamedTuple):
@@ -58,9 +71,9 @@ def load_tasks(
         where = f"{where} AND {BETWEEN_SQL}"
         bounds = {"first": known.first, "last": known.last}
         quiet = known.quiet
-    limit = SESSION_BATCH_TRACES if sessions else BATCH_TRACES
-    for batch in _batches(store, trace_ids, where, bounds, limit):
-        rows = {row.trace_id: row for row in stored_traces(store, where, bounds | {"ids": batch})}
+    for batch, rows in _loaded(
+        store, trace_ids, where, bounds, SESSION_BATCH_TRACES if sessions else BATCH_TRACES
+    ):
         told = [trace_id for trace_id in batch if trace_id not in quiet]
         feedback = feedback_on(store, told) if told else {}
         earlier = _sessions(store, list(rows.values())) if sessions else {}
@@ -75,19 +88,39 @@ def load_tasks(
                 )
 
 
-def _batches(
-    store: Store, trace_ids: Sequence[str], where: str, bounds: dict[str, Any], limit: int
-) -> Iterator[list[str]]:
-    for part in parts_of(trace_ids, BATCH_TRACES):
-        asked = list(part)
-        rows = store.query(
-            "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "  # noqa: S608 -- constants
-            f"FROM traces WHERE {where}",
-            bounds | {"ids": asked},
+def _loaded(
+    store: Store, trace_ids: Sequence[str], where: str, bounds: dict[str, Any], most: int
+) -> Iterator[tuple[list[str], dict[str, Trace]]]:
+    """*trace_ids* in batches of at most *most*, with the rows of each that the store has.
+
+    Bodies that might be more than their share of BATCH_BYTES are fetched on their own, once it is known how
+    large they are.
+    """
+    share = BATCH_BYTES // most
+    for asked in _growing(trace_ids, most):
+        found = store.query(
+            f"SELECT {_SMALL_COLUMNS} FROM traces AS r WHERE {where}",  # noqa: S608 -- constants
+            bounds | {"ids": asked, "share": share},
         )
-        sizes = {row["trace_id"]: int(row["bytes"]) for row in rows}
+        sizes = {row["trace_id"]: int(row.pop("bytes")) for row in found}
+        rows = {row["trace_id"]: msgspec.convert(row, Trace, strict=False) for row in found}
         sized = [(trace_id, sizes.get(trace_id, 0)) for trace_id in asked]
-        yield from cut(sized, most_bytes=BATCH_BYTES, limit=limit)
+        for batch in cut(sized, most_bytes=BATCH_BYTES):
+            large = [trace_id for trace_id in batch if sizes.get(trace_id, 0) > share]
+            if large:
+                rows |= {row.trace_id: row for row in stored_traces(store, where, bounds | {"ids": large})}
+            yield batch, rows
+            for trace_id in batch:
+                rows.pop(trace_id, None)
+
+
+def _growing(trace_ids: Sequence[str], most: int) -> Iterator[list[str]]:
+    """*trace_ids* in parts, the first ones small: who is slow to judge them may want no more."""
+    size, start = min(FIRST_BATCH_TRACES, most), 0
+    while start < len(trace_ids):
+        yield list(trace_ids[start : start + size])
+        start += size
+        size = min(4 * size, most)
 
 
 def stored_traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
