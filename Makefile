@@ -6,7 +6,7 @@ TESTERS ?= 3# tests wait for sockets and clocks more than they compute
 TOGETHER := --dist worksteal# the tests of a file stay together and start what they share once
 MODEL := models/smollm2-135m-instruct
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-fast test-vllm fuzz crash check format bench clean
+.PHONY: help setup model demo test test-fast test-vllm fuzz crash kill-judges check format bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ fuzz: setup ## Send the request path a hundred thousand random and mutated reque
 
 crash: setup ## Kill processes at random moments 200 times, then the store for ten minutes; CRASH="--runs 20" for less
 	@$(BIN)/python -m benchmarks.crash $(CRASH)
+
+kill-judges: setup ## Kill what judges at random moments 50 times; KILL="--kills 20" for less
+	@$(BIN)/python -m benchmarks.judge_kills $(KILL)
 
 check: setup ## Formatting, lint, types, the Dockerfile
 	@$(BIN)/ruff format --check .

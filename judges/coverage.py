@@ -30,10 +30,14 @@ def coverage(store: Store, judge: JudgeVersion) -> Coverage:
 
 
 def latest_traces(store: Store, judge: JudgeVersion, *, limit: int) -> list[str]:
-    """Ids of the latest *limit* traces that *judge* could judge, the latest first. Raises StoreError."""
+    """Ids of the latest *limit* traces that *judge* could judge, the latest first.
+
+    For a judge of sessions: of the last turns of the latest sessions. Raises StoreError.
+    """
+    one_each = "" if judge.session is None else "LIMIT 1 BY client, session"
     rows = store.query(
         f"SELECT trace_id FROM traces WHERE {JUDGEABLE_SQL} "  # noqa: S608 -- constants; values are parameters
-        f"ORDER BY started_at DESC, trace_id DESC LIMIT {int(limit)}",
+        f"ORDER BY started_at DESC, trace_id DESC {one_each} LIMIT {int(limit)}",
         judge.parameters(),
     )
     return [row["trace_id"] for row in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from gateway.config import JudgeConfig
 from judges.builtin.source import builtin_files, builtin_source
 from judges.llm.source import RubricSource, rubric_source
@@ -14,11 +16,13 @@ Definition = JudgeSource | RubricSource
 
 def definition_of(judge: JudgeConfig) -> Definition:
     """Read what *judge* is made of, without running it. Raises JudgeFileError."""
-    if judge.builtin:
-        return builtin_source(judge.function, judge.options)
     if judge.asked:
         return rubric_source(judge)
-    return read_source(judge.file, judge.function, judge.options)
+    if judge.builtin:
+        source = builtin_source(judge.function, judge.options)
+    else:
+        source = read_source(judge.file, judge.function, judge.options)
+    return source if judge.of == "trace" else msgspec.structs.replace(source, credit=judge.credit)
 
 
 def files_of(judge: JudgeConfig) -> tuple[Path, ...]:

@@ -17,12 +17,15 @@ def evaluate_answers(config: Config, judge: JudgeConfig, traces: Sequence[Judged
     """One judgment for each of *traces*, in order, by *judge* of *config* as it is now. Nothing is stored.
 
     The judge runs as it does over the store: what it does wrong is an abstention. A judge that asks for
-    `session` is given the trace alone. Raises JudgeFileError, JudgeWorkerError.
+    `session`, or judges sessions, is given the trace alone. Raises JudgeFileError, JudgeWorkerError.
     """
     definition = definition_of(judge)
     with executor_of(config, judge, definition) as executor:
         executor.start()
-        tasks = (Task(trace=stored_row(trace), feedback=list(trace.feedback)) for trace in traces)
+        whole = judge.of == "session"
+        tasks = (
+            Task(trace=stored_row(trace), feedback=list(trace.feedback), whole=whole) for trace in traces
+        )
         return [
             judgment_of(judge.name, definition.version, trace, len(trace.feedback), answer)
             for trace, answer in zip(traces, executor.judge(tasks), strict=True)

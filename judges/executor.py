@@ -9,6 +9,8 @@ from typing import Protocol, Self
 from gateway.config import Config, JudgeConfig
 from judges.definition import Definition
 from judges.llm.source import RubricSource
+from judges.pool import Pool
+from judges.ray_actors import ray_pool
 from judges.sandbox import IMPORT_WITHIN_S, Sandbox
 from judges.wire import Answer, Task
 
@@ -26,7 +28,10 @@ class Executor(Protocol):
         ...
 
     def judge(self, tasks: Iterable[Task], stop: Callable[[], bool] = lambda: False) -> Iterator[Answer]:
-        """An answer for each task, in order; fewer only when *stop* says so. Tasks are drawn as needed."""
+        """An answer for each task, in order; fewer only when *stop* says so.
+
+        Tasks are drawn as needed, in the thread that asks for answers; drawing one may take a while.
+        """
         ...
 
     def close(self) -> None: ...
@@ -47,10 +52,17 @@ def executor_of(
 ) -> Executor:
     """What runs *judge* with the bounds it has in *config*, not started yet.
 
-    *show_output*: what the user's code prints goes to this process's own output.
+    *show_output*: what the user's code prints goes to this process's own output; so it runs on this machine.
+    Raises ConfigError, JudgeWorkerError.
     """
     if isinstance(definition, RubricSource):
         from judges.llm.executor import ModelExecutor  # its client takes a second to import
 
         return ModelExecutor(config, judge, definition)
-    return Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)
+    if config.judging.executor == "ray" and not show_output:
+        return ray_pool(config, judge, definition)
+    sandboxes = [
+        Sandbox(definition, timeout_s=judge.within_s, memory_mb=judge.memory_mb, show_output=show_output)
+        for _ in range(judge.limits.concurrent)
+    ]
+    return sandboxes[0] if len(sandboxes) == 1 else Pool(sandboxes)

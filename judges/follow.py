@@ -16,17 +16,30 @@ from pathlib import Path
 from gateway.config import Config, JudgeConfig
 from gateway.errors import TracetuneError
 from gateway.traces.store import Store
+from judges.budget import Budget
 from judges.definition import definition_of, files_of
 from judges.errors import JudgeError, JudgeFileError
 from judges.executor import Executor, executor_of
 from judges.passes import Tally, judge_traces, version_of
-from judges.pending import Arrivals, JudgeVersion, Since, Window, arrivals, pending, store_clock, windows
+from judges.pending import (
+    Arrivals,
+    Due,
+    JudgeVersion,
+    Since,
+    Window,
+    arrivals,
+    due,
+    store_clock,
+    windows,
+)
+from judges.rows import SESSION_BATCH_TRACES
 
 POLL_S = 1.0
 PASS_S = 2.0  # after which new traces and a new version are looked for again
 PAGE_TRACES = 1000
 OVERLAP_S = 15.0  # rows may become visible this much out of order; the sweep finds all others
 SWEEP_EVERY_S = 600.0  # over all traces; new ones and late feedback are followed without it
+MAX_LOOK_S = 10.0  # between two looks for sessions that are over; less than what the looks overlap
 REPORT_EVERY_S = 60.0
 FIRST_BACK_OFF_S = 0.5
 LAST_BACK_OFF_S = 15.0
@@ -53,8 +66,11 @@ class JudgeFollower:
         self._retry_at = 0.0
         self._since: datetime | None = None  # of the store's clock; everything that arrived before is swept
         self._seen: Arrivals | None = None  # when the last look at what arrived found nothing left to do
+        self._look_at = 0.0  # when sessions are looked at again that may be over
         self._windows: list[Window] = []
         self._sweep_at = 0.0
+        self._budget = Budget(settings.name, settings.limits)
+        self._paused = False
         self._tally = Tally()
         self._reported_at = time.monotonic()
 
@@ -84,26 +100,53 @@ class JudgeFollower:
         if executor is None:
             self._stop.wait(POLL_S)
             return
+        if self._pauses():
+            self._stop.wait(POLL_S)
+            return
         store = self._store = self._store or self._connect()
         if self._follow(store, executor) or self._sweep(store, executor):
             self._report()
             return
         self._stop.wait(POLL_S)
 
+    def _pauses(self) -> bool:
+        """Whether the money of the day is spent, said once."""
+        exhausted = self._budget.exhausted()
+        if exhausted and not self._paused:
+            _log.warning("%s", self._budget.told())
+        self._paused = exhausted
+        return exhausted
+
     def _follow(self, store: Store, executor: Executor) -> bool:
         """Judge what has arrived lately; False where nothing is left of it."""
         if self._since is None:
             self._since = store_clock(store) - timedelta(seconds=OVERLAP_S)
+        if self._judge.session is not None:
+            return self._follow_sessions(store, executor, self._since, self._judge.session.idle_s)
         seen = arrivals(store, self._since)
         if self._seen and (seen.traces, seen.feedback) == (self._seen.traces, self._seen.feedback):
             return False
-        trace_ids = pending(store, self._judge, Since(self._since), limit=PAGE_TRACES)
-        if trace_ids:
-            self._pass(store, executor, trace_ids)
+        # The latest first: a judge that is too slow for all that arrives is still up to date on some of it.
+        found = due(store, self._judge, Since(self._since), limit=PAGE_TRACES, latest_first=True)
+        if found:
+            self._pass(store, executor, found)
             return True
         self._seen = seen
         if seen.now - self._since > timedelta(seconds=2 * OVERLAP_S):
             self._since, self._seen = seen.now - timedelta(seconds=OVERLAP_S), None
+        return False
+
+    def _follow_sessions(self, store: Store, executor: Executor, since: datetime, idle_s: float) -> bool:
+        """Judge the sessions that are over by now. Time alone makes them so: nothing arrives that tells."""
+        if time.monotonic() < self._look_at:
+            return False
+        now = store_clock(store)
+        found = due(store, self._judge, Since(since - timedelta(seconds=idle_s)), limit=SESSION_BATCH_TRACES)
+        if found:
+            self._pass(store, executor, found)
+            return True
+        self._since = max(since, now - timedelta(seconds=OVERLAP_S))
+        self._look_at = time.monotonic() + min(MAX_LOOK_S, max(POLL_S, idle_s / 10))
         return False
 
     def _sweep(self, store: Store, executor: Executor) -> bool:
@@ -113,16 +156,22 @@ class JudgeFollower:
             self._sweep_at = time.monotonic() + SWEEP_EVERY_S
         if not self._windows:
             return False
-        trace_ids = pending(store, self._judge, self._windows[-1], limit=PAGE_TRACES)
-        if trace_ids:
-            self._pass(store, executor, trace_ids)
+        found = due(store, self._judge, self._windows[-1], limit=PAGE_TRACES)
+        if found:
+            self._pass(store, executor, found)
         else:
             self._windows.pop()
         return True
 
-    def _pass(self, store: Store, executor: Executor, trace_ids: list[str]) -> None:
+    def _pass(self, store: Store, executor: Executor, found: list[Due]) -> None:
         self._tally += judge_traces(
-            store, executor, self._judge, trace_ids, stop=self._stop.is_set, within_s=PASS_S
+            store,
+            executor,
+            self._judge,
+            found,
+            stop=self._stop.is_set,
+            within_s=PASS_S,
+            budget=self._budget,
         )
 
     def _current_executor(self) -> Executor | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.config.judges import Credit
 from judges.errors import JudgeFileError
 from judges.protocol import PARAMETERS, Judge, one_line, wanted_parameters
 
@@ -27,6 +28,7 @@ class JudgeSource(msgspec.Struct, frozen=True, kw_only=True):
     """A judge's file as it was read, the function in it, and the arguments that it is given by name.
 
     `beside` is what a judge that comes with us imports of our own, which is part of it.
+    `credit`: of a judge of sessions, how a score is given to the turns, which is part of the verdict on each.
     """
 
     file: str
@@ -34,15 +36,17 @@ class JudgeSource(msgspec.Struct, frozen=True, kw_only=True):
     source: bytes
     options: dict[str, Any] = {}
     beside: bytes = b""
+    credit: Credit | None = None
 
     @property
     def version(self) -> str:
-        """Twelve hex digits of the SHA-256 of the file's bytes, and of the options where there are any."""
+        """Twelve hex digits of the SHA-256 of the file's bytes, of options and of credit."""
         digest = hashlib.sha256(self.source)
         if self.beside:
             digest.update(b"\0" + self.function.encode() + b"\0" + self.beside)
-        if self.options:
-            digest.update(b"\0" + msgspec.json.encode(self.options, order="deterministic"))
+        for part in (self.options, self.credit):
+            if part:
+                digest.update(b"\0" + msgspec.json.encode(part, order="deterministic"))
         return digest.hexdigest()[:VERSION_CHARS]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.config.judges import Credit
 from gateway.traces.feedback import SAID_SQL
 from gateway.traces.store import Store
 
@@ -57,26 +58,45 @@ _PENDING_LATER_SQL = f"""{_AMONG_SQL}
 _NO_NULLS = " SETTINGS join_use_nulls = 0"
 
 
+class SessionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a judge of sessions: when one is over (nothing was added for *idle_s*), and who gets its score."""
+
+    idle_s: float
+    credit: Credit
+
+
 class JudgeVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Whose judgments: a judge by its name, the version of its file, and the routes it judges (none: all).
 
-    `later_after_s`: of a judge that is shown the turns after a trace, for how long nothing was added to a
-    session that is over.
+    `session`: of a judge that is shown sessions as a whole. `later_after_s`: of one that is shown the turns
+    after a trace, for how long nothing was added to a session that is over.
     """
 
     judge: str
     version: str
     routes: tuple[str, ...] = ()
+    session: SessionRule | None = None
     later_after_s: float | None = None
 
     def parameters(self) -> dict[str, Any]:
         asked = {"judge": self.judge, "version": self.version, "routes": list(self.routes)}
-        later = self.later_after_s
-        return asked if later is None else asked | {"idle_ms": int(later * 1000)}
+        idle_s = self.later_after_s if self.session is None else self.session.idle_s
+        return asked if idle_s is None else asked | {"idle_ms": int(idle_s * 1000)}
 
     def pending_sql(self) -> str:
         """What is pending among `scope`."""
-        return _PENDING_SQL if self.later_after_s is None else _PENDING_LATER_SQL
+        after = self.session is None and self.later_after_s is not None
+        return _PENDING_LATER_SQL if after else _PENDING_SQL
+
+    def due_sql(self) -> str:
+        """Turns of sessions with a pending trace in `scope` that nothing was added to lately."""
+        return f"""
+            (client, session) IN (
+                SELECT client, session FROM traces WHERE trace_id IN (SELECT t.trace_id {_PENDING_SQL})
+            ) AND (client, session) NOT IN (
+                SELECT client, session FROM traces
+                WHERE started_at > now64(6, 'UTC') - toIntervalMillisecond({{idle_ms:UInt64}})
+            ) AND {JUDGEABLE_SQL}"""  # noqa: S608 -- built of constants
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -138,6 +158,14 @@ class Ids(msgspec.Struct, frozen=True):
 Scope = Since | Window | Ids
 
 
+class Due(msgspec.Struct, frozen=True):
+    """A trace to be judged, and what the look for it has told. `said`: there is feedback on it."""
+
+    trace_id: str
+    started_at: datetime
+    said: bool
+
+
 def arrivals(store: Store, since: datetime) -> Arrivals:
     """Cheap: whether there is anything to ask about. Raises StoreError, as everything here does."""
     (row,) = store.query(
@@ -157,15 +185,31 @@ def store_clock(store: Store) -> datetime:
 
 
 def pending(store: Store, judge: JudgeVersion, scope: Scope, *, limit: int) -> list[str]:
-    """Ids of at most *limit* pending traces in *scope*, oldest first."""
+    """Ids of what is due."""
+    return [found.trace_id for found in due(store, judge, scope, limit=limit)]
+
+
+def due(
+    store: Store, judge: JudgeVersion, scope: Scope, *, limit: int, latest_first: bool = False
+) -> list[Due]:
+    """At most *limit* pending traces in *scope*, oldest first where not asked otherwise.
+
+    For a judge of sessions: the last turn of each session that is over and has a pending one.
+    """
     if isinstance(scope, Since):
-        scope = _found(store, scope, with_sessions=judge.later_after_s is not None)
+        scope = _found(store, scope, with_sessions=judge.session is None and judge.later_after_s is not None)
+    asked = (
+        f"SELECT t.trace_id AS id, t.started_at AS at, f.said > 0 AS said {judge.pending_sql()}"
+        if judge.session is None
+        else "SELECT argMax(trace_id, (started_at, trace_id)) AS id, max(started_at) AS at, true AS said "  # noqa: S608
+        f"FROM traces WHERE {judge.due_sql()} GROUP BY client, session"
+    )
+    way = "DESC" if latest_first else "ASC"
     rows = store.query(
-        f"WITH scope AS ({scope.sql()}) SELECT t.trace_id AS trace_id {judge.pending_sql()} "
-        f"ORDER BY t.started_at, t.trace_id LIMIT {int(limit)}{_NO_NULLS}",
+        f"WITH scope AS ({scope.sql()}) {asked} ORDER BY at {way}, id {way} LIMIT {int(limit)}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
-    return [row["trace_id"] for row in rows]
+    return [Due(row["id"], row["at"], bool(row["said"])) for row in rows]
 
 
 def _found(store: Store, scope: Since, *, with_sessions: bool) -> Scope:
@@ -187,9 +231,10 @@ def _found(store: Store, scope: Since, *, with_sessions: bool) -> Scope:
 
 
 def count_pending(store: Store, judge: JudgeVersion, scope: Scope) -> int:
-    """How many traces in *scope* are pending."""
+    """How many traces in *scope* are pending; for a judge of sessions all turns of those that are due."""
+    among = judge.pending_sql() if judge.session is None else f"FROM traces WHERE {judge.due_sql()}"
     (row,) = store.query(
-        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {judge.pending_sql()}{_NO_NULLS}",
+        f"WITH scope AS ({scope.sql()}) SELECT count() AS n {among}{_NO_NULLS}",
         judge.parameters() | scope.parameters(),
     )
     return int(row["n"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.traces.batches import cut, parts_of
+from gateway.traces.batches import cut
 from gateway.traces.feedback import IN_FORCE_SQL
 from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Trace
@@ -15,35 +16,71 @@ from judges.pending import ANSWERED_SQL, MAX_FEEDBACK, MAX_LATER_TRACES
 from judges.wire import Task
 
 BATCH_BYTES = 32 * 1024 * 1024  # of bodies in memory at a time; a single larger trace is a batch of its own
-BATCH_TRACES = 500  # also: ids in one question, which travel in its URL
+BATCH_TRACES = 2000  # also: ids in one question, which travel in its URL
+FIRST_BATCH_TRACES = 100
 SESSION_BATCH_TRACES = 20  # where each brings its session along
 MAX_SESSION_TRACES = 100  # the latest of a session; what lies before them is not shown to a judge
+BETWEEN_SQL = "started_at BETWEEN {first:DateTime64(6, 'UTC')} AND {last:DateTime64(6, 'UTC')}"
 _COLUMNS = ", ".join(Trace.__struct_fields__)
+_BYTES = "ifNull(length(r.request), 0) + ifNull(length(r.response), 0)"
+_SMALL_COLUMNS = ", ".join(
+    [
+        f"{_BYTES} AS bytes",
+        *(
+            f"if({_BYTES} <= {{share:UInt64}}, r.{name}, NULL) AS {name}"
+            if name in {"request", "response"}
+            else f"r.{name} AS {name}"
+            for name in Trace.__struct_fields__
+        ),
+    ]
+)
 
 
-class _Said(NamedTuple):
+class Said(NamedTuple):
     """What is in force on a trace, and how many rows of feedback it has in all."""
 
     in_force: list[Feedback]
     rows: int
 
 
-_NOTHING = _Said([], 0)
+NOTHING = Said([], 0)
+
+
+class Known(NamedTuple):
+    """What is known of traces before they are loaded, so that the store need not look everywhere.
+
+    They started from *first* to *last*; on *quiet* ones nothing was said when they were looked for. What was
+    said since then makes them pending again.
+    """
+
+    first: datetime
+    last: datetime
+    quiet: frozenset[str] = frozenset()
 
 
 def load_tasks(
-    store: Store, trace_ids: Sequence[str], *, sessions: bool, later: bool = False
+    store: Store,
+    trace_ids: Sequence[str],
+    *,
+    sessions: bool,
+    later: bool = False,
+    known: Known | None = None,
 ) -> Iterator[Task]:
     """A task for each of *trace_ids* that the store has, in that order.
 
     With the turns of its session before it where *sessions* says so, and those after it where *later* does.
     Raises StoreError.
     """
-    for batch in _batches(store, trace_ids, SESSION_BATCH_TRACES if sessions or later else BATCH_TRACES):
-        rows = {
-            row.trace_id: row for row in _traces(store, "trace_id IN {ids:Array(String)}", {"ids": batch})
-        }
-        feedback = _feedback(store, batch)
+    where, bounds = "trace_id IN {ids:Array(String)}", dict[str, Any]()
+    quiet = frozenset[str]()
+    if known is not None:
+        where = f"{where} AND {BETWEEN_SQL}"
+        bounds = {"first": known.first, "last": known.last}
+        quiet = known.quiet
+    most = SESSION_BATCH_TRACES if sessions or later else BATCH_TRACES
+    for batch, rows in _loaded(store, trace_ids, where, bounds, most):
+        told = [trace_id for trace_id in batch if trace_id not in quiet]
+        feedback = feedback_on(store, told) if told else {}
         earlier = _sessions(store, list(rows.values())) if sessions else {}
         after = _later(store, list(rows)) if later else {}
         for trace_id in batch:
@@ -51,47 +88,74 @@ def load_tasks(
                 # One at a time: what is stored may be a small part of what it holds.
                 yield Task(
                     trace=store.bodies.lenient_trace(rows[trace_id]),
-                    feedback=feedback.get(trace_id, _NOTHING).in_force,
+                    feedback=feedback.get(trace_id, NOTHING).in_force,
                     session=[store.bodies.lenient_trace(turn) for turn in earlier.get(trace_id, [])],
                     later=[store.bodies.lenient_trace(turn) for turn in after.get(trace_id, [])],
-                    feedback_seen=feedback.get(trace_id, _NOTHING).rows + len(after.get(trace_id, [])),
+                    feedback_seen=feedback.get(trace_id, NOTHING).rows + len(after.get(trace_id, [])),
                 )
 
 
-def _batches(store: Store, trace_ids: Sequence[str], limit: int) -> Iterator[list[str]]:
-    for part in parts_of(trace_ids, BATCH_TRACES):
-        asked = list(part)
-        rows = store.query(
-            "SELECT trace_id, ifNull(length(request), 0) + ifNull(length(response), 0) AS bytes "
-            "FROM traces WHERE trace_id IN {ids:Array(String)}",
-            {"ids": asked},
+def _loaded(
+    store: Store, trace_ids: Sequence[str], where: str, bounds: dict[str, Any], most: int
+) -> Iterator[tuple[list[str], dict[str, Trace]]]:
+    """*trace_ids* in batches of at most *most*, with the rows of each that the store has.
+
+    Bodies that might be more than their share of BATCH_BYTES are fetched on their own, once it is known how
+    large they are.
+    """
+    share = BATCH_BYTES // most
+    for asked in _growing(trace_ids, most):
+        found = store.query(
+            f"SELECT {_SMALL_COLUMNS} FROM traces AS r WHERE {where}",  # noqa: S608 -- constants
+            bounds | {"ids": asked, "share": share},
         )
-        sizes = {row["trace_id"]: int(row["bytes"]) for row in rows}
+        sizes = {row["trace_id"]: int(row.pop("bytes")) for row in found}
+        rows = {row["trace_id"]: msgspec.convert(row, Trace, strict=False) for row in found}
         sized = [(trace_id, sizes.get(trace_id, 0)) for trace_id in asked]
-        yield from cut(sized, most_bytes=BATCH_BYTES, limit=limit)
+        for batch in cut(sized, most_bytes=BATCH_BYTES):
+            large = [trace_id for trace_id in batch if sizes.get(trace_id, 0) > share]
+            if large:
+                rows |= {row.trace_id: row for row in stored_traces(store, where, bounds | {"ids": large})}
+            yield batch, rows
+            for trace_id in batch:
+                rows.pop(trace_id, None)
 
 
-def _traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
+def _growing(trace_ids: Sequence[str], most: int) -> Iterator[list[str]]:
+    """*trace_ids* in parts, the first ones small: who is slow to judge them may want no more."""
+    size, start = min(FIRST_BATCH_TRACES, most), 0
+    while start < len(trace_ids):
+        yield list(trace_ids[start : start + size])
+        start += size
+        size = min(4 * size, most)
+
+
+def stored_traces(store: Store, where: str, parameters: dict[str, Any]) -> list[Trace]:
+    """Rows of `traces`, bodies as they are stored. Raises StoreError."""
     rows = store.query(f"SELECT {_COLUMNS} FROM traces WHERE {where}", parameters)  # noqa: S608 -- constants
     return [msgspec.convert(row, Trace, strict=False) for row in rows]
 
 
-def _feedback(store: Store, trace_ids: list[str]) -> dict[str, _Said]:
+def feedback_on(store: Store, trace_ids: Sequence[str]) -> dict[str, Said]:
+    """What was said of each of *trace_ids*, at most BATCH_TRACES of them; none where nothing was.
+
+    Raises StoreError.
+    """
     rows = store.query(
         f"WITH scope AS (SELECT arrayJoin({{ids:Array(String)}}) AS trace_id) SELECT * FROM ({IN_FORCE_SQL}) "  # noqa: S608
         f"ORDER BY created_at DESC, feedback_id DESC LIMIT {MAX_FEEDBACK} BY trace_id",
-        {"ids": trace_ids},
+        {"ids": list(trace_ids)},
     )
     said = store.bodies.feedbacks([msgspec.convert(row, Feedback, strict=False) for row in rows])
-    found: dict[str, _Said] = {}
+    found: dict[str, Said] = {}
     for row, readable in zip(rows, said, strict=True):
-        found.setdefault(row["trace_id"], _Said([], int(row["said"]))).in_force.append(readable)
+        found.setdefault(row["trace_id"], Said([], int(row["said"]))).in_force.append(readable)
     return found
 
 
 def _sessions(store: Store, traces: list[Trace]) -> dict[str, list[Trace]]:
     """For each of *traces* the answered traces of its session before it, oldest first."""
-    rows = _traces(
+    rows = stored_traces(
         store,
         "(client, session) IN (SELECT client, session FROM traces WHERE trace_id IN {ids:Array(String)}) "  # noqa: S608
         f"AND {ANSWERED_SQL} ORDER BY started_at DESC, trace_id DESC "

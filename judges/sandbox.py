@@ -16,7 +16,7 @@ from judges.wire import Answer, Ready, Refused, Setup, Task
 
 IMPORT_WITHIN_S = 120.0  # torch takes tens of seconds on a busy machine
 IN_FLIGHT = 32  # tasks on their way to the worker of a fast judge, so that it never waits for us
-_FAST_S = 0.01  # a judge slower than this has two in flight: who stops drawing tasks must not wait for 32
+_FAST_S = 0.01  # a judge slower than this has one in flight: a second worker may be free for the next
 _STOP_CHECK_S = 0.2
 
 
@@ -39,17 +39,23 @@ class Sandbox:
         """What the judge takes; known once it is started."""
         return self._parameters
 
-    def start(self, within_s: float = IMPORT_WITHIN_S) -> None:
+    def start(self, within_s: float = IMPORT_WITHIN_S, stop: Callable[[], bool] = lambda: False) -> None:
         """Import the judge. Raises JudgeFileError when its file is at fault, JudgeWorkerError when we are.
 
-        A file that takes longer than *within_s* is at fault.
+        A file that takes longer than *within_s* is at fault. Where *stop* says so, nothing is started.
         """
         if self._process is not None:
             return
         process = WorkerProcess(show_output=self._show_output)
         process.send(Setup(judge=self._source, memory_bytes=self._memory_bytes))
+        until = time.monotonic() + within_s
+        reply = None
         try:
-            reply = process.receive(within_s)
+            while reply is None and (left_s := until - time.monotonic()) > 0:
+                if stop():
+                    process.close()
+                    return
+                reply = process.receive(min(left_s, _STOP_CHECK_S))
         except WorkerGoneError as error:
             raise JudgeFileError(
                 f"{self._source.file}: {error} while it was imported; move that work into the function"
@@ -70,14 +76,19 @@ class Sandbox:
             )
         raise JudgeWorkerError(f"{self._source.file}: the judge's process answered before it was asked")
 
-    def judge(self, tasks: Iterable[Task], stop: Callable[[], bool] = lambda: False) -> Iterator[Answer]:
-        """An answer for each task, in order; fewer only when *stop* says so. Tasks are drawn as needed."""
+    def judge(
+        self, tasks: Iterable[Task | None], stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Answer]:
+        """An answer for each task, in order; fewer only when *stop* says so. Tasks are drawn as needed.
+
+        None in place of a task: there is none at the moment, while others wait for their answers.
+        """
         if self._waiting:
             self.close()  # somebody left before the end: the answers under way are nobody's
         self._waiting.clear()
         source = iter(tasks)
         sent = 0  # of those waiting; the first of them is being judged
-        ahead = IN_FLIGHT
+        ahead = 1  # until the judge has shown that it is fast
         asked_at = time.monotonic()
         while not stop():
             while len(self._waiting) < ahead and (task := next(source, None)) is not None:
@@ -85,9 +96,10 @@ class Sandbox:
             if not self._waiting:
                 return
             if self._process is None:
-                self.start()
+                self.start(stop=stop)
                 sent = 0
-            assert self._process is not None
+            if self._process is None:
+                return  # told to stop meanwhile
             if sent == 0:
                 asked_at = time.monotonic()  # drawing tasks may have taken a while: not the judge's time
             for task in islice(self._waiting, sent, None):
@@ -98,7 +110,7 @@ class Sandbox:
                 continue
             self._waiting.popleft()
             sent -= 1
-            ahead = IN_FLIGHT if answer.seconds < _FAST_S else 2
+            ahead = IN_FLIGHT if answer.seconds < _FAST_S else 1
             yield answer
             asked_at = time.monotonic()
 

@@ -30,7 +30,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     `session`, the turns before it, and `later`, those after it, are empty unless the judge asks for them.
 
     `feedback_seen` counts the later turns that are shown, and what was said of the trace in all, with what a
-    later word has replaced.
+    later word has replaced. `whole`: it is the last turn of a session to be judged, `session` those before
+    it, and `said` has what is in force on each of them by its id.
     """
 
     trace: Trace
@@ -38,6 +39,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     session: list[Trace] = []
     later: list[Trace] = []
     feedback_seen: int = 0
+    whole: bool = False
+    said: dict[str, list[Feedback]] = {}
+
+    @property
+    def size(self) -> int:
+        """Of its bodies, in characters."""
+        return sum(len(row.request or "") + len(row.response or "") for row in (self.trace, *self.session))
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

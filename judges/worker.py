@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from gateway.traces.markers import why_text_unreadable
-from gateway.traces.types import Trace
+from gateway.traces.types import Feedback, Trace
 from judges.errors import JudgeFileError
 from judges.guard import descendants, stay_behind
 from judges.load import JudgeSource, load_function, place, told
@@ -95,20 +95,31 @@ def _answer(
 def _arguments(parameters: tuple[str, ...], task: Task) -> dict[str, Any]:
     trace = judged_trace(task.trace, task.feedback)
     arguments: dict[str, Any] = {"trace": trace, "feedback": list(trace.feedback)}
-    if "session" in parameters:
-        arguments["session"] = [*_readable(task.session, trace), trace]
+    if "session" in parameters or task.whole:
+        arguments["session"] = [*_readable(task.session, trace, task.said), trace]
     if "later" in parameters:
-        arguments["later"] = _readable(task.later, trace)
+        arguments["later"] = _readable(task.later, trace, {})
+    if task.whole:
+        arguments["feedback"] = _of_all(arguments["session"])
     return {name: arguments[name] for name in parameters}
 
 
-def _readable(turns: list[Trace], trace: JudgedTrace) -> list[JudgedTrace]:
+def _readable(turns: list[Trace], trace: JudgedTrace, said: dict[str, list[Feedback]]) -> list[JudgedTrace]:
+    """Those of *turns* that are not erased or damaged, each with what was *said* of it, as far as readable."""
     return [
-        judged_trace(row)
+        judged_trace(
+            row, [word for word in said.get(row.trace_id, ()) if why_text_unreadable(word.text) is None]
+        )
         for row in turns
         if row.trace_id != trace.trace_id
         and why_text_unreadable(row.request) is why_text_unreadable(row.response) is None
     ]
+
+
+def _of_all(session: list[JudgedTrace]) -> list[Feedback]:
+    """What is in force on any turn, oldest first; what was said of the session as a whole once."""
+    said = {entry.feedback_id: entry for turn in session for entry in turn.feedback}
+    return sorted(said.values(), key=lambda entry: (entry.created_at, entry.feedback_id))
 
 
 def _why_unreadable(task: Task) -> str | None:

@@ -12,6 +12,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
+from judges.budget import Budget
 from judges.cli.bar import progress_bar
 from judges.definition import definition_of
 from judges.errors import JudgeFileError
@@ -23,12 +24,17 @@ from judges.slow_import import told_when_slow
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
-    """What `judge run` came to for one judge; `error` where its file could not be used."""
+    """What `judge run` came to for one judge; `error` where its file could not be used.
+
+    `paused`: which limit ended it, and when it goes on; `left` traces are not judged then.
+    """
 
     judge: str
     version: str | None
     judged: int
     abstained: int
+    left: int = 0
+    paused: str | None = None
     error: str | None = None
 
 
@@ -61,12 +67,18 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
         click.echo(msgspec.json.encode(results))
     else:
         for result in results:
-            if result.error is None:
-                click.echo(f"{result.judge}: {result.judged} judged, {result.abstained} abstained")
+            _tell(result)
     failed = [result for result in results if result.error is not None]
     for result in failed:
         click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
     return JudgeFileError.exit_code if failed else 0
+
+
+def _tell(ran: Ran) -> None:
+    if ran.error is None:
+        click.echo(f"{ran.judge}: {ran.judged} judged, {ran.abstained} abstained")
+    if ran.paused is not None:
+        click.echo(f"{ran.paused}; {ran.left} traces are left")
 
 
 def _run(config: Config, store: Store, entry: JudgeConfig, progress: Progress) -> Ran:
@@ -76,7 +88,20 @@ def _run(config: Config, store: Store, entry: JudgeConfig, progress: Progress) -
         with told_when_slow(definition, IMPORT_WITHIN_S):
             executor.start()
         task = progress.add_task(entry.name, total=count_left(store, version))
+        budget = Budget(entry.name, entry.limits)
         tally = judge_once(
-            store, executor, version, stored=lambda stored: progress.advance(task, stored.total)
+            store,
+            executor,
+            version,
+            stored=lambda stored: progress.advance(task, stored.total),
+            budget=budget,
         )
-    return Ran(judge=entry.name, version=definition.version, judged=tally.judged, abstained=tally.abstained)
+    paused = budget.told() if budget.exhausted() else None
+    return Ran(
+        judge=entry.name,
+        version=definition.version,
+        judged=tally.judged,
+        abstained=tally.abstained,
+        left=0 if paused is None else count_left(store, version),
+        paused=paused,
+    )

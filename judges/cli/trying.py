@@ -20,9 +20,9 @@ from judges.definition import definition_of
 from judges.executor import executor_of
 from judges.load import functions_in
 from judges.passes import Tally, version_of
-from judges.rows import load_tasks
 from judges.sandbox import IMPORT_WITHIN_S
 from judges.slow_import import told_when_slow
+from judges.units import load_units
 
 DEFAULT_TRIAL = 20
 MAX_TRIAL = 10_000
@@ -109,15 +109,16 @@ def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[T
     with executor_of(config, entry, definition, show_output=True) as executor:
         with told_when_slow(definition, IMPORT_WITHIN_S):
             executor.start()
-        ids = latest_traces(store, version_of(entry, definition), limit=count)
-        tasks = list(
-            load_tasks(
-                store,
-                ids,
-                sessions="session" in executor.parameters,
-                later="later" in executor.parameters,
-            )
+        version = version_of(entry, definition)
+        ids = latest_traces(store, version, limit=count)
+        units = load_units(
+            store,
+            version,
+            ids,
+            sessions="session" in executor.parameters,
+            later="later" in executor.parameters,
         )
+        tasks = [unit.task for unit in units]
         return [
             Tried(
                 judge=entry.name,

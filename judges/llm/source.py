@@ -7,6 +7,7 @@ import hashlib
 import msgspec
 
 from gateway.config import JudgeConfig
+from gateway.config.judges import Credit
 from judges.llm.prompts import PROMPT_VERSION
 from judges.llm.rubric import Rubric, parse_rubric, read_rubric
 from judges.load import VERSION_CHARS
@@ -25,6 +26,7 @@ class RubricSource(msgspec.Struct, frozen=True, kw_only=True):
     against: str = ""  # of a pairwise or embedding judge
     threshold: float | None = None
     prompts: str = PROMPT_VERSION
+    credit: Credit | None = None  # of a judge of sessions
 
     @property
     def version(self) -> str:
@@ -32,7 +34,8 @@ class RubricSource(msgspec.Struct, frozen=True, kw_only=True):
         parts = msgspec.json.encode(
             [self.kind, self.models, self.against, self.threshold, self.prompts], order="deterministic"
         )
-        return hashlib.sha256(parts + b"\0" + self.content).hexdigest()[:VERSION_CHARS]
+        credit = b"" if self.credit is None else msgspec.json.encode(self.credit)
+        return hashlib.sha256(parts + b"\0" + self.content + credit).hexdigest()[:VERSION_CHARS]
 
     @property
     def rubric(self) -> Rubric:
@@ -49,6 +52,7 @@ def rubric_source(judge: JudgeConfig) -> RubricSource:
         models=tuple((member.upstream, member.model) for member in judge.asked),
         against=judge.against if judge.kind in {"pairwise", "embedding"} else "",
         threshold=judge.threshold,
+        credit=judge.credit if judge.of == "session" else None,
     )
     if judge.rubric is not None:
         parse_rubric(source.content, source.file)

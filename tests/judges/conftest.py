@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config import JudgeConfig
@@ -16,12 +18,11 @@ def write_judge(tmp_path: Path) -> WriteJudge:
     """Write a judge's file and give its entry in the configuration."""
 
     def write(
-        source: str, *, name: str = "good", timeout_s: float = 20, memory_mb: int = 1024
+        source: str, *, name: str = "good", timeout_s: float = 20, memory_mb: int = 1024, **settings: Any
     ) -> JudgeConfig:
         (tmp_path / f"{name}.py").write_text(source)
-        return JudgeConfig(
-            name=name, path=f"{tmp_path}/{name}.py:good", timeout_s=timeout_s, memory_mb=memory_mb
-        )
+        entry = {"name": name, "path": f"{tmp_path}/{name}.py:good", **settings}
+        return msgspec.convert(entry | {"timeout_s": timeout_s, "memory_mb": memory_mb}, JudgeConfig)
 
     return write
 
@@ -31,13 +32,12 @@ def judges_config(embedded_config_path: Path, tmp_path: Path) -> Callable[..., P
     """Write a configuration with these judges over the session's store."""
 
     def write(*judges: JudgeConfig) -> Path:
-        lines = [
-            f'  - {{name: {judge.name}, path: "{judge.path}", timeout_s: {judge.timeout_s}, '
-            f"memory_mb: {judge.memory_mb}}}\n"
-            for judge in judges
+        entries = [
+            {key: value for key, value in msgspec.to_builtins(judge).items() if value} for judge in judges
         ]
+        written = msgspec.yaml.encode({"judges": entries}).decode() if entries else ""
         path = tmp_path / "tracetune.yaml"
-        path.write_text(embedded_config_path.read_text() + ("judges:\n" if lines else "") + "".join(lines))
+        path.write_text(embedded_config_path.read_text() + written)
         return path
 
     return write

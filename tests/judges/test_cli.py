@@ -107,9 +107,10 @@ def test_try_keeps_to_the_bounds_and_routes_of_a_configured_judge_unless_told_ot
     tmp_path: Path, clean_store: Store, write_judge, judges_config
 ):
     add(clean_store, *some_traces(1, route="other"), *some_traces(1))
-    judge = write_judge("import time\ndef good(trace):\n    time.sleep(600)\n", timeout_s=0.3)
+    judge = write_judge(
+        "import time\ndef good(trace):\n    time.sleep(600)\n", timeout_s=0.3, routes=["support-bot"]
+    )
     config = judges_config(judge)
-    config.write_text(config.read_text().replace("timeout_s:", "routes: [support-bot], timeout_s:"))
     asked = ("judge", "try", judge.file, "--config", config, "--json")
     (row,) = json.loads(tracetune(*asked).stdout)
     assert row["reason"].startswith("took longer than 0.3 s")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.traces.batches import cut
 from gateway.traces.store import Store
+from gateway.traces.types import Judgment
 from judges.pending import (
     MAX_FEEDBACK,
     JudgeVersion,
@@ -15,12 +16,13 @@ from judges.pending import (
     Window,
     arrivals,
     count_pending,
+    due,
     merge_hours,
     pending,
     store_clock,
     windows,
 )
-from judges.rows import BATCH_BYTES, load_tasks
+from judges.rows import BATCH_BYTES, Known, load_tasks
 from tests.support.judging import ALWAYS, add, feedback_on, judge_all, some_traces
 from tests.support.judging import ANY_JUDGE as ANY
 from tests.support.store import a_trace
@@ -191,6 +193,55 @@ def test_a_stored_trace_comes_back_as_it_was(clean_store: Store):
     assert task.trace == trace
     assert [entry.feedback_id for entry in task.feedback] == [note.feedback_id]
     assert task.feedback[0].created_at == note.created_at
+
+
+@pytest.mark.parametrize("most", [2_000, 100_000, 10**9])
+def test_small_and_large_bodies_come_in_the_order_asked_for_however_they_are_fetched(
+    clean_store: Store, monkeypatch: pytest.MonkeyPatch, most: int
+):
+    monkeypatch.setattr("judges.rows.BATCH_BYTES", most)
+    monkeypatch.setattr("judges.rows.BATCH_TRACES", 20)
+    monkeypatch.setattr("judges.rows.FIRST_BATCH_TRACES", 3)
+    traces = [a_trace(response='{"text": "%s"}' % ("x" * (7_000 * (n % 3)))) for n in range(50)]
+    add(clean_store, *traces)
+    asked = [trace.trace_id for trace in traces[::-1]]
+    found = [task.trace for task in load_tasks(clean_store, [*asked, "gone"], sessions=False)]
+    assert found == traces[::-1]
+
+
+def test_what_was_said_since_a_trace_was_found_due_makes_it_due_again(clean_store: Store):
+    quiet, rated = some_traces(2)
+    add(clean_store, quiet, rated, feedback_on(rated, "kept"))
+    found = due(clean_store, ANY, ALWAYS, limit=10)
+    assert [(trace.trace_id, trace.said) for trace in found] == [
+        (quiet.trace_id, False),
+        (rated.trace_id, True),
+    ]
+    add(clean_store, feedback_on(quiet, "late"))
+    known = Known(quiet.started_at, rated.started_at, frozenset({quiet.trace_id}))
+    tasks = list(load_tasks(clean_store, [quiet.trace_id, rated.trace_id], sessions=False, known=known))
+    assert [(task.feedback_seen, len(task.feedback)) for task in tasks] == [(0, 0), (1, 1)]
+    rows = [
+        Judgment(
+            trace_id=task.trace.trace_id,
+            judge=ANY.judge,
+            version=ANY.version,
+            score=1.0,
+            reason="",
+            judged_at=datetime.now(UTC),
+            feedback_seen=task.feedback_seen,
+        )
+        for task in tasks
+    ]
+    clean_store.insert("judgments", rows, token="seen")
+    assert pending(clean_store, ANY, ALWAYS, limit=10) == [quiet.trace_id]
+
+
+def test_the_latest_can_be_asked_for_first(clean_store: Store):
+    traces = some_traces(4)
+    add(clean_store, *traces)
+    found = due(clean_store, ANY, ALWAYS, limit=2, latest_first=True)
+    assert [trace.trace_id for trace in found] == [traces[3].trace_id, traces[2].trace_id]
 
 
 @given(

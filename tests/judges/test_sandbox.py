@@ -39,6 +39,10 @@ def nothing_left_running():
     assert set(descendants(os.getpid())) <= before
 
 
+CONCURRENT = pytest.mark.parametrize("concurrent", [1, 4])
+
+
+@CONCURRENT
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -65,7 +69,7 @@ def nothing_left_running():
     ],
 )
 def test_a_faulty_judge_is_an_abstention_with_its_reason_and_the_other_traces_are_judged(
-    write_judge, fault: str, said: str
+    write_judge, fault: str, said: str, concurrent: int
 ):
     judge = write_judge(
         "import ctypes, os, sys, time; leaked = []\n"
@@ -77,26 +81,34 @@ def test_a_faulty_judge_is_an_abstention_with_its_reason_and_the_other_traces_ar
         "    try: os.write(n, b'x' * 64)\n"
         "    except OSError: pass\n",
         timeout_s=0.5 if "longer" in said else 20,
+        limits={"concurrent": concurrent},
     )
     assert verdicts(judge, "fine", "bad", "fine", "bad", "fine") == [1.0, said, 1.0, said, 1.0]
 
 
-def test_a_judge_that_leaks_a_little_each_time_is_replaced_and_goes_on(write_judge):
+@CONCURRENT
+def test_a_judge_that_leaks_a_little_each_time_is_replaced_and_goes_on(write_judge, concurrent: int):
     judge = write_judge(
-        "leaked = []\ndef good(trace):\n    leaked.append(bytearray(2**26))\n    return True\n", memory_mb=512
+        "leaked = []\ndef good(trace):\n    leaked.append(bytearray(2**26))\n    return True\n",
+        memory_mb=512,
+        limits={"concurrent": concurrent},
     )
-    found = verdicts(judge, *["x"] * 20)
+    found = verdicts(judge, *["x"] * 20 * concurrent)
     assert set(found) == {1.0, "took more than 512 MB of memory; memory_mb raises the bound"}
-    assert found.count(1.0) > 10
+    assert found.count(1.0) > 10 * concurrent
 
 
-def test_a_judge_that_forks_answers_once(write_judge):
-    judge = write_judge("import os\ndef good(trace):\n    os.fork()\n    return True\n")
+@CONCURRENT
+def test_a_judge_that_forks_answers_once(write_judge, concurrent: int):
+    judge = write_judge(
+        "import os\ndef good(trace):\n    os.fork()\n    return True\n", limits={"concurrent": concurrent}
+    )
     assert verdicts(judge, *["x"] * 5) == [1.0] * 5
 
 
+@CONCURRENT
 def test_processes_that_a_judge_leaves_behind_end_with_it_even_in_a_session_of_their_own(
-    write_judge, tmp_path
+    write_judge, tmp_path, concurrent: int
 ):
     pids = tmp_path / "pids"
     judge = write_judge(
@@ -110,7 +122,8 @@ def test_processes_that_a_judge_leaves_behind_end_with_it_even_in_a_session_of_t
         "        os._exit(0)\n"
         "    os.wait()\n"
         f"    while not os.path.exists({str(pids)!r}): time.sleep(0.01)\n"
-        "    return True\n"
+        "    return True\n",
+        limits={"concurrent": concurrent},
     )
     assert verdicts(judge, "x") == [1.0]
     pid = int(pids.read_text().split()[0])

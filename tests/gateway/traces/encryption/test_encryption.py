@@ -34,11 +34,12 @@ from judges.definition import definition_of
 from judges.executor import executor_of
 from judges.load import read_source
 from judges.passes import judge_traces
-from judges.pending import JudgeVersion
+from judges.pending import JudgeVersion, due
 from judges.sandbox import Sandbox
 from judges.wire import Task
 from tests.support.capture import ANSWER, captured_feedback, captured_trace, running, stop, wait_until
 from tests.support.forked import forked
+from tests.support.judging import ALWAYS
 from tests.support.store import a_trace, started_store, write_config
 
 ENVIRON = {"MASTER": base64.b64encode(b"m" * 32).decode()}
@@ -120,7 +121,9 @@ def test_a_planted_text_is_in_no_file_and_every_reader_sees_it(
             definition = definition_of(settings)
             version = JudgeVersion(judge="quoting", version=definition.version)
             with executor_of(config, settings, definition) as executor:
-                judge_traces(store, executor, version, ["t1"], stop=lambda: False)
+                judge_traces(
+                    store, executor, version, due(store, version, ALWAYS, limit=10), stop=lambda: False
+                )
         shown = _shown(config_path)
         assert shown.count(PLANTED) == 4, "request, response, feedback and what the judge quoted"
         assert files_holding(paths.data, "lavender ferrets") == []
