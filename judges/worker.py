@@ -105,7 +105,7 @@ def _arguments(parameters: tuple[str, ...], task: Task) -> dict[str, Any]:
 
 
 def _readable(turns: list[Trace], trace: JudgedTrace, said: dict[str, list[Feedback]]) -> list[JudgedTrace]:
-    """Those of *turns* that are not erased or damaged, each with what was *said* of it, as far as readable."""
+    """Those of *turns* that are not erased or damaged, each with what was *said* and is readable."""
     return [
         judged_trace(
             row, [word for word in said.get(row.trace_id, ()) if why_text_unreadable(word.text) is None]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from judges.builtin.runs import runs_as_code
     from judges.builtin.session_signals import abandoned, retried
     from judges.builtin.signals import accepted, edited, rating
-    from judges.builtin.similarity import cosine_score
     from judges.builtin.structure import json_schema, json_valid
     from judges.builtin.tools import tool_calls
 
@@ -44,13 +43,11 @@ FAMILIES = {
     "runs_as_code": "runs",
     "tool_calls": "tools",
 }
-_FUNCTIONS = FAMILIES | {"cosine_score": "similarity"}  # what is no judge and helps to write one
 
 __all__ = [
     "FAMILIES",
     "abandoned",
     "accepted",
-    "cosine_score",
     "cost",
     "edited",
     "exact_match",
@@ -71,6 +68,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FUNCTIONS:
+    if name not in FAMILIES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{FAMILIES[name]}"), name)

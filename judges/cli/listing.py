@@ -69,10 +69,10 @@ def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:
     try:
         version = version_of(entry, definition_of(entry))
     except JudgeFileError:
-        return Listed(name=entry.name, file=entry.path or str(entry.rubric), error=error)
+        return Listed(name=entry.name, file=entry.path or entry.made_of, error=error)
     return Listed(
         name=entry.name,
-        file=entry.path or str(entry.rubric),
+        file=entry.path or entry.made_of,
         version=version.version,
         coverage=coverage(store, version),
         calibration=latest_calibration(store, entry.name, version.version),

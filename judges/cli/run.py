@@ -15,7 +15,7 @@ from gateway.traces.store import Store, open_store
 from judges.budget import Budget
 from judges.cli.bar import progress_bar
 from judges.definition import definition_of
-from judges.errors import JudgeFileError
+from judges.errors import JudgeError
 from judges.executor import executor_of
 from judges.once import count_left, judge_once
 from judges.passes import version_of
@@ -45,7 +45,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
     """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat.
 
-    Exits 2 where a judge cannot be used, after the others have judged.
+    Exits 2 where a judge's file cannot be used and 1 where its upstream refuses, after the others have judged.
     """
     config = load_config(config_path)
     if not config.judges:
@@ -55,23 +55,25 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
         known = ", ".join(entry.name for entry in config.judges)
         raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
     results: list[Ran] = []
+    failed = 0
     with open_store(config) as store, progress_bar() as progress:
         for entry in config.judges:
             if names and entry.name not in names:
                 continue
             try:
                 results.append(_run(config, store, entry, progress))
-            except JudgeFileError as error:  # the others are judged nevertheless
+            except JudgeError as error:  # the others are judged nevertheless
                 results.append(Ran(judge=entry.name, version=None, judged=0, abstained=0, error=str(error)))
+                failed = max(failed, error.exit_code)
     if as_json:
         click.echo(msgspec.json.encode(results))
     else:
         for result in results:
             _tell(result)
-    failed = [result for result in results if result.error is not None]
-    for result in failed:
-        click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
-    return JudgeFileError.exit_code if failed else 0
+    for result in results:
+        if result.error is not None:
+            click.echo(f"tracetune: judge {result.judge}: {result.error}", err=True)
+    return failed
 
 
 def _tell(ran: Ran) -> None:

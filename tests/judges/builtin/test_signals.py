@@ -4,12 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import judges
 from gateway.traces.types import Feedback
-from judges.builtin import abandoned, accepted, cosine_score, edited, rating, retried
+from judges.builtin import abandoned, accepted, edited, rating, retried
 from judges.builtin.signals import MAX_EDIT_CHARS
 
 NOW = datetime.now(UTC)
@@ -83,39 +81,3 @@ def test_a_session_that_ends_without_a_word_is_abandoned():
     assert isinstance(abandoned(last, [last], []), judges.Abstain)
     told = asked("b", seconds_ago=4000, feedback=[said("outcome", text="accepted")])
     assert isinstance(abandoned(told, [first, told], []), judges.Abstain)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "score"),
-    [([1, 0], [2, 0], 1.0), ([1, 0], [0, 1], 0.0), ([1, 0], [-1, 0], 0.0), ([1, 1], [1, 0], 0.5**0.5)],
-)
-def test_the_cosine_of_two_vectors(one: list[float], other: list[float], score: float):
-    assert cosine_score(one, other) == pytest.approx(score)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ([], []),
-        ([1], [1, 2]),
-        ([0, 0], [1, 1]),
-        ([float("nan")], [1]),
-        ([float("inf")], [1]),
-        (["a"], ["b"]),
-        ([[1]], [[1]]),
-    ],
-    ids=ascii,
-)
-def test_what_has_no_direction_has_no_score(one: Any, other: Any):
-    assert isinstance(cosine_score(one, other), judges.Abstain)
-
-
-VECTORS = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=8)
-
-
-@given(one=VECTORS, other=VECTORS)
-def test_a_cosine_is_a_score_whatever_the_size_of_the_numbers(one: list[float], other: list[float]):
-    score = cosine_score(one, other)
-    assert isinstance(score, judges.Abstain) or 0 <= score <= 1
-    if any(one):
-        assert cosine_score(one, one) == pytest.approx(1)

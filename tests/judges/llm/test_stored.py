@@ -27,6 +27,7 @@ from judges.errors import JudgeUpstreamError
 from judges.executor import executor_of
 from judges.follow import JudgeFollower
 from judges.passes import Tally, judge_traces, version_of
+from judges.pending import Due
 from judges.runner import judging
 from tests.support.asking import MODEL, a_judge, better, said
 from tests.support.judging import add, judged, wait_for
@@ -61,9 +62,9 @@ def asked(prompt: str, text: str, **changes: Any) -> Trace:
 
 def judge_them(store: Store, config: Config, judge: JudgeConfig, *traces: Trace) -> Tally:
     definition = definition_of(judge)
-    ids = [trace.trace_id for trace in traces]
+    found = [Due(trace.trace_id, trace.started_at, said=True) for trace in traces]
     with executor_of(config, judge, definition) as executor:
-        return judge_traces(store, executor, version_of(judge, definition), ids, stop=lambda: False)
+        return judge_traces(store, executor, version_of(judge, definition), found, stop=lambda: False)
 
 
 def test_what_judging_cost_is_in_the_judgment_and_in_the_minutes_of_its_route(
