@@ -45,7 +45,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
     """Judge what is not judged yet, once, with all judges or those named. Safe to interrupt and repeat.
 
-    Exits 2 where a judge's file cannot be used and 1 where its upstream refuses, after the others have judged.
+    Exits 2 where a judge's file cannot be used, 1 where its upstream refuses; the others judge all the same.
     """
     config = load_config(config_path)
     if not config.judges:
