@@ -1,7 +1,7 @@
 """`python -m benchmarks.judge_limits`: how often the limits that a calibration states hold the truth.
 
 Simulated calibrations: judges with a known TPR and TNR on so many good and bad answers. The truth must lie
-within the stated 95 % limits in at least 95 % of them, and above the lower limit of J, which gates, more often.
+within the stated 95 % limits in at least 95 % of them, and J above its lower limit, which gates, more often.
 """
 
 from __future__ import annotations
