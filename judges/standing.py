@@ -140,15 +140,14 @@ def standing_in(store: Store, judge: JudgeConfig, version: str) -> Standing:
 
 
 def calibration_text(calibration: Calibration | None, standing: Standing | None) -> str:
-    """State, J and its lower limit, for a cell of a table. Pure."""
+    """State, or J and its lower limit, for a cell of a table. Pure."""
     if standing is None:
         return "—"
     if calibration is None or standing.state == "uncalibrated":
-        return "uncalibrated" + (f"; {'; '.join(standing.flaws)}" if standing.flaws else "")
+        return "uncalibrated"
     assert calibration.j_low is not None, "it is calibrated"
     value = f"J {calibration.j:.2f}, " if _known(calibration.j) else "J "
-    shown = f"{value}at least {_limit(calibration.j_low)} ({calibration.labels} labels)"
-    return "; ".join([shown, *standing.flaws])
+    return f"{value}at least {_limit(calibration.j_low)}"
 
 
 def _flaws(calibration: Calibration | None) -> tuple[str, ...]:

@@ -23,6 +23,10 @@ _TALK = {
 }
 
 
+_FILLER = (
+    "As said above, this is what there is to say about it at this point, and with this it has been said. "
+    "Whatever else there may be is neither more nor less than what has been put down here already."
+)
 MAX_WAYS = len(_TALK) + 4
 
 
@@ -42,6 +46,16 @@ def injections(trace: JudgedTrace) -> list[Injection]:
     made["hollow: the prompt given back"] = trace.prompt
     made["hollow: giant"] = _repeated(answer)
     return [Injection(name, trace.with_answer(text)) for name, text in made.items() if text != answer]
+
+
+def longer(trace: JudgedTrace) -> JudgedTrace:
+    """The same answer with more words and no more in it: what it says is not better for it."""
+    return trace.with_answer(f"{trace.answer}\n\n{_FILLER}")
+
+
+def shorter(trace: JudgedTrace) -> JudgedTrace:
+    """The first half of the answer."""
+    return trace.with_answer(trace.answer[: len(trace.answer) // 2])
 
 
 def _repeated(answer: str) -> str:

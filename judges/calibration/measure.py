@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from judges.calibration import statistics
-from judges.calibration.injection import MAX_TRACES, MAX_WAYS, Injection, injections
+from judges.calibration.injection import MAX_TRACES, MAX_WAYS, Injection, injections, longer, shorter
 from judges.calibration.statistics import Confusion, Interval
 from judges.executor import Executor
 from judges.trace import JudgedTrace, judged_trace, stored_row
 from judges.wire import Answer, Task
 
+LENGTH_MAX = 0.2  # of the correlation with length, by its limit nearer to 0
 THRESHOLD = 0.5  # a score at or above it calls an answer good
 REPEATS = 20  # traces that are judged a second time
 
@@ -41,6 +42,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     ordered: int  # pairs that were answered in both orders
     consistent: int
     length: Interval | None
+    resized: int  # answers made longer, or shorter, as `length` says that the judge would like them
+    risen: int  # whose score rose by that alone
     injected: list[Injected]
     circular: int  # labels from feedback on which the judge says another thing without that feedback
     judged: int  # calls of the judge in all
@@ -72,7 +75,7 @@ class _Detail(msgspec.Struct, frozen=True):
 
 def calls_needed(tasks: int, *, repeats: int) -> int:
     """How often a judge is asked at most for so many labelled traces: for a progress bar."""
-    return tasks + 2 * min(tasks, repeats) + min(tasks, MAX_TRACES) * MAX_WAYS
+    return tasks + 2 * min(tasks, repeats) + min(tasks, MAX_TRACES) * (MAX_WAYS + 1)
 
 
 def measure(
@@ -105,6 +108,8 @@ def measure(
     failed_bad = [
         task for task, (verdict, label) in zip(tasks, pairs, strict=True) if verdict is False and not label
     ]
+    length = _length(tasks, answers, labels)
+    resized, risen = _resized(executor, tasks, answers, length, done)
     injected, spent = _injected(executor, failed_bad[:MAX_TRACES], threshold, done)
     return Measured(
         table=table,
@@ -117,10 +122,12 @@ def measure(
         flipped=sum(one != other for one, other in zip(verdicts, again, strict=False)),
         ordered=len(orders),
         consistent=sum(orders),
-        length=_length(tasks, answers, labels),
+        length=length,
+        resized=resized,
+        risen=risen,
         injected=injected,
         circular=sum(verdicts[at] != other for at, other in zip(hidden_at, hidden, strict=True)),
-        judged=len(answers) + len(again) + len(bare) + sum(case.tried for case in injected),
+        judged=len(answers) + len(again) + len(bare) + resized + sum(case.tried for case in injected),
         cost_usd=sum(answer.cost_usd or 0.0 for answer in answers) + spent,
     )
 
@@ -161,6 +168,35 @@ def _length(tasks: Sequence[Task], answers: Sequence[Answer], labels: Sequence[b
         return None
     scores, lengths, given = zip(*rows, strict=True)
     return statistics.length_correlation(scores, lengths, given)
+
+
+def _resized(
+    executor: Executor, tasks: Sequence[Task], answers: Sequence[Answer], length: Interval | None, done: Done
+) -> tuple[int, int]:
+    """How many answers were made to the judge's liking in nothing but length, and how many scores rose by it.
+
+    Only where the correlation is large: it may come of what wrong answers happen to look like.
+    """
+    if length is None or amount_at_least(length) <= LENGTH_MAX:
+        return 0, 0
+    change = longer if length.value > 0 else shorter
+    before = [
+        (task, answer.score)
+        for task, answer in zip(tasks, answers, strict=True)
+        if answer.score is not None and answer.score < 1
+    ][:MAX_TRACES]
+    changed = [msgspec.structs.replace(task, trace=stored_row(change(_judged(task)))) for task, _ in before]
+    after = _all(executor, changed, done)
+    risen = sum(
+        answer.score is not None and answer.score > score
+        for answer, (_, score) in zip(after, before, strict=True)
+    )
+    return len(before), risen
+
+
+def amount_at_least(found: Interval) -> float:
+    """How far from 0 a correlation is at least."""
+    return max(0.0, found.low if found.value > 0 else -found.high)
 
 
 def _injected(

@@ -10,14 +10,14 @@ import msgspec
 
 from gateway.traces.types import Calibration
 from judges.calibration.labels import Labelled
-from judges.calibration.measure import Measured
+from judges.calibration.measure import LENGTH_MAX, Measured, amount_at_least
 from judges.calibration.statistics import Interval
 
 MIN_PER_CLASS = 10  # good and bad labels that a calibration needs of each
 WANTED_PER_CLASS = 30  # below it, the report says how many more would do
 FLIP_RATE_MAX = 0.05
 ORDER_CONSISTENCY_MIN = 0.9
-LENGTH_MAX = 0.2  # of the lower limit of the correlation's amount
+RISEN_MAX = 0.1  # of the answers made longer or shorter and no better
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +79,16 @@ def problems(measured: Measured) -> Iterator[str]:
             f"({order:.0%}, under {ORDER_CONSISTENCY_MIN:.0%})"
         )
     length = measured.length
-    if length is not None and _amount_at_least(length) > LENGTH_MAX:
+    if length is not None and amount_at_least(length) > LENGTH_MAX:
         what = "longer" if length.value > 0 else "shorter"
-        yield (
-            f"length: among equally good answers the {what} score higher, correlation {length.value:.2f} "
-            f"(95 % {length.low:.2f} to {length.high:.2f}, bound {LENGTH_MAX})"
-        )
+        told = f"among equally good answers the {what} score higher, correlation {_shown(length)}"
+        if measured.risen > RISEN_MAX * measured.resized:
+            yield (
+                f"length: {told}; made {what} and no better, {measured.risen} of {measured.resized} answers "
+                "scored higher"
+            )
+        else:
+            yield f"form: {told}; but answers made {what} do not score higher: it is how its errors look"
     rate = measured.flip_rate
     if rate is not None and rate > FLIP_RATE_MAX:
         changed = f"{measured.flipped} of {measured.repeated} verdicts changed when asked again"
@@ -148,11 +152,6 @@ _FROM = {
     "terminal": "the terminal",
     "mixed": "several sources",
 }
-
-
-def _amount_at_least(found: Interval) -> float:
-    """How far from 0 the correlation is at least."""
-    return max(0.0, found.low if found.value > 0 else -found.high)
 
 
 def _shown(found: Interval) -> str:

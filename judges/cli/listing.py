@@ -47,22 +47,23 @@ def list_judges(config_path: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(listed))
         return
-    table = Table("judge", "version", "judged", "abstained", "of", "mean", "calibration", "may", "file")
+    table = Table("judge", "version", "judged", "abstained", "of", "mean", "calibration", "may")
     for entry in listed:
         found = entry.coverage
         table.add_row(
-            entry.name,
+            escape(entry.name),
             entry.version or "—",
             *([str(found.judged), str(found.abstained), str(found.traces)] if found else ["—"] * 3),
             "—" if found is None or found.mean is None else f"{found.mean:.3f}",
             calibration_text(entry.calibration, entry.standing),
             entry.standing.may_what if entry.standing else "—",
-            escape(entry.file),
         )
     Console().print(table if listed else f"no judges in {config_path}; add one under `judges:`")
     for entry in listed:
         if entry.error is not None:
             click.echo(f"{entry.name} judges nothing: {entry.error}")
+        elif entry.standing is not None and not (entry.standing.may_train and entry.standing.may_gate):
+            click.echo(f"{entry.name} may {entry.standing.may_what}: {entry.standing.why}")
 
 
 def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:

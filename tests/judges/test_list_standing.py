@@ -54,17 +54,18 @@ def test_list_shows_calibration_and_what_each_may_do(clean_store: Store, write_j
     assert listed["unseen"]["calibration"] is None
     assert listed["good"]["calibration"]["j_low"] == 0.72
 
-    lines = {
-        line.split()[1]: line for line in judge_list(config).splitlines() if "│" in line and ".py" in line
-    }
+    shown = judge_list(config)
+    lines = {line.split()[1]: line for line in shown.splitlines() if "│" in line}
     for name, calibration, allowed in [
         ("unseen", "uncalibrated", "train, gate"),
-        ("good", "J 0.85, at least 0.72 (100 labels)", "train, gate"),
-        ("middling", "J 0.60, at least 0.50 (100 labels)", "train"),
-        ("weak", "J 0.30, at least 0.11 (100 labels)", "neither"),
-        ("flawed", "injection: 25% of the injection cases passed as good", "neither"),
+        ("good", "J 0.85, at least 0.72", "train, gate"),
+        ("middling", "J 0.60, at least 0.50", "train"),
+        ("weak", "J 0.30, at least 0.11", "neither"),
+        ("flawed", "J 0.90, at least 0.80", "neither"),
     ]:
         cells = [cell.strip() for cell in lines[name].split("│")]
         assert versions[name] in cells
         assert any(calibration in cell for cell in cells), lines[name]
         assert allowed in cells, lines[name]
+    assert "flawed may neither: injection: 25% of the injection cases passed as good\n" in shown
+    assert "middling may train: J 0.60 on 100 labels, lower limit 0.50, under 0.6 to gate\n" in shown

@@ -116,6 +116,27 @@ def test_a_planted_flaw_is_named_with_its_number_and_stops_the_judge(
     assert (found["standing"]["may_train"], found["standing"]["may_gate"]) == (False, False)
 
 
+def test_errors_that_happen_to_be_long_are_no_reward_of_length(
+    clean_store: Store, write_judge, judges_config, tmp_path: Path
+):
+    """The wrong answers that it lets pass are longer than those that it does not: made longer, none passes."""
+    wrong = [answered(0, "{}" if n % 2 else json.dumps({"total": "x" * 40}) + " " * n) for n in range(40)]
+    right = [answered(0, json.dumps({"total": n})) for n in range(40)]
+    add(clean_store, *wrong, *right)
+    labels = tmp_path / "labels.jsonl"
+    rows = [{"trace_id": trace.trace_id, "label": trace in right} for trace in [*wrong, *right]]
+    labels.write_text("\n".join(map(json.dumps, rows)))
+    source = "import json\ndef good(trace):\n    return bool(json.loads(trace.answer.strip(' x') or '0'))\n"
+    config = judges_config(write_judge(source))
+
+    done = tracetune("judge", "calibrate", "--labels", labels, "--config", config, "--json")
+
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["length_correlation"] > 0.3
+    assert [problem.partition(":")[0] for problem in found["problems"]] == ["form"]
+
+
 def test_a_judge_that_is_right_too_seldom_may_do_neither(calibrate: Calibrate):
     found = calibrate(GUESSING)
 
