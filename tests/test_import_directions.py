@@ -51,7 +51,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.control.client",
     ),
     "demo": ("demo", "gateway", "judges", "learner"),
-    "benchmarks": ("benchmarks", "gateway"),
+    "benchmarks": ("benchmarks", "gateway", "judges"),
 }
 # Heavy libraries that must not be imported when a module is: they are loaded inside the functions that need them.
 FORBIDDEN = {
