@@ -6,6 +6,7 @@ from collections import Counter
 from importlib.util import find_spec
 from ipaddress import ip_address
 
+from gateway.config.judges import JudgeConfig
 from gateway.config.privacy import BUILTIN_RULES
 from gateway.config.trust import route_refusal
 from gateway.config.types import Config, Fallback, Route
@@ -68,6 +69,7 @@ def _check_judges_and_learner(config: Config) -> None:
         for name in judge.routes or routes:
             if (refused := route_refusal(config, judge, name)) is not None:
                 raise ConfigError(f"{refused} - at `$.judges[{index}]`")
+        _check_priced(config, judge, f"$.judges[{index}].limits.usd_per_day")
     for index, entry in enumerate(config.learner):
         _known("route", entry.route, routes, f"$.learner[{index}].route")
         _known("judge", entry.judge, judges, f"$.learner[{index}].judge")
@@ -75,6 +77,19 @@ def _check_judges_and_learner(config: Config) -> None:
     for index, key in enumerate(config.auth.keys if config.auth else []):
         for name in key.routes or []:
             _known("route", name, routes, f"$.auth.keys[{index}].routes")
+
+
+def _check_priced(config: Config, judge: JudgeConfig, place: str) -> None:
+    """Raise ConfigError for a limit in money where nobody knows what asking costs: it would limit nothing."""
+    if judge.limits.usd_per_day is None:
+        return
+    for member in judge.asked:
+        upstream = config.upstream(member.upstream)
+        if all(price.model != member.model for price in upstream.prices):
+            raise ConfigError(
+                f"judge {judge.name!r} has usd_per_day and upstream {upstream.name!r} no price of "
+                f"{member.model!r}; add it to the upstream's prices, or limit per_minute - at `{place}`"
+            )
 
 
 def _check_exposure(config: Config) -> None:

@@ -248,3 +248,20 @@ def test_a_key_without_limits_has_none(tmp_path: Path) -> None:
 
     assert config.auth is not None
     assert config.auth.keys[0].limits == []
+
+
+def test_a_limit_in_money_needs_the_price_of_what_is_asked(tmp_path: Path):
+    (tmp_path / "rubric.yaml").write_text("task: t\ncriteria: [{name: a, question: q}]\n")
+    path = tmp_path / "tracetune.yaml"
+    text = (
+        "upstreams: [{name: up, base_url: 'http://127.0.0.1:9/v1', prices: [PRICES]}]\n"
+        "routes: [{model: bot, variants: [{name: s, upstream: up, model: m, weight: 1.0}]}]\n"
+        "judges:\n"
+        "  - {name: polite, kind: llm, rubric: rubric.yaml, upstream: up, model: big, limits: {usd_per_day: 1}}\n"
+    )
+    path.write_text(text.replace("PRICES", "{model: big, input: 1, output: 2}"))
+    assert load_config(path).judges[0].limits.usd_per_day == 1
+
+    path.write_text(text.replace("PRICES", "{model: small, input: 1, output: 2}"))
+    with pytest.raises(ConfigError, match=r"upstream 'up' no price of 'big'.*\$\.judges\[0\]\.limits"):
+        load_config(path)
