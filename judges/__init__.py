@@ -1,6 +1,8 @@
 """Judges: plain functions of a trace that say how good its answer is.
 
-In a judge's file: `import judges` for `judges.abstain("why")`. In its test: `judges.trace_from(answer=…)`.
+In a judge's file: `import judges` for `judges.abstain("why")`. In its test: `judges.trace_from(answer=…)`,
+with `feedback=[judges.said("rating", 0.2)]` where people
+said something. The rest is for those who build on us.
 """
 
 from judges.definition import Definition, definition_of
@@ -9,7 +11,7 @@ from judges.evaluate import evaluate_answers
 from judges.executor import Executor, executor_of
 from judges.load import functions_in
 from judges.protocol import Abstain, Verdict, abstain
-from judges.trace import JudgedTrace, judged_trace, trace_from
+from judges.trace import JudgedTrace, judged_trace, said, text_of, trace_from
 
 __all__ = [
     "Abstain",
@@ -26,5 +28,7 @@ __all__ = [
     "executor_of",
     "functions_in",
     "judged_trace",
+    "said",
+    "text_of",
     "trace_from",
 ]

@@ -132,6 +132,24 @@ def trace_from(
     )
 
 
+def said(kind: str, what: float | str) -> Feedback:
+    """One word of feedback for a test: `judges.trace_from(answer=…, feedback=[judges.said("rating", 0.2)])`.
+
+    *kind* is rating, outcome, kept, comment, or a signal of your own; a number is its value, else its text.
+    """
+    text, value = (what, None) if isinstance(what, str) else (None, float(what))
+    return Feedback(
+        feedback_id=kind,
+        trace_id=_PLAIN["trace_id"],
+        session=None,
+        client=_PLAIN["client"],
+        kind=kind,
+        value=value,
+        text=text,
+        created_at=datetime.now(UTC),
+    )
+
+
 def _completion(answer: str | None, tool_calls: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer}
     if tool_calls:

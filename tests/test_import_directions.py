@@ -37,6 +37,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.errors",
         "gateway.paths",
         "gateway.cli.root",
+        "gateway.cli.new_files",
         "gateway.cli.terminal",
     ),
     "learner": (
@@ -49,6 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.model_files",
         "gateway.paths",
         "gateway.cli.root",
+        "gateway.cli.new_files",
         "gateway.control.client",
     ),
     "demo": ("demo", "gateway", "judges", "learner"),

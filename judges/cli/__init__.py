@@ -6,6 +6,7 @@ import rich_click as click
 
 from judges.cli.calibrate import calibrate
 from judges.cli.listing import list_judges
+from judges.cli.new import new
 from judges.cli.run import run
 from judges.cli.trying import try_judge
 
@@ -15,5 +16,5 @@ def judge() -> None:
     """Say how good answers are: write a judge, try it, run it over the stored traces, list those you have."""
 
 
-for _command in (list_judges, try_judge, run, calibrate):
+for _command in (new, try_judge, run, list_judges, calibrate):
     judge.add_command(_command)

@@ -10,8 +10,8 @@ def good(trace):
     label = trace.answer.strip().strip(".").lower()
     if not label or len(label.split()) > LONGEST_LABEL_WORDS:
         return False
-    if LABELS and label not in LABELS:
+    if LABELS and label not in {known.lower() for known in LABELS}:
         return False
     if trace.kept is None:
         return judges.abstain("nobody said which label was right")
-    return label == trace.kept.strip().lower()
+    return label == trace.kept.strip().strip(".").lower()

@@ -7,13 +7,18 @@ import judges
 REQUIRED_FIELDS: tuple[str, ...] = ()  # the fields your app reads, for example ("name", "email")
 
 
-def good(trace):
+def fields(text):
     try:
-        answer = json.loads(trace.answer)
-    except ValueError:
-        return False
-    if not isinstance(answer, dict) or any(field not in answer for field in REQUIRED_FIELDS):
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def good(trace):
+    answer = fields(trace.answer)
+    if answer is None or any(field not in answer for field in REQUIRED_FIELDS):
         return False
     if trace.kept is None:
         return True if REQUIRED_FIELDS else judges.abstain("no fields to check and nobody said what was kept")
-    return answer == json.loads(trace.kept)
+    return answer == fields(trace.kept)

@@ -6,6 +6,10 @@ def test_prose_is_not_code():
     assert good(judges.trace_from(answer="You could use a list here.")) is False
 
 
+def test_a_word_is_not_code():
+    assert good(judges.trace_from(answer="yes")) is False
+
+
 def test_code_that_parses_is_right():
     assert good(judges.trace_from(answer="```python\nprint(1)\n```")) is True
 

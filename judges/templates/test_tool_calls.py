@@ -19,3 +19,8 @@ def test_a_call_without_its_required_argument_is_wrong():
 
 def test_a_tool_that_was_not_offered_is_wrong():
     assert good(judges.trace_from(request={"tools": TOOLS}, tool_calls=call("refund", "{}"))) is False
+
+
+def test_an_answer_in_words_is_not_judged():
+    answered = good(judges.trace_from(request={"tools": TOOLS}, answer="Which order do you mean?"))
+    assert isinstance(answered, judges.Abstain)

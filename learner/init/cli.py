@@ -8,16 +8,15 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
+from gateway.cli.new_files import place_new, refuse_existing
 from gateway.config.load import DEFAULT_CONFIG, parse_config
 from gateway.errors import UsageError
 from learner.init.machine import Machine, Provider, look
-from learner.init.place import place_new, refuse_existing
 from learner.init.questions import Questions
 from learner.init.render import (
     JUDGE_FILE,
     TASKS,
     Answers,
-    Task,
     render_config,
     render_judge,
     render_judge_test,
@@ -59,7 +58,7 @@ def init(
     api_key_env: str | None,
     upstream_model: str | None,
     route: str | None,
-    task: Task | None,
+    task: str | None,
     learn: bool | None,
     folder: Path,
 ) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import re
-from typing import Literal, get_args
 
 import msgspec
 import yaml
 
+from judges.templates import FUNCTION, MODULE, TEMPLATES, judge_test_text, judge_text
 from learner.init.machine import Machine, Provider
 
-Task = Literal["extraction", "classification", "support", "code", "tool_calls"]
-TASKS: tuple[Task, ...] = get_args(Task)
-JUDGE_FILE = "my_judges.py"
-JUDGE_NAME = "good"  # the function in every template
+TASKS = TEMPLATES
+JUDGE_FILE = f"{MODULE}.py"
+JUDGE_NAME = FUNCTION
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # needs no quotes, unless YAML has a meaning for it
 _NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # what YAML reads as something else
 # It needs another transformers than training does, and so an environment of its own.
@@ -31,18 +29,18 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
 
     provider: Provider | None  # None: the base model on this machine answers
     route: str
-    task: Task
+    task: str  # one of TASKS
     learn: bool
 
 
-def render_judge(task: Task) -> str:
+def render_judge(task: str) -> str:
     """The judge of the template for *task*."""
-    return _template(f"{task}.py")
+    return judge_text(task)
 
 
-def render_judge_test(task: Task) -> str:
+def render_judge_test(task: str) -> str:
     """The test that goes with it; `pytest` runs it beside the judge."""
-    return _template(f"test_{task}.py")
+    return judge_test_text(task)
 
 
 def render_config(answers: Answers, machine: Machine) -> str:
@@ -74,10 +72,6 @@ def render_config(answers: Answers, machine: Machine) -> str:
             "",
         ]
     )
-
-
-def _template(name: str) -> str:
-    return (importlib.resources.files("judges.templates") / name).read_text(encoding="utf-8")
 
 
 def _upstream(provider: Provider | None) -> list[str]:

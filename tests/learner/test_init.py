@@ -12,12 +12,12 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.cli.new_files import place_new
 from gateway.config import Config
 from gateway.config.load import parse_config
 from gateway.errors import OperationError, TracetuneError
 from learner.init.cli import init
 from learner.init.machine import PROVIDERS, Machine, Provider, look
-from learner.init.place import place_new
 from learner.init.questions import MAX_QUESTIONS
 from learner.init.render import Answers, render_config
 from learner.serving.vllm_python import VLLM_PYTHON, vllm_starts
@@ -111,7 +111,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from gateway.errors import OperationError
-from learner.init.place import place_new
+from gateway.cli.new_files import place_new
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     place_new(Path(sys.argv[1]), {"first": "x" * 900, "second": "x" * 5000})

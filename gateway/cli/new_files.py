@@ -55,4 +55,4 @@ def _write(path: Path, text: str, undo: ExitStack) -> None:
 
 
 def _exists(path: Path) -> OperationError:
-    return OperationError(f"{path} exists already; move it away or run init in another folder")
+    return OperationError(f"{path} exists already; move it away or choose another folder")
