@@ -14,7 +14,11 @@ from rich.table import Column, Table
 
 from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
+from gateway.config.judges import BUILTIN
+from gateway.errors import UsageError
 from gateway.traces.store import Store, open_store
+from judges.calibration.labels import feedback_label
+from judges.calibration.measure import THRESHOLD
 from judges.coverage import latest_traces
 from judges.definition import definition_of
 from judges.executor import executor_of
@@ -22,11 +26,14 @@ from judges.load import functions_in
 from judges.passes import Tally, version_of
 from judges.sandbox import IMPORT_WITHIN_S
 from judges.slow_import import told_when_slow
+from judges.trace import judged_trace
 from judges.units import load_units
+from judges.wire import Task
 
 DEFAULT_TRIAL = 20
 MAX_TRIAL = 10_000
 SLOWEST_SHOWN = 3
+WRONG_SHOWN = 10
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +45,16 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     ms: float
     kept: bool  # whether anybody said what was kept
+    said: bool | None = None  # whether people called the answer good; None where they said nothing, or both
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the judge says the opposite of what people said."""
+        return self.score is not None and self.said is not None and (self.score >= THRESHOLD) != self.said
 
 
 @click.command(name="try")
-@click.argument("target", metavar="FILE[:FUNCTION]")
+@click.argument("target", metavar="FILE[:FUNCTION]|NAME|builtin:NAME")
 @click.option("-n", "count", type=click.IntRange(1, MAX_TRIAL), default=DEFAULT_TRIAL, show_default=True)
 @click.option(
     "--route",
@@ -65,13 +78,11 @@ def try_judge(
 ) -> None:
     """Run a judge over the latest COUNT traces and show what it says. Nothing is stored.
 
-    One that the configuration has keeps to its routes and bounds there.
+    One that the configuration has, by its NAME there or by its file, keeps to its routes and bounds there.
+    Where there is feedback: what it would have got wrong. A model that it asks is asked for real, at its price.
     """
-    file, functions = _target(target)
     config = load_config(config_path)
-    entries = [
-        entry for function in functions for entry in _entries(config, f"{file}:{function}", routes, timeout_s)
-    ]
+    entries = [_changed(entry, routes, timeout_s) for entry in _entries(config, target)]
     with open_store(config) as store:
         tried = [verdict for entry in entries for verdict in _try(config, store, entry, count)]
     if as_json:
@@ -83,25 +94,38 @@ def try_judge(
         _show(entry.name, [verdict for verdict in tried if verdict.judge == entry.name])
 
 
-def _entries(
-    config: Config, path: str, routes: tuple[str, ...], timeout_s: float | None
-) -> list[JudgeConfig]:
-    """The configured judges at *path*, else one with the defaults; what was said on the command line wins."""
-    configured = [entry for entry in config.judges if entry.path == path]
+def _entries(config: Config, target: str) -> list[JudgeConfig]:
+    """The configured judges that *target* means, by name or file, else new ones with the defaults."""
+    named = [entry for entry in config.judges if entry.name == target]
+    if named:
+        return named
+    entries: list[JudgeConfig] = []
+    for path in _paths(config, target):
+        same = [entry for entry in config.judges if entry.path == path]
+        entries += same or [JudgeConfig(name=path.rpartition(":")[2], path=path)]
+    return entries
+
+
+def _changed(entry: JudgeConfig, routes: tuple[str, ...], timeout_s: float | None) -> JudgeConfig:
+    """What was said on the command line wins."""
     changes: dict[str, Any] = {"routes": list(routes)} if routes else {}
     if timeout_s is not None:
         changes["timeout_s"] = timeout_s
-    entries = configured or [JudgeConfig(name=path.rpartition(":")[2], path=path)]
-    return [msgspec.structs.replace(entry, **changes) for entry in entries]
+    return msgspec.structs.replace(entry, **changes)
 
 
-def _target(target: str) -> tuple[Path, list[str]]:
-    """The file and the judges in it that *target* means."""
+def _paths(config: Config, target: str) -> list[str]:
+    """The judges of *target*, each as a path of the configuration. Raises UsageError, JudgeFileError."""
     name, _, function = target.rpartition(":")
+    if name == BUILTIN:
+        return [target]
     if name.endswith(".py") and function.isidentifier():
-        return Path(name).resolve(), [function]
+        return [f"{Path(name).resolve()}:{function}"]
+    if not target.endswith(".py") and not Path(target).exists():
+        known = ", ".join(entry.name for entry in config.judges) or "none"
+        raise UsageError(f"{target!r} is no file, and no judge of the configuration; judges there: {known}")
     file = Path(target).resolve()
-    return file, functions_in(file)
+    return [f"{file}:{function}" for function in functions_in(file)]
 
 
 def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[Tried]:
@@ -127,9 +151,34 @@ def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[T
                 reason=answer.reason,
                 ms=round(answer.seconds * 1000, 3),
                 kept=any(entry.kind == "kept" for entry in task.feedback),
+                said=_said(task),
             )
             for task, answer in zip(tasks, executor.judge(tasks), strict=True)
         ]
+
+
+def _said(task: Task) -> bool | None:
+    try:
+        return feedback_label(task.feedback, judged_trace(task.trace).answer)
+    except msgspec.DecodeError:  # erased, or damaged
+        return None
+
+
+def _show_wrong(console: Console, tried: list[Tried]) -> None:
+    """What people said against what the judge says, and where the two differ."""
+    told = [verdict for verdict in tried if verdict.said is not None and verdict.score is not None]
+    if not told:
+        return
+    wrong = [verdict for verdict in told if verdict.wrong]
+    console.print(
+        f"people said something of {len(told)} of them; it would have got {len(wrong)} wrong", highlight=False
+    )
+    for verdict in wrong[:WRONG_SHOWN]:
+        opinion = "good" if verdict.said else "bad"
+        line = f"  {verdict.trace_id} people: {opinion}, judge: {verdict.score:g}"
+        console.print(line, highlight=False, soft_wrap=True)
+    if len(wrong) > WRONG_SHOWN:
+        console.print(f"  and {len(wrong) - WRONG_SHOWN} more; --json has all of them", highlight=False)
 
 
 def _show(name: str, tried: list[Tried]) -> None:
@@ -153,3 +202,4 @@ def _show(name: str, tried: list[Tried]) -> None:
     slowest = sorted(tried, key=lambda verdict: -verdict.ms)[:SLOWEST_SHOWN]
     told = ", ".join(f"{verdict.trace_id} {verdict.ms:.1f} ms" for verdict in slowest)
     console.print(f"slowest: {told}", highlight=False)
+    _show_wrong(console, tried)

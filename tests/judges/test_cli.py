@@ -178,3 +178,38 @@ def test_the_commands_work_while_nothing_else_runs(tmp_path: Path, write_judge):
     config = write_config(tmp_path / "own", f'judges:\n  - {{name: good, path: "{judge.path}"}}\n')
     ran = tracetune("judge", "run", "--config", config)
     assert (ran.returncode, ran.stdout) == (0, "good: 0 judged, 0 abstained\n"), ran.stderr
+
+
+def test_try_tells_what_it_would_have_got_wrong(clean_store: Store, write_judge, judges_config):
+    right, wrong, unsaid = some_traces(3)
+    add(clean_store, right, wrong, unsaid)
+    add(clean_store, feedback_on(right, "hi"), feedback_on(wrong, "something else"))
+    config = judges_config(write_judge(YES))
+
+    shown = tracetune("judge", "try", "good", "--config", config)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "people said something of 2 of them; it would have got 1 wrong\n" in shown.stdout
+    assert f"  {wrong.trace_id} people: bad, judge: 1\n" in shown.stdout
+    rows = {
+        row["trace_id"]: row["said"]
+        for row in json.loads(tracetune("judge", "try", "good", "--config", config, "--json").stdout)
+    }
+    assert rows == {right.trace_id: True, wrong.trace_id: False, unsaid.trace_id: None}
+
+
+def test_try_takes_a_name_of_the_configuration_or_a_judge_that_comes_with_us(
+    clean_store: Store, write_judge, judges_config
+):
+    add(clean_store, *some_traces(2))
+    config = judges_config(write_judge(YES))
+
+    (row, _) = json.loads(
+        tracetune("judge", "try", "builtin:json_valid", "--config", config, "--json").stdout
+    )
+    assert (row["judge"], row["score"]) == ("json_valid", 0.0)
+    nobody = tracetune("judge", "try", "nobody", "--config", config)
+    assert (nobody.returncode, nobody.stderr) == (
+        2,
+        "tracetune: 'nobody' is no file, and no judge of the configuration; judges there: good\n",
+    )
