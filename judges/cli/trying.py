@@ -79,7 +79,7 @@ def try_judge(
     """Run a judge over the latest COUNT traces and show what it says. Nothing is stored.
 
     One that the configuration has, by its NAME there or by its file, keeps to its routes and bounds there.
-    Where there is feedback: what it would have got wrong. A model that it asks is asked for real, at its price.
+    Where there is feedback: what it would have got wrong. A model that it asks is asked for real.
     """
     config = load_config(config_path)
     entries = [_changed(entry, routes, timeout_s) for entry in _entries(config, target)]

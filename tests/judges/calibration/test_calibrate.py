@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from gateway.traces.erasure.store import StoredRows
 from gateway.traces.store import Store
 from gateway.traces.types import Trace
 from judges.calibration.measure import measure
@@ -207,25 +206,6 @@ def test_too_few_labels_are_refused_with_how_many_are_missing(clean_store: Store
     assert clean_store.query("SELECT count() AS n FROM calibrations")[0]["n"] == 0
     unknown = tracetune("judge", "calibrate", "nobody", "--config", config)
     assert (unknown.returncode, "judges: good" in unknown.stderr) == (2, True)
-
-
-def test_an_erased_person_takes_the_labels_along(clean_store: Store, tmp_path: Path):
-    traces = labelled_traces(clean_store, tmp_path / "labels.jsonl", each=1)
-    clean_store.insert(
-        "labels",
-        [
-            {
-                "trace_id": trace.trace_id,
-                "who": "ann",
-                "label": 1,
-                "source": "file",
-                "labelled_at": trace.started_at,
-            }
-            for trace in traces
-        ],
-        token="labels",
-    )
-    assert "labels" in StoredRows(clean_store, [])._tables
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ptys differ")

@@ -25,7 +25,7 @@ from gateway.traces.erasure.whom import Whom
 from gateway.traces.recorder import Recorder
 from gateway.traces.stage import only_one
 from gateway.traces.store import Store
-from gateway.traces.types import Feedback, Judgment
+from gateway.traces.types import Feedback, Judgment, Label
 from tests.gateway.traces.test_shipper import data_directory, report, shipper_of, stored_ids, writer_of
 from tests.support.capture import captured_feedback, captured_trace
 from tests.support.store import a_trace
@@ -74,6 +74,8 @@ def stored(store: Store, prefix: str, text: str, **changes: Any) -> None:
             trace_id=trace_id, judge="j", version="v", score=1.0, reason=f"says {text}", judged_at=NOW
         )
         store.insert("judgments", [judged], token=trace_id)
+        label = Label(trace_id=trace_id, who="ann", label=1, source="file", labelled_at=NOW)
+        store.insert("labels", [label], token=trace_id)
         on_session = (
             {"trace_id": None, "session": row.session} if n else {"trace_id": trace_id, "session": None}
         )
@@ -84,7 +86,7 @@ def stored(store: Store, prefix: str, text: str, **changes: Any) -> None:
 
 
 def ids(store: Store) -> dict[str, list[str]]:
-    keys = {"traces": "trace_id", "judgments": "trace_id", "feedback": "feedback_id"}
+    keys = {"traces": "trace_id", "judgments": "trace_id", "labels": "trace_id", "feedback": "feedback_id"}
     return {
         table: [row["id"] for row in store.query(f"SELECT {key} AS id FROM {table} ORDER BY id")]
         for table, key in keys.items()
@@ -115,7 +117,12 @@ def test_rows_and_all_that_is_about_them_leave_the_disk_and_everybody_elses_stay
     assert (done.traces, done.judgments, done.feedback, done.clients) == (2, 2, 2, ["web"])
     assert store.query("SELECT * FROM traces ORDER BY trace_id") == before
     kept = ["kept0", "kept1", "of-app0", "of-app1"]
-    assert ids(store) == {"traces": kept, "judgments": kept, "feedback": [f"f-{name}" for name in kept]}
+    assert ids(store) == {
+        "traces": kept,
+        "judgments": kept,
+        "labels": kept,
+        "feedback": [f"f-{name}" for name in kept],
+    }
 
 
 def test_an_erasure_that_is_repeated_finds_nothing(place: tuple[Config, Paths, Store]) -> None:
@@ -283,7 +290,7 @@ def test_what_began_before_it_ended_is_kept_out_afterwards_and_what_begins_later
         continue
     shipper.close()
 
-    assert ids(store) == {"traces": ["new"], "judgments": [], "feedback": []}
+    assert ids(store) == {"traces": ["new"], "judgments": [], "labels": [], "feedback": []}
 
 
 def test_the_list_is_finished_and_says_which_traces_went(place: tuple[Config, Paths, Store]) -> None:
