@@ -8,9 +8,8 @@ REQUEST = {
 
 
 def test_a_query_that_fits_the_tables_is_right():
-    assert (
-        good(judges.trace_from(request=REQUEST, answer="```sql\nSELECT count(*) FROM orders;\n```")) is True
-    )
+    answer = "```sql\nSELECT count(*) FROM orders;\n```"
+    assert good(judges.trace_from(request=REQUEST, answer=answer)) is True
 
 
 def test_a_column_that_is_not_there_is_wrong():
