@@ -43,6 +43,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     said: dict[str, list[Feedback]] = {}
 
     @property
+    def trace_ids(self) -> tuple[str, ...]:
+        """Of every trace that the judge is shown."""
+        return tuple(row.trace_id for row in (*self.session, self.trace, *self.later))
+
+    @property
     def size(self) -> int:
         """Of its bodies, in characters."""
         return sum(len(row.request or "") + len(row.response or "") for row in (self.trace, *self.session))
