@@ -40,7 +40,6 @@ from judges.coverage import latest_traces
 from judges.definition import definition_of
 from judges.errors import JudgeError
 from judges.executor import executor_of
-from judges.llm.material import why_unreadable
 from judges.passes import version_of
 from judges.pending import JudgeVersion
 from judges.trace import judged_trace
@@ -185,7 +184,7 @@ def _tasks(store: Store, version: JudgeVersion, judge: Bounded, ids: Sequence[st
     """What the judge is shown of *ids*, but for what was erased or is damaged: there is nothing to judge."""
     sessions, later = "session" in judge.parameters, "later" in judge.parameters
     for unit in load_units(store, version, ids, sessions=sessions, later=later):
-        if why_unreadable(unit.task) is not None:
+        if unit.task.why_unreadable is not None:
             continue
         try:
             judged_trace(unit.task.trace, unit.task.feedback)
