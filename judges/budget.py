@@ -20,10 +20,16 @@ def midnight(now: datetime) -> datetime:
 
 
 def spent_since(store: Store, judge: str, moment: datetime) -> float:
-    """USD that *judge*, in all of its versions, has spent on judgments since *moment*. Raises StoreError."""
+    """USD that *judge*, in all of its versions, has spent since *moment*: on judgments and on calibrations.
+
+    Raises StoreError.
+    """
     # Not final: a judgment that was replaced has been paid for as well, as long as the store still has it.
     (row,) = store.query(
-        "SELECT sum(cost_usd) AS usd FROM judgments "
+        "SELECT ifNull(sum(cost_usd), 0) + ("
+        "SELECT sum(JSONExtractFloat(report, 'measured', 'cost_usd')) FROM calibrations "
+        "WHERE judge = {judge:String} AND calibrated_at >= {moment:DateTime64(6, 'UTC')}"
+        ") AS usd FROM judgments "
         "WHERE judge = {judge:String} AND judged_at >= {moment:DateTime64(6, 'UTC')} SETTINGS final = 0",
         {"judge": judge, "moment": moment},
     )

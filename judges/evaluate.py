@@ -24,7 +24,8 @@ def evaluate_answers(config: Config, judge: JudgeConfig, traces: Sequence[Judged
         executor.start()
         whole = judge.of == "session"
         tasks = (
-            Task(trace=stored_row(trace), feedback=list(trace.feedback), whole=whole) for trace in traces
+            Task(trace=stored_row(trace), feedback=list(trace.feedback), whole=whole, generated=True)
+            for trace in traces
         )
         return [
             judgment_of(judge.name, definition.version, trace, len(trace.feedback), answer)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from gateway.traces.markers import why_text_unreadable
 from gateway.traces.types import Feedback, Trace
 from judges.load import JudgeSource
 
@@ -31,7 +32,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     `feedback_seen` counts the later turns that are shown, and what was said of the trace in all, with what a
     later word has replaced. `whole`: it is the last turn of a session to be judged, `session` those before
-    it, and `said` has what is in force on each of them by its id.
+    it, and `said` has what is in force on each of them by its id. `generated`: the store has another answer
+    to this prompt under the trace's id.
     """
 
     trace: Trace
@@ -41,6 +43,18 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     feedback_seen: int = 0
     whole: bool = False
     said: dict[str, list[Feedback]] = {}
+    generated: bool = False
+
+    @property
+    def why_unreadable(self) -> str | None:
+        """Why nobody can judge this any more: a body or a text of feedback was erased, or is damaged."""
+        texts = [self.trace.request, self.trace.response, *(said.text for said in self.feedback)]
+        return next((reason for text in texts if (reason := why_text_unreadable(text)) is not None), None)
+
+    @property
+    def trace_ids(self) -> tuple[str, ...]:
+        """Of every trace that the judge is shown."""
+        return tuple(row.trace_id for row in (*self.session, self.trace, *self.later))
 
     @property
     def size(self) -> int:

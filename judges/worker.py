@@ -73,7 +73,7 @@ def _answer(
 ) -> Answer:
     started = time.perf_counter()
     spent = False
-    if (unreadable := _why_unreadable(task)) is not None:
+    if (unreadable := task.why_unreadable) is not None:
         return Answer(score=None, reason=unreadable, seconds=0.0)
     try:
         value = judge(**_arguments(parameters, task))
@@ -120,12 +120,6 @@ def _of_all(session: list[JudgedTrace]) -> list[Feedback]:
     """What is in force on any turn, oldest first; what was said of the session as a whole once."""
     said = {entry.feedback_id: entry for turn in session for entry in turn.feedback}
     return sorted(said.values(), key=lambda entry: (entry.created_at, entry.feedback_id))
-
-
-def _why_unreadable(task: Task) -> str | None:
-    """Why nobody can judge this any more: a body or a text of feedback was erased, or is damaged."""
-    texts = [task.trace.request, task.trace.response, *(said.text for said in task.feedback)]
-    return next((reason for text in texts if (reason := why_text_unreadable(text)) is not None), None)
 
 
 async def _wait_for(value: Awaitable[Any]) -> Any:

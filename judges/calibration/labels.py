@@ -16,12 +16,12 @@ from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Label
 from judges.errors import JudgeError
 from judges.pending import JUDGEABLE_SQL, JudgeVersion
+from judges.rows import BATCH_TRACES
 
 MAX_LABELS = 2_000  # the latest; more would not narrow an interval that matters
 MAX_FILE_BYTES = 50_000_000
 MAX_BAD_LINES_TOLD = 5
 GOOD_RATING = 0.5  # a rating above it says good, below it bad, at it neither
-IDS_PER_QUERY = 500
 
 Source = Literal["feedback", "file", "terminal", "mixed"]
 _WORDS: Mapping[object, bool] = {"good": True, "bad": False, 1: True, 0: False}
@@ -76,7 +76,7 @@ def read_labels(path: Path, now: datetime) -> list[Label]:
 def store_labels(store: Store, labels: Sequence[Label]) -> list[str]:
     """Keep those of *labels* whose trace is in the store; gives the ids of the others. Raises StoreError."""
     known: set[str] = set()
-    for part in parts_of([label.trace_id for label in labels], IDS_PER_QUERY):
+    for part in parts_of([label.trace_id for label in labels], BATCH_TRACES):
         rows = store.query(
             "SELECT trace_id FROM traces WHERE trace_id IN {ids:Array(String)}", {"ids": list(part)}
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 
 from judges.calibration import statistics
 from judges.calibration.injection import MAX_TRACES, MAX_WAYS, Injection, injections, longer, shorter
 from judges.calibration.statistics import Confusion, Interval
-from judges.executor import Executor
 from judges.trace import JudgedTrace, judged_trace, stored_row
 from judges.wire import Answer, Task
 
@@ -18,6 +18,12 @@ THRESHOLD = 0.5  # a score at or above it calls an answer good
 REPEATS = 20  # traces that are judged a second time
 
 Done = Callable[[int], None]
+
+
+class Asks(Protocol):
+    """What measuring needs of a judge: an answer for each task, in order."""
+
+    def judge(self, tasks: Iterable[Task]) -> Iterator[Answer]: ...
 
 
 class Injected(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +85,7 @@ def calls_needed(tasks: int, *, repeats: int) -> int:
 
 
 def measure(
-    executor: Executor,
+    executor: Asks,
     tasks: Sequence[Task],
     labels: Sequence[bool],
     *,
@@ -102,7 +108,7 @@ def measure(
     tnr = statistics.proportion(table.failed_bad, table.bad) if table.bad else None
     again = [passed(answer, threshold) for answer in _all(executor, tasks[:repeats], done)]
     hidden_at = [at for at, own in enumerate(from_feedback) if own][:repeats]
-    bare = [msgspec.structs.replace(tasks[at], feedback=[], feedback_seen=0) for at in hidden_at]
+    bare = [msgspec.structs.replace(tasks[at], feedback=[], feedback_seen=0, said={}) for at in hidden_at]
     hidden = [passed(answer, threshold) for answer in _all(executor, bare, done)]
     orders = [pair for answer in answers if (pair := _both_orders(answer)) is not None]
     failed_bad = [
@@ -132,7 +138,7 @@ def measure(
     )
 
 
-def _all(executor: Executor, tasks: Sequence[Task], done: Done) -> list[Answer]:
+def _all(executor: Asks, tasks: Sequence[Task], done: Done) -> list[Answer]:
     answers: list[Answer] = []
     for answer in executor.judge(tasks):
         answers.append(answer)
@@ -171,7 +177,7 @@ def _length(tasks: Sequence[Task], answers: Sequence[Answer], labels: Sequence[b
 
 
 def _resized(
-    executor: Executor, tasks: Sequence[Task], answers: Sequence[Answer], length: Interval | None, done: Done
+    executor: Asks, tasks: Sequence[Task], answers: Sequence[Answer], length: Interval | None, done: Done
 ) -> tuple[int, int]:
     """How many answers were made to the judge's liking in nothing but length, and how many scores rose by it.
 
@@ -200,7 +206,7 @@ def amount_at_least(found: Interval) -> float:
 
 
 def _injected(
-    executor: Executor, bad: Sequence[Task], threshold: float, done: Done
+    executor: Asks, bad: Sequence[Task], threshold: float, done: Done
 ) -> tuple[list[Injected], float]:
     """What becomes of answers that are bad and were called so, and what asking cost."""
     tried: list[tuple[Injection, Task]] = [

@@ -12,11 +12,11 @@ from gateway.traces.types import Calibration
 from judges.calibration.labels import Labelled
 from judges.calibration.measure import LENGTH_MAX, Measured, amount_at_least
 from judges.calibration.statistics import Interval
+from judges.standing import ORDER_CONSISTENCY_MIN
 
 MIN_PER_CLASS = 10  # good and bad labels that a calibration needs of each
 WANTED_PER_CLASS = 30  # below it, the report says how many more would do
 FLIP_RATE_MAX = 0.05
-ORDER_CONSISTENCY_MIN = 0.9
 RISEN_MAX = 0.1  # of the answers made longer or shorter and no better
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -14,8 +14,11 @@ import rich_click as click
 from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
 from gateway.errors import ConfigError, UsageError
+from gateway.traces.bodies.reads import local_reader, record_read
 from gateway.traces.store import Store, open_store
 from gateway.traces.types import Calibration
+from judges.budget import Budget
+from judges.calibration.bounded import Bounded
 from judges.calibration.labelling import Choice, balanced, keys, label_in_terminal
 from judges.calibration.labels import (
     Labelled,
@@ -36,11 +39,11 @@ from judges.cli.bar import progress_bar
 from judges.coverage import latest_traces
 from judges.definition import definition_of
 from judges.errors import JudgeError
-from judges.executor import Executor, executor_of
+from judges.executor import executor_of
 from judges.passes import version_of
 from judges.pending import JudgeVersion
-from judges.rows import load_tasks
 from judges.trace import judged_trace
+from judges.units import load_units
 from judges.wire import Task
 
 MAX_TO_LABEL = 1_000
@@ -75,29 +78,30 @@ def calibrate(
 ) -> int:
     """Measure how often judges are right, against feedback, a file of labels, or labels given here.
 
-    Exits 3 where there are too few labels, after the others were measured.
+    Exits 3 where there are too few labels, and otherwise as `judge run` does where a judge cannot be asked;
+    the others are measured all the same. What it costs counts in limits.usd_per_day, and is bounded by it.
     """
     config = load_config(config_path)
     entries = _entries(config, names, config_path)
     results: list[Calibration] = []
-    refused: list[str] = []
+    refused: list[JudgeError] = []
     with open_store(config) as store:
         if labels_file is not None:
             _take_file(store, labels_file)
         for entry in entries:
             try:
                 results.append(_calibrate(config, store, entry, to_label, repeats, threshold))
-            except TooFewLabelsError as error:
-                refused.append(str(error))
+            except JudgeError as error:  # the others are measured nevertheless
+                refused.append(error)
                 continue
             if not as_json:
                 report = msgspec.json.decode(results[-1].report, type=Report)
                 click.echo("\n".join(lines(entry.name, results[-1], report)))
     if as_json:
         click.echo(msgspec.json.encode(results))
-    for message in refused:
-        click.echo(f"tracetune: {message}", err=True)
-    return TooFewLabelsError.exit_code if refused else 0
+    for refusal in refused:
+        click.echo(f"tracetune: {refusal}", err=True)
+    return max((refusal.exit_code for refusal in refused), default=0)
 
 
 def _entries(config: Config, names: Sequence[str], config_path: Path) -> list[JudgeConfig]:
@@ -128,16 +132,18 @@ def _calibrate(
     version = version_of(entry, definition)
     with executor_of(config, entry, definition) as executor:
         executor.start()
-        sessions = "session" in executor.parameters
+        budget = Budget(entry.name, entry.limits)
+        budget.sync(store)
+        judge = Bounded(executor, budget)
         if to_label is not None:
-            _label(store, version, executor, to_label, threshold)
-        found, tasks = _labelled_tasks(store, version, sessions=sessions)
+            _label(store, version, judge, to_label, threshold)
+        found, tasks = _labelled_tasks(store, version, judge)
         _enough(entry.name, list(found.labels.values()))
         feedback_only = found.labels.keys() - labelled(store, version).keys()
         with progress_bar() as progress:
             bar = progress.add_task(entry.name, total=calls_needed(len(tasks), repeats=repeats))
             measured = measure(
-                executor,
+                judge,
                 tasks,
                 [found.labels[task.trace.trace_id] for task in tasks],
                 from_feedback=[task.trace.trace_id in feedback_only for task in tasks],
@@ -152,18 +158,18 @@ def _calibrate(
     return row
 
 
-def _labelled_tasks(store: Store, version: JudgeVersion, *, sessions: bool) -> tuple[Labelled, list[Task]]:
-    """The labels that count, and a task for each of their traces, in the same order."""
+def _labelled_tasks(store: Store, version: JudgeVersion, judge: Bounded) -> tuple[Labelled, list[Task]]:
+    """The labels that count, and a task for each of their traces, in the same order.
+
+    Of a judge of sessions labels of last turns count, as labels of their sessions.
+    """
     people = labelled(store, version)
     ids = list(dict.fromkeys([*people, *with_feedback(store, version)]))
     said: dict[str, bool] = {}
     disputed = 0
     tasks: dict[str, Task] = {}
-    for task in load_tasks(store, ids, sessions=sessions):
-        try:
-            answer = judged_trace(task.trace, task.feedback).answer
-        except msgspec.DecodeError:  # erased, or damaged: there is nothing to judge
-            continue
+    for task in _tasks(store, version, judge, ids):
+        answer = judged_trace(task.trace, task.feedback).answer
         tasks[task.trace.trace_id] = task
         label = feedback_label(task.feedback, answer)
         if label is not None:
@@ -172,6 +178,19 @@ def _labelled_tasks(store: Store, version: JudgeVersion, *, sessions: bool) -> t
             disputed += disputes(task.feedback, answer)
     found = combined({key: people[key] for key in people if key in tasks}, said, disputed)
     return found, [tasks[key] for key in found.labels]
+
+
+def _tasks(store: Store, version: JudgeVersion, judge: Bounded, ids: Sequence[str]) -> Iterator[Task]:
+    """What the judge is shown of *ids*, but for what was erased or is damaged: there is nothing to judge."""
+    sessions, later = "session" in judge.parameters, "later" in judge.parameters
+    for unit in load_units(store, version, ids, sessions=sessions, later=later):
+        if unit.task.why_unreadable is not None:
+            continue
+        try:
+            judged_trace(unit.task.trace, unit.task.feedback)
+        except msgspec.DecodeError:
+            continue
+        yield unit.task
 
 
 def _enough(name: str, labels: Sequence[bool]) -> None:
@@ -189,18 +208,20 @@ def _enough(name: str, labels: Sequence[bool]) -> None:
         )
 
 
-def _label(store: Store, version: JudgeVersion, executor: Executor, count: int, threshold: float) -> None:
+def _label(store: Store, version: JudgeVersion, judge: Bounded, count: int, threshold: float) -> None:
     latest = latest_traces(store, version, limit=count * CHOSEN_FROM)
     fresh = list(unlabelled(latest, labelled(store, version), this_person()))
-    tasks = list(load_tasks(store, fresh, sessions="session" in executor.parameters))
+    tasks = list(_tasks(store, version, judge, fresh))
     choices = [
         Choice(judged_trace(task.trace, task.feedback), passed(answer, threshold))
-        for task, answer in zip(tasks, executor.judge(tasks), strict=True)
+        for task, answer in zip(tasks, judge.judge(tasks), strict=True)
     ]
     chosen = balanced(choices, count, Random(0))  # noqa: S311 -- an order to ask in, no secret
     if not chosen:
         click.echo("there are no answers left to label here")
         return
+
+    record_read(store, local_reader(), "label", [trace.trace_id for trace in chosen])
 
     def keep(trace_id: str, good: bool) -> None:
         store.insert("labels", [terminal_label(trace_id, good=good)], token=os.urandom(8).hex())

@@ -16,6 +16,7 @@ from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
 from gateway.config.judges import BUILTIN
 from gateway.errors import UsageError
+from gateway.traces.bodies.reads import local_reader, record_read
 from gateway.traces.store import Store, open_store
 from judges.calibration.labels import feedback_label
 from judges.calibration.measure import THRESHOLD
@@ -143,6 +144,9 @@ def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[T
             later="later" in executor.parameters,
         )
         tasks = [unit.task for unit in units]
+        if tasks:  # reasons, and what the judge prints, may quote them
+            shown = dict.fromkeys(trace_id for task in tasks for trace_id in task.trace_ids)
+            record_read(store, local_reader(), "try", list(shown))
         return [
             Tried(
                 judge=entry.name,

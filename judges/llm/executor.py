@@ -26,7 +26,6 @@ from judges.llm.clients import ModelClients
 from judges.llm.detail import Detail
 from judges.llm.fence import MAX_SHOWN_CHARS, TooLongError
 from judges.llm.judging import Asked, Judging, Ledger, by_embedding, by_jury, by_pair, by_rubric
-from judges.llm.material import why_unreadable
 from judges.llm.source import RubricSource
 from judges.llm.stable import StableAnswers, stable_answers
 from judges.sandbox import IMPORT_WITHIN_S
@@ -150,7 +149,7 @@ class ModelExecutor:
         ledger = Ledger()
         detail = Detail()
         score: float | None = None
-        reason = why_unreadable(task) or self._why_not_shown(task) or ""
+        reason = task.why_unreadable or self._why_not_shown(task) or ""
         try:
             if not reason:
                 trace = judged_trace(task.trace, task.feedback)
@@ -185,11 +184,11 @@ class ModelExecutor:
         """What the stable variant answered, where the judge compares with that. Raises StoreError."""
         if self._judge.against != "stable" or self._judge.kind not in {"pairwise", "embedding"}:
             return None
-        if why_unreadable(task) is not None:
+        if task.why_unreadable is not None:
             return None
         if self._stable is None:
             self._stable = self._open.enter_context(stable_answers(self._config))
-        return self._stable.to(task.trace, time.monotonic())
+        return self._stable.to(task.trace, time.monotonic(), generated=task.generated)
 
     def _clients(self, upstream: str, model: str) -> ModelClients:
         entry = self._config.upstream(upstream)

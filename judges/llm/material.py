@@ -14,12 +14,6 @@ from judges.wire import Task
 _NOT_TEXT = "(not text, not shown)"
 
 
-def why_unreadable(task: Task) -> str | None:
-    """Why nobody can judge this any more: a body or a text of feedback was erased, or is damaged."""
-    texts = [task.trace.request, task.trace.response, *(said.text for said in task.feedback)]
-    return next((reason for text in texts if (reason := why_text_unreadable(text)) is not None), None)
-
-
 def answer_material(trace: JudgedTrace) -> dict[str, Any]:
     """The conversation and the answer to it."""
     return {"conversation": conversation(trace), "answer": answer_text(trace)}

@@ -30,10 +30,11 @@ class StableAnswers:
         self._store = store
         self._known: dict[str, tuple[float, dict[bytes, Trace]]] = {}
 
-    def to(self, trace: Trace, now_s: float) -> Trace | None:
+    def to(self, trace: Trace, now_s: float, *, generated: bool = False) -> Trace | None:
         """The latest stable answer to the prompt of *trace*, not its own; None where there is none.
 
-        *now_s* is a monotonic clock. Raises StoreError.
+        *generated*: what the store has under the id of *trace* is another's answer, and counts. *now_s* is a
+        monotonic clock. Raises StoreError.
         """
         route = self._config.route(trace.route)
         if route is None:
@@ -42,7 +43,8 @@ class StableAnswers:
         if known is None or now_s - known[0] > KNOWN_FOR_S:
             known = self._known[trace.route] = (now_s, self._latest(trace.route, route.stable.name))
         found = known[1].get(_prompt(trace))
-        return None if found is None or found.trace_id == trace.trace_id else found
+        own = found is not None and found.trace_id == trace.trace_id and not generated
+        return None if own else found
 
     def _latest(self, route: str, variant: str) -> dict[bytes, Trace]:
         rows = self._store.query(

@@ -20,12 +20,12 @@ from gateway.traces.sqltext import tokens
 
 MAX_IDS_PER_ROW = 10_000  # of traces; a larger read is told in several rows
 
-Purpose = Literal["show", "tail", "export", "sql", "dashboard"]
+Purpose = Literal["show", "tail", "export", "sql", "dashboard", "label", "try"]
 
 # Tables that hold what people wrote, and functions that read tables by a pattern.
 _TABLES_WITH_BODIES = ("traces", "judgments", "feedback", "blobs", "merge")
-# A judge's reason may quote what it judged.
-_BODY_COLUMNS = frozenset({"request", "response", "reason", "text", "content", "columns"})
+# A judge's reason, and the detail behind it, may quote what it judged.
+_BODY_COLUMNS = frozenset({"request", "response", "reason", "detail", "text", "content", "columns"})
 _AGGREGATES = "_by_minute"  # in the names of tables that count, and have no text
 
 

@@ -24,11 +24,13 @@ from gateway.traces.store import Store
 from gateway.traces.types import Trace
 from judges.definition import definition_of
 from judges.errors import JudgeUpstreamError
+from judges.evaluate import evaluate_answers
 from judges.executor import executor_of
 from judges.follow import JudgeFollower
 from judges.passes import Tally, judge_traces, version_of
 from judges.pending import Due
 from judges.runner import judging
+from judges.trace import judged_trace
 from tests.support.asking import MODEL, a_judge, better, said
 from tests.support.judging import add, judged, wait_for
 from tests.support.store import a_trace, started_store, write_config
@@ -235,3 +237,20 @@ def test_an_answer_is_compared_with_the_stable_variants_to_the_same_prompt(
     shown = upstream.received[0].json()["messages"][-1]["content"]
     assert "The stable one." in shown
     assert not any(text in shown for text in ("An old one.", "Of another route.", "Of another canary."))
+
+
+def test_a_snapshots_answer_is_compared_with_what_stable_answered_to_that_prompt(
+    clean_store: Store, embedded_config: Config, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.default = answers(better("first"))
+    upstream.then(answers(better("first")), answers(better("second")))
+    config = asking(embedded_config, upstream)
+    judge = a_judge(tmp_path, kind="pairwise", against="stable")
+    stable = asked("Where?", "Here.", route="support-bot", variant="stable")
+    add(clean_store, stable)
+    logged = judged_trace(stable)
+
+    found = evaluate_answers(config, judge, [logged.with_answer("There, at once."), logged])
+
+    assert [judgment.score for judgment in found] == [1.0, 0.5], "stable is as good as itself"
+    assert judge_them(clean_store, config, judge, stable).abstained == 1, "in traffic that says nothing"

@@ -151,6 +151,7 @@ def test_sql_that_may_show_a_judges_reason_is_put_down(
         "WITH x AS (SELECT * FROM traces) SELECT y FROM x",
         "SELECT content FROM blobs",
         "SELECT * FROM judgments",
+        "SELECT detail FROM judgments",
         "SELECT j.reason FROM judgments AS j FINAL",
         "SELECT argMax(reason, judged_at) FROM judgments GROUP BY trace_id",
         "SELECT * FROM feedback",
