@@ -29,7 +29,7 @@ def definition_of(judge: JudgeConfig) -> Definition:
 
 
 def _check_idle(judge: JudgeConfig, source: JudgeSource) -> None:
-    """A last turn is judged once: a judge that waits longer than its runner would never say anything of it."""
+    """A last turn is judged once: a judge that waits longer than its runner would never speak of it."""
     function = getattr(import_module(f"judges.builtin.{Path(source.file).stem}"), source.function)
     idle_s = ({**(function.__kwdefaults__ or {}), **source.options}).get("idle_s")
     if idle_s is not None and idle_s > judge.session_idle_s:
