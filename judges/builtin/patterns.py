@@ -30,7 +30,9 @@ def check_options(judge: str, options: dict[str, Any]) -> None:  # noqa: ARG001 
     try:
         _compiled(options["pattern"], options.get("ignore_case", False))
     except re2.error as error:
-        raise ValueError(f"option 'pattern' is not one that RE2 takes (no look-around): {error}") from error
+        said = error.args[0] if error.args else ""
+        why = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        raise ValueError(f"option 'pattern' is not one that RE2 takes (no look-around): {why}") from error
 
 
 @functools.lru_cache(64)

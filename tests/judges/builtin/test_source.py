@@ -76,6 +76,7 @@ def test_what_is_not_there_is_no_attribute():
         ("json_schema", {"schema": 3}, "option 'schema': Expected"),
         ("json_schema", {"schema": {"type": "objekt"}}, "option 'schema': not a JSON Schema"),
         ("json_schema", {"schema": {"pattern": "(?=a)"}}, "no look-around"),
+        ("regex", {"pattern": "("}, "(no look-around): missing ): ("),
         ("json_schema", {"schema_file": 3}, "is not the path of a file"),
         ("json_schema", {"schema_file": "/nowhere.json"}, "/nowhere.json: cannot be read: No such file"),
         ("json_schema", {"schema_file": "/x", "schema": {}}, "options 'schema' and 'schema_file' are one"),
@@ -183,7 +184,8 @@ def test_a_judge_of_ones_own_may_call_them(write_judge):
 
 def test_the_document_names_each_judge_with_each_option():
     text = (Path(__file__).parents[3] / "docs" / "judges.md").read_text()
-    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    table = text.partition("\n## Built in\n")[2].partition("\n## ")[0]
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
     shared = {"against", "reference"}
     for name in NAMES:
         options = set(inspect.signature(getattr(builtin, name)).parameters) - set(PARAMETERS)
@@ -191,3 +193,12 @@ def test_the_document_names_each_judge_with_each_option():
     (line,) = (line for line in text.splitlines() if line.startswith("  - {name: invoice"))
     (judge,) = parse_yaml(line, list[JudgeConfig], "judges.md")
     assert set(judge.options) == {"schema_file", "fence"}
+
+
+@pytest.mark.parametrize(("options", "session_idle_s"), [({"idle_s": 700}, 600), ({}, 60)])
+def test_a_judge_that_waits_longer_than_its_runner_is_refused(
+    options: dict[str, Any], session_idle_s: float
+) -> None:
+    entry = JudgeConfig(name="j", path="builtin:abandoned", options=options, session_idle_s=session_idle_s)
+    with pytest.raises(JudgeFileError, match=r"'idle_s'.*session_idle_s"):
+        judges.definition_of(entry)
