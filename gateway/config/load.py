@@ -90,7 +90,11 @@ def parse_config(text: str, origin: str, base: Path) -> Config:
 
     Raises ConfigError with one line naming *origin*, the place and the remedy.
     """
-    config = _absolute(parse_yaml(text, Config, origin), base)
+    parsed = parse_yaml(text, Config, origin)
+    try:
+        config = _absolute(parsed, base)
+    except ValueError as error:  # a NUL in a path
+        raise ConfigError(f"{origin}: one of its paths is none: {error}") from error
     try:
         check_references(config)
     except ConfigError as error:

@@ -265,3 +265,15 @@ def test_a_limit_in_money_needs_the_price_of_what_is_asked(tmp_path: Path):
     path.write_text(text.replace("PRICES", "{model: small, input: 1, output: 2}"))
     with pytest.raises(ConfigError, match=r"upstream 'up' no price of 'big'.*\$\.judges\[0\]\.limits"):
         load_config(path)
+
+
+@pytest.mark.parametrize("judge", ["path: 'builtin:json_schema', options: {schema_file: PATH}", "path: PATH"])
+def test_a_path_that_is_none_is_one_line(tmp_path: Path, judge: str):
+    path = tmp_path / "tracetune.yaml"
+    path.write_text(
+        "upstreams: [{name: up, base_url: 'http://127.0.0.1:9/v1'}]\n"
+        "routes: [{model: bot, variants: [{name: s, upstream: up, model: m, weight: 1.0}]}]\n"
+        f"judges: [{{name: j, {judge}}}]\n".replace("PATH", '"a\\0b.py:f"')
+    )
+    with pytest.raises(ConfigError, match="one of its paths is none: embedded null byte"):
+        load_config(path)
