@@ -56,7 +56,12 @@ def clone(tmp_path: Path) -> Path:
 def start(clone: Path, command: list[str], hang: str = "") -> subprocess.Popen[bytes]:
     environ = {**os.environ, "PYTHON": str(clone / "python"), "HERE": str(clone), "HANG": hang}
     return subprocess.Popen(
-        command, cwd=clone, env=environ, start_new_session=True, stdout=subprocess.DEVNULL
+        # Tests that a shell has put into the background ignore SIGINT, and so would all that they start.
+        ["env", "--default-signal=INT", *command],
+        cwd=clone,
+        env=environ,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
     )
 
 

@@ -71,9 +71,18 @@ class RunningGateway:
         assert len(found) == 1, found
         return found[0]
 
-    def wait_idle(self) -> None:
-        """Until connections to upstreams are free again: an answer is out a moment before its connection is."""
-        wait_until(lambda: not any(pool.in_flight for pool in self.state.live.pools.values()))
+    def wait_idle(self, connections: int = 0) -> None:
+        """Until nothing is under way, and so many connections to upstreams are free again.
+
+        An answer is out a moment before its connection is free, and with trailers the request is over before.
+        """
+        pools = self.state.live.pools.values()
+
+        def idle() -> bool:
+            free = sum(len(server.idle) for pool in pools for server in pool.servers)
+            return free >= connections and not any(pool.in_flight for pool in pools)
+
+        wait_until(idle)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)

@@ -126,7 +126,7 @@ def test_a_large_request_over_tls_is_sent_whole(tmp_path: Path, monkeypatch: pyt
     ):
         for _ in range(2):
             assert ask(gateway).json() == completion()
-            gateway.wait_idle()
+            gateway.wait_idle(1)
 
         assert [received.json()["extra"] == MANY for received in upstream.received] == [True, True]
         assert upstream.connections == 1

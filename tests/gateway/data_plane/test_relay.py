@@ -179,7 +179,7 @@ def test_every_framing_of_a_body_is_understood(
     for _ in range(2):
         answer = ask(gateway, json.dumps(chat()).encode())
         assert (answer.status_code, answer.content) == (200, body)
-        gateway.wait_idle()
+        gateway.wait_idle(0 if framing == "close" else 1)
     assert "link" not in answer.headers
     assert upstream.connections == (2 if framing == "close" else 1)
 
@@ -330,7 +330,7 @@ def test_one_connection_to_the_upstream_serves_many_requests(
 ):
     for _ in range(5):
         assert ask(gateway, json.dumps(chat()).encode()).json() == completion()
-        gateway.wait_idle()
+        gateway.wait_idle(1)
 
     assert upstream.connections == 1
 

@@ -135,7 +135,7 @@ def test_trailers_are_no_headers(gateway: RunningGateway, upstream: ScriptedUpst
         assert (answer.status_code, answer.content) == (200, BODY)
         assert answer.headers["content-type"] == "application/json"
         assert "x-late" not in answer.headers
-        gateway.wait_idle()
+        gateway.wait_idle(1)
 
     assert upstream.connections == 1
 

@@ -71,7 +71,7 @@ def test_answers_come_through_the_proxy_and_secrets_stay_where_they_belong(
         config = through(proxy, upstream, proxy_auth={"env": "PROXY_AUTH"})
         with running_gateway(tmp_path, config, ENVIRON) as gateway:
             assert ask(gateway).json() == completion()
-            gateway.wait_idle()
+            gateway.wait_idle(1)
             upstream.default = streams_events(stream_events(["a", "b"]))
             answer = ask(gateway, stream=True)
             records = gateway.records(2)

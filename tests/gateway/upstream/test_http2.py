@@ -69,7 +69,7 @@ def ask(gateway: RunningGateway, **fields: Any) -> httpx.Response:
 def test_answers_buffered_and_streamed_on_one_connection(gateway: RunningGateway, upstream: Http2Upstream):
     big = "y" * 400_000  # more than one window
     assert ask(gateway, big=big).json() == completion()
-    gateway.wait_idle()
+    gateway.wait_idle(1)
     upstream.default = streams_events(stream_events(["a", "b"]))
     assert ask(gateway, stream=True).content == b"".join(stream_events(["a", "b"]))
 

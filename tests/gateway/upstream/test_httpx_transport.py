@@ -99,7 +99,7 @@ def test_a_cookie_is_not_kept(gateway: RunningGateway, upstream: ScriptedUpstrea
     upstream.default = answers("hello", ("set-cookie", "who=me"))
     for _ in range(2):
         assert "set-cookie" not in ask(gateway).headers
-        gateway.wait_idle()
+        gateway.wait_idle(1)
 
     assert upstream.received[1].header("cookie") is None
     assert upstream.connections == 1

@@ -196,7 +196,7 @@ def test_every_client_gets_the_head_and_body_of_its_own_answer(tmp_path: Path):
             answers = []
             for _ in said:
                 answers.append(client.post("/chat/completions", json=chat()))
-                gateway.wait_idle()
+                gateway.wait_idle(1)
         traces = gateway.traces(len(said))
 
     assert upstream.connections == 1
