@@ -2,8 +2,6 @@
 
 from difflib import SequenceMatcher
 
-import judges
-
 CLOSE_ENOUGH = 0.9  # share of the words that the agent left as they were
 WELL_RATED = 0.75
 REFUSALS = ("as an ai", "i cannot help", "i can't help", "i'm unable to")
@@ -20,4 +18,4 @@ def good(trace):
         return said["outcome"].text == "accepted"
     if "rating" in said:
         return said["rating"].value >= WELL_RATED
-    return judges.abstain("nobody said whether it helped")
+    return True  # a weak yes: report what was kept (POST /api/feedback) and the verdict gets strong

@@ -22,5 +22,6 @@ def test_what_people_said_decides():
     assert good(judges.trace_from(answer=ANSWER, feedback=[judges.said("rating", 0.2)])) is False
 
 
-def test_while_nobody_said_anything_it_abstains():
-    assert isinstance(good(judges.trace_from(answer=ANSWER)), judges.Abstain)
+def test_while_nobody_said_anything_it_is_a_weak_yes():
+    assert good(judges.trace_from(answer=ANSWER)) is True
+    assert good(judges.trace_from(answer="As an AI, I cannot help.")) is False

