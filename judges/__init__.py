@@ -1,8 +1,8 @@
 """Judges: plain functions of a trace that say how good its answer is.
 
 In a judge's file: `import judges` for `judges.abstain("why")`. In its test: `judges.trace_from(answer=…)`,
-with `feedback=[judges.said("rating", 0.2)]` where people
-said something. The rest is for those who build on us.
+with `feedback=[judges.said("rating", 0.2)]` where people said something. The rest is
+for those who build on us.
 """
 
 from judges.definition import Definition, definition_of

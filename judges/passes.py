@@ -85,14 +85,8 @@ def judge_traces(
     under_way: deque[Unit] = deque()
 
     def tasks() -> Iterator[Task]:
-        for unit in load_units(
-            store,
-            judge,
-            [trace.trace_id for trace in found],
-            sessions="session" in executor.parameters,
-            later="later" in executor.parameters,
-            known=_known(found),
-        ):
+        trace_ids = [trace.trace_id for trace in found]
+        for unit in load_units(store, judge, trace_ids, executor.parameters, known=_known(found)):
             if not _turn_comes(budget, rows, lambda: stop() or time.monotonic() > until):
                 return
             under_way.append(unit)

@@ -83,10 +83,14 @@ class JudgeVersion(msgspec.Struct, frozen=True, kw_only=True):
         idle_s = self.later_after_s if self.session is None else self.session.idle_s
         return asked if idle_s is None else asked | {"idle_ms": int(idle_s * 1000)}
 
+    @property
+    def counts_later(self) -> bool:
+        """Whether turns that came after a trace make it pending again."""
+        return self.session is None and self.later_after_s is not None
+
     def pending_sql(self) -> str:
         """What is pending among `scope`."""
-        after = self.session is None and self.later_after_s is not None
-        return _PENDING_LATER_SQL if after else _PENDING_SQL
+        return _PENDING_LATER_SQL if self.counts_later else _PENDING_SQL
 
     def due_sql(self) -> str:
         """Turns of sessions with a pending trace in `scope` that nothing was added to lately."""
@@ -197,7 +201,7 @@ def due(
     For a judge of sessions: the last turn of each session that is over and has a pending one.
     """
     if isinstance(scope, Since):
-        scope = _found(store, scope, with_sessions=judge.session is None and judge.later_after_s is not None)
+        scope = _found(store, scope, with_sessions=judge.counts_later)
     asked = (
         f"SELECT t.trace_id AS id, t.started_at AS at, f.said > 0 AS said {judge.pending_sql()}"
         if judge.session is None

@@ -133,7 +133,11 @@ def standing_of(
 
 def standing_in(store: Store, judge: JudgeConfig, version: str) -> Standing:
     """What *version* of *judge* may do by the calibration in force. Raises StoreError."""
-    calibration = latest_calibration(store, judge.name, version)
+    return standing_by(judge, version, latest_calibration(store, judge.name, version))
+
+
+def standing_by(judge: JudgeConfig, version: str, calibration: Calibration | None) -> Standing:
+    """The same of *calibration*, which is the one in force. Pure."""
     # Of Python it is taken for granted until a calibration saw it say two things of one answer.
     flips = calibration is not None and _known(calibration.flip_rate) and calibration.flip_rate > 0
     return standing_of(judge, version, judge.kind == "python" and not flips, calibration)

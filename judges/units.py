@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -55,17 +55,17 @@ def load_units(
     store: Store,
     judge: JudgeVersion,
     trace_ids: Sequence[str],
+    parameters: Collection[str],
     *,
-    sessions: bool,
-    later: bool = False,
     known: Known | None = None,
 ) -> Iterator[Unit]:
     """A unit for each of *trace_ids* that the store has, in that order: as `pending` gives them.
 
-    *sessions*: a judge of traces is shown the sessions so far; *later*: and the turns that came after.
-    Raises StoreError.
+    *parameters* are what the judge takes: one of traces is shown the session so far, or what came later, only
+    where it asks for that. Raises StoreError.
     """
     if judge.session is None:
+        sessions, later = "session" in parameters, "later" in parameters
         for task in load_tasks(store, trace_ids, sessions=sessions, later=later, known=known):
             yield Unit(task, [Turn(task.trace, task.feedback_seen)])
         return

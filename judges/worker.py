@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.traces.markers import why_text_unreadable
+from gateway.traces.markers import is_readable, why_text_unreadable
 from gateway.traces.types import Feedback, Trace
 from judges.errors import JudgeFileError
 from judges.guard import descendants, stay_behind
@@ -111,8 +111,7 @@ def _readable(turns: list[Trace], trace: JudgedTrace, said: dict[str, list[Feedb
             row, [word for word in said.get(row.trace_id, ()) if why_text_unreadable(word.text) is None]
         )
         for row in turns
-        if row.trace_id != trace.trace_id
-        and why_text_unreadable(row.request) is why_text_unreadable(row.response) is None
+        if row.trace_id != trace.trace_id and is_readable(row)
     ]
 
 

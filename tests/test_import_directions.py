@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gateway.paths",
         "gateway.cli.root",
         "gateway.cli.new_files",
+        "gateway.cli.progress",
         "gateway.cli.terminal",
     ),
     "learner": (

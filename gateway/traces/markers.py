@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.traces.assembling.jsontext import MARKER
+
+if TYPE_CHECKING:
+    from gateway.traces.types import Trace
 
 ERASED = f'{{"{MARKER}":{{"erased":true}}}}'
 ERASED_REASON = "its key was destroyed: the person it is about was erased"
@@ -37,3 +40,8 @@ def why_text_unreadable(text: str | None) -> str | None:
         return why_unreadable(msgspec.json.decode(text))
     except msgspec.DecodeError:
         return None
+
+
+def is_readable(trace: Trace) -> bool:
+    """Whether neither body of *trace*, as it is stored, was erased or is damaged."""
+    return why_text_unreadable(trace.request) is why_text_unreadable(trace.response) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -34,9 +33,13 @@ class LabelFileError(JudgeError):
 
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """Traces with a label, the latest first, and how many were left out because people disagree."""
+    """Traces with a label, the latest first, and how many were left out because people disagree.
+
+    `by_feedback` are those of them whose label nobody gave but by feedback.
+    """
 
     labels: dict[str, bool]
+    by_feedback: frozenset[str]
     source: Source
     disputed: int
 
@@ -137,27 +140,22 @@ def combined(people: Mapping[str, Sequence[Label]], said: Mapping[str, bool], di
             continue
         labels[trace_id] = values.pop()
         sources |= {label.source for label in given}
-    for trace_id, value in said.items():
-        if trace_id not in people:
-            labels[trace_id] = value
-            sources.add("feedback")
-    source: Source = sources.pop() if len(sources) == 1 else "mixed"
-    return Labelled(labels=dict(list(labels.items())[:MAX_LABELS]), source=source, disputed=disputed)
+    by_feedback = {trace_id: value for trace_id, value in said.items() if trace_id not in people}
+    if by_feedback:
+        sources.add("feedback")
+    return Labelled(
+        labels=dict(list((labels | by_feedback).items())[:MAX_LABELS]),
+        by_feedback=frozenset(by_feedback),
+        source=sources.pop() if len(sources) == 1 else "mixed",
+        disputed=disputed,
+    )
 
 
-def this_person() -> str:
-    """Whose labels those of this terminal are."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
-
-
-def terminal_label(trace_id: str, *, good: bool) -> Label:
-    """A label given just now by who sits at the terminal."""
+def terminal_label(trace_id: str, who: str, *, good: bool) -> Label:
+    """A label that *who* gave just now at the terminal."""
     return Label(
         trace_id=trace_id,
-        who=this_person(),
+        who=who,
         label=int(good),
         source="terminal",
         labelled_at=datetime.now(UTC),

@@ -11,9 +11,9 @@ from random import Random
 import msgspec
 import rich_click as click
 
-from gateway.cli.root import config_option, json_option
+from gateway.cli.progress import bars
+from gateway.cli.root import config_option, json_option, user_name
 from gateway.config import Config, JudgeConfig, load_config
-from gateway.errors import ConfigError, UsageError
 from gateway.traces.bodies.reads import local_reader, record_read
 from gateway.traces.store import Store, open_store
 from gateway.traces.types import Calibration
@@ -29,13 +29,12 @@ from judges.calibration.labels import (
     read_labels,
     store_labels,
     terminal_label,
-    this_person,
     unlabelled,
     with_feedback,
 )
 from judges.calibration.measure import REPEATS, THRESHOLD, calls_needed, measure, passed
 from judges.calibration.result import MIN_PER_CLASS, Report, calibration_of, lines
-from judges.cli.bar import progress_bar
+from judges.cli.named import named_judges
 from judges.coverage import latest_traces
 from judges.definition import definition_of
 from judges.errors import JudgeError
@@ -82,7 +81,7 @@ def calibrate(
     the others are measured all the same. What it costs counts in limits.usd_per_day, and is bounded by it.
     """
     config = load_config(config_path)
-    entries = _entries(config, names, config_path)
+    entries = named_judges(config, names, config_path)
     results: list[Calibration] = []
     refused: list[JudgeError] = []
     with open_store(config) as store:
@@ -102,16 +101,6 @@ def calibrate(
     for refusal in refused:
         click.echo(f"tracetune: {refusal}", err=True)
     return max((refusal.exit_code for refusal in refused), default=0)
-
-
-def _entries(config: Config, names: Sequence[str], config_path: Path) -> list[JudgeConfig]:
-    if not config.judges:
-        raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
-    unknown = set(names) - {entry.name for entry in config.judges}
-    if unknown:
-        known = ", ".join(entry.name for entry in config.judges)
-        raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
-    return [entry for entry in config.judges if not names or entry.name in names]
 
 
 def _take_file(store: Store, path: Path) -> None:
@@ -139,14 +128,13 @@ def _calibrate(
             _label(store, version, judge, to_label, threshold)
         found, tasks = _labelled_tasks(store, version, judge)
         _enough(entry.name, list(found.labels.values()))
-        feedback_only = found.labels.keys() - labelled(store, version).keys()
-        with progress_bar() as progress:
+        with bars() as progress:
             bar = progress.add_task(entry.name, total=calls_needed(len(tasks), repeats=repeats))
             measured = measure(
                 judge,
                 tasks,
                 [found.labels[task.trace.trace_id] for task in tasks],
-                from_feedback=[task.trace.trace_id in feedback_only for task in tasks],
+                from_feedback=[task.trace.trace_id in found.by_feedback for task in tasks],
                 threshold=threshold,
                 repeats=repeats,
                 done=lambda count: progress.advance(bar, count),
@@ -182,8 +170,7 @@ def _labelled_tasks(store: Store, version: JudgeVersion, judge: Bounded) -> tupl
 
 def _tasks(store: Store, version: JudgeVersion, judge: Bounded, ids: Sequence[str]) -> Iterator[Task]:
     """What the judge is shown of *ids*, but for what was erased or is damaged: there is nothing to judge."""
-    sessions, later = "session" in judge.parameters, "later" in judge.parameters
-    for unit in load_units(store, version, ids, sessions=sessions, later=later):
+    for unit in load_units(store, version, ids, judge.parameters):
         if unit.task.why_unreadable is not None:
             continue
         try:
@@ -210,7 +197,7 @@ def _enough(name: str, labels: Sequence[bool]) -> None:
 
 def _label(store: Store, version: JudgeVersion, judge: Bounded, count: int, threshold: float) -> None:
     latest = latest_traces(store, version, limit=count * CHOSEN_FROM)
-    fresh = list(unlabelled(latest, labelled(store, version), this_person()))
+    fresh = list(unlabelled(latest, labelled(store, version), user_name()))
     tasks = list(_tasks(store, version, judge, fresh))
     choices = [
         Choice(judged_trace(task.trace, task.feedback), passed(answer, threshold))
@@ -224,7 +211,7 @@ def _label(store: Store, version: JudgeVersion, judge: Bounded, count: int, thre
     record_read(store, local_reader(), "label", [trace.trace_id for trace in chosen])
 
     def keep(trace_id: str, good: bool) -> None:
-        store.insert("labels", [terminal_label(trace_id, good=good)], token=os.urandom(8).hex())
+        store.insert("labels", [terminal_label(trace_id, user_name(), good=good)], token=os.urandom(8).hex())
 
     with keys() as read:
         kept = label_in_terminal(chosen, keep, read)

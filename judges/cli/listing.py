@@ -19,7 +19,7 @@ from judges.coverage import Coverage, coverage
 from judges.definition import definition_of
 from judges.errors import JudgeFileError
 from judges.passes import version_of
-from judges.standing import Standing, calibration_text, standing_in
+from judges.standing import Standing, calibration_text, standing_by
 from judges.usable import why_unusable
 
 
@@ -71,12 +71,13 @@ def _listed(store: Store, entry: JudgeConfig, error: str | None) -> Listed:
         version = version_of(entry, definition_of(entry))
     except JudgeFileError:
         return Listed(name=entry.name, file=entry.path or entry.made_of, error=error)
+    calibration = latest_calibration(store, entry.name, version.version)
     return Listed(
         name=entry.name,
         file=entry.path or entry.made_of,
         version=version.version,
         coverage=coverage(store, version),
-        calibration=latest_calibration(store, entry.name, version.version),
-        standing=standing_in(store, entry, version.version),
+        calibration=calibration,
+        standing=standing_by(entry, version.version, calibration),
         error=error,
     )

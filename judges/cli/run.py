@@ -8,12 +8,12 @@ import msgspec
 import rich_click as click
 from rich.progress import Progress
 
+from gateway.cli.progress import bars
 from gateway.cli.root import config_option, json_option
 from gateway.config import Config, JudgeConfig, load_config
-from gateway.errors import ConfigError, UsageError
 from gateway.traces.store import Store, open_store
 from judges.budget import Budget
-from judges.cli.bar import progress_bar
+from judges.cli.named import named_judges
 from judges.definition import definition_of
 from judges.errors import JudgeError
 from judges.executor import executor_of
@@ -48,18 +48,11 @@ def run(names: tuple[str, ...], config_path: Path, *, as_json: bool) -> int:
     Exits 2 where a judge's file cannot be used, 1 where its upstream refuses; the others judge all the same.
     """
     config = load_config(config_path)
-    if not config.judges:
-        raise ConfigError(f"{config_path}: no judges are configured; add one under `judges:`")
-    unknown = set(names) - {entry.name for entry in config.judges}
-    if unknown:
-        known = ", ".join(entry.name for entry in config.judges)
-        raise UsageError(f"no judge is named {min(unknown)!r}; judges: {known}")
+    entries = named_judges(config, names, config_path)
     results: list[Ran] = []
     failed = 0
-    with open_store(config) as store, progress_bar() as progress:
-        for entry in config.judges:
-            if names and entry.name not in names:
-                continue
+    with open_store(config) as store, bars() as progress:
+        for entry in entries:
             try:
                 results.append(_run(config, store, entry, progress))
             except JudgeError as error:  # the others are judged nevertheless

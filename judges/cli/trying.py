@@ -136,14 +136,7 @@ def _try(config: Config, store: Store, entry: JudgeConfig, count: int) -> list[T
             executor.start()
         version = version_of(entry, definition)
         ids = latest_traces(store, version, limit=count)
-        units = load_units(
-            store,
-            version,
-            ids,
-            sessions="session" in executor.parameters,
-            later="later" in executor.parameters,
-        )
-        tasks = [unit.task for unit in units]
+        tasks = [unit.task for unit in load_units(store, version, ids, executor.parameters)]
         if tasks:  # reasons, and what the judge prints, may quote them
             shown = dict.fromkeys(trace_id for task in tasks for trace_id in task.trace_ids)
             record_read(store, local_reader(), "try", list(shown))

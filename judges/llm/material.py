@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.traces.markers import why_text_unreadable
-from gateway.traces.types import Trace
+from gateway.traces.markers import is_readable
 from judges.trace import JudgedTrace, judged_trace
 from judges.wire import Task
 
@@ -21,7 +20,9 @@ def answer_material(trace: JudgedTrace) -> dict[str, Any]:
 
 def session_material(task: Task, trace: JudgedTrace) -> dict[str, Any]:
     """The turns of a session, oldest first, up to *trace*, the last one; erased ones are left out."""
-    earlier = [judged_trace(row) for row in task.session if row.trace_id != trace.trace_id and _readable(row)]
+    earlier = [
+        judged_trace(row) for row in task.session if row.trace_id != trace.trace_id and is_readable(row)
+    ]
     turns = [{"prompt": turn.prompt, "answer": answer_text(turn)} for turn in (*earlier, trace)]
     return {"session": turns}
 
@@ -59,7 +60,3 @@ def _content(content: Any) -> str:
         return ""
     parts = [part for part in content if isinstance(part, dict)]
     return "".join(str(part["text"]) if "text" in part else _NOT_TEXT for part in parts)
-
-
-def _readable(row: Trace) -> bool:
-    return why_text_unreadable(row.request) is why_text_unreadable(row.response) is None

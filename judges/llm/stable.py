@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import msgspec
 
 from gateway.config import Config
-from gateway.traces.markers import why_text_unreadable
+from gateway.traces.markers import is_readable
 from gateway.traces.store import Store, open_store
 from gateway.traces.types import Trace
 from judges.llm.material import conversation
@@ -60,7 +60,7 @@ class StableAnswers:
             held += len(readable.request or "") + len(readable.response or "")
             if held > MAX_STABLE_BYTES:
                 break
-            if why_text_unreadable(readable.request) is why_text_unreadable(readable.response) is None:
+            if is_readable(readable):
                 found.setdefault(_prompt(readable), readable)
         return found
 
