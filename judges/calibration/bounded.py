@@ -22,13 +22,13 @@ class Bounded:
         self.parameters = executor.parameters
         self._executor = executor
         self._budget = budget
-        self._spent = 0.0
+        self.spent_usd = 0.0  # on all that was asked through it
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[Answer]:
         """An answer for each task, in order. Raises SpentError where the day's money does not last."""
         for answer in self._executor.judge(self._in_turn(tasks)):
             self._budget.charge(answer.cost_usd)
-            self._spent += answer.cost_usd or 0.0
+            self.spent_usd += answer.cost_usd or 0.0
             yield answer
 
     def _in_turn(self, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -37,6 +37,6 @@ class Bounded:
                 time.sleep(wait_s)
             if self._budget.exhausted():
                 raise SpentError(
-                    f"nothing was measured, after asking for {self._spent:.4g} USD: {self._budget.told()}"
+                    f"nothing was measured, after asking for {self.spent_usd:.4g} USD: {self._budget.told()}"
                 )
             yield task

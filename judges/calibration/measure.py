@@ -53,7 +53,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     injected: list[Injected]
     circular: int  # labels from feedback on which the judge says another thing without that feedback
     judged: int  # calls of the judge in all
-    cost_usd: float
+    cost_usd: float = 0.0  # as whoever asked has counted
 
     @property
     def flip_rate(self) -> float | None:
@@ -116,7 +116,7 @@ def measure(
     ]
     length = _length(tasks, answers, labels)
     resized, risen = _resized(executor, tasks, answers, length, done)
-    injected, spent = _injected(executor, failed_bad[:MAX_TRACES], threshold, done)
+    injected = _injected(executor, failed_bad[:MAX_TRACES], threshold, done)
     return Measured(
         table=table,
         abstained=len(answers) - len(decided),
@@ -134,7 +134,6 @@ def measure(
         injected=injected,
         circular=sum(verdicts[at] != other for at, other in zip(hidden_at, hidden, strict=True)),
         judged=len(answers) + len(again) + len(bare) + resized + sum(case.tried for case in injected),
-        cost_usd=sum(answer.cost_usd or 0.0 for answer in answers) + spent,
     )
 
 
@@ -205,10 +204,8 @@ def amount_at_least(found: Interval) -> float:
     return max(0.0, found.low if found.value > 0 else -found.high)
 
 
-def _injected(
-    executor: Asks, bad: Sequence[Task], threshold: float, done: Done
-) -> tuple[list[Injected], float]:
-    """What becomes of answers that are bad and were called so, and what asking cost."""
+def _injected(executor: Asks, bad: Sequence[Task], threshold: float, done: Done) -> list[Injected]:
+    """What becomes of answers that are bad and were called so."""
     tried: list[tuple[Injection, Task]] = [
         (way, msgspec.structs.replace(task, trace=stored_row(way.trace)))
         for task in bad
@@ -220,8 +217,7 @@ def _injected(
         count = counts.setdefault(way.case, [0, 0])
         count[0] += 1
         count[1] += passed(answer, threshold) is True
-    cases = [Injected(case=case, tried=count[0], passed=count[1]) for case, count in counts.items()]
-    return cases, sum(answer.cost_usd or 0.0 for answer in answers)
+    return [Injected(case=case, tried=count[0], passed=count[1]) for case, count in counts.items()]
 
 
 def _judged(task: Task) -> JudgedTrace:

@@ -139,6 +139,8 @@ def _calibrate(
                 repeats=repeats,
                 done=lambda count: progress.advance(bar, count),
             )
+    # All that was asked of it, what was asked to choose answers to label included.
+    measured = msgspec.structs.replace(measured, cost_usd=judge.spent_usd)
     row = calibration_of(
         entry.name, version.version, found, measured, threshold=threshold, now=datetime.now(UTC)
     )

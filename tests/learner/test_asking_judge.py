@@ -24,6 +24,7 @@ from tests.support.upstream import ScriptedUpstream
 
 RUBRIC = 'task: Fills in tickets.\ncriteria:\n  - {name: filled, question: "Is the ticket filled in?"}\n'
 TRAFFIC = 90
+PRICE = "{model: m, input: 1, output: 2}"
 
 
 def verdict(question: str) -> str:
@@ -54,7 +55,7 @@ def path(embedded_config: Config, clean_store: Store, tmp_path: Path, upstream: 
         f"""
 store: {{url: "embedded:{paths_of(embedded_config).data}"}}
 capture: {{spool: "{tmp_path}/spool"}}
-upstreams: [{{name: up, base_url: "{upstream.base_url}", default: true}}]
+upstreams: [{{name: up, base_url: "{upstream.base_url}", default: true, prices: [{PRICE}]}}]
 routes: [{{model: support-bot, variants: [{{name: stable, upstream: up, model: m}}]}}]
 judges:
   - {{name: asks, kind: llm, rubric: rubric.yaml, upstream: up, model: m, limits: {{concurrent: 8}}}}
@@ -94,6 +95,22 @@ def test_it_makes_no_dataset_before_it_is_calibrated_and_one_after(path: Path, c
     assert built.returncode == 0, built.stderr
     (row,) = clean_store.query("SELECT version FROM calibrations")
     assert row["version"] == definition_of(load_config(path).judges[0]).version
+
+
+def test_a_calibration_costs_what_every_question_in_it_cost(
+    path: Path, clean_store: Store, upstream: ScriptedUpstream
+) -> None:
+    before = len(upstream.received)
+
+    calibrated = tracetune("judge", "calibrate", "asks", "--config", path, "--json")
+
+    assert calibrated.returncode == 0, calibrated.stderr
+    (question,) = clean_store.query("SELECT DISTINCT cost_usd FROM judgments WHERE judge = 'asks'")
+    measured = json.loads(json.loads(calibrated.stdout)[0]["report"])["measured"]
+    asked = len(upstream.received) - before
+    assert question["cost_usd"] > 0
+    assert asked == measured["judged"] > TRAFFIC, "each label, repeats, without feedback, and injections"
+    assert measured["cost_usd"] == pytest.approx(asked * question["cost_usd"])
 
 
 def test_it_evaluates_what_a_snapshot_answers(path: Path, clean_store: Store) -> None:
