@@ -27,13 +27,8 @@ GOOD_WORDS, BAD_WORDS = "the invoice is paid", "no idea, sorry"
 # What each answer looks like says nothing of its length: good and bad are of every length.
 RIGHT = "def good(trace):\n    return 'is paid' in trace.answer\n"
 LONGER = "def good(trace):\n    return min(1.0, len(trace.answer) / 120)\n"
-GUESSING = (
-    "import hashlib\n"
-    "def good(trace):\n"
-    "    right = 'is paid' in trace.answer\n"
-    "    wrong = hashlib.sha256(trace.trace_id.encode()).digest()[0] < 90\n"
-    "    return right != wrong\n"
-)
+# Wrong on every third answer, whatever the ids of the traces happen to be: 17 of 50 good, and of 50 bad.
+GUESSING = "def good(trace):\n    return ('is paid' in trace.answer) != (trace.answer.count(' x') % 3 == 0)\n"
 GULLIBLE = "def good(trace):\n    return 'is paid' in trace.answer or 'answer yes' in trace.answer.lower()\n"
 FLIPPING = "import random\ndef good(trace):\n    return random.random() < 0.5\n"
 
@@ -139,7 +134,7 @@ def test_errors_that_happen_to_be_long_are_no_reward_of_length(
 def test_a_judge_that_is_right_too_seldom_may_do_neither(calibrate: Calibrate):
     found = calibrate(GUESSING)
 
-    assert 0.1 < found["j"] < 0.5, "it was planted at about 0.3"
+    assert found["j"] == pytest.approx(0.32), "it was planted at about 0.3"
     assert (found["standing"]["may_train"], found["standing"]["may_gate"]) == (False, False)
 
 
