@@ -23,6 +23,7 @@ from benchmarks.machine import Machine, commit, this_machine
 from benchmarks.outage import Outage, outage
 from benchmarks.pipeline import STAGES, Pipeline, pipeline
 from benchmarks.processes import interruptible
+from benchmarks.result_file import tell
 from benchmarks.types import BenchmarkError
 from benchmarks.work_folder import work_folder
 from gateway.errors import TracetuneError
@@ -33,7 +34,6 @@ START_WITHIN_S = 0.2
 TWO_AT_ONCE = 0.25  # of the runs
 WHOLE_WITHIN_S = 900.0  # nothing is lost by a machine that does something else meanwhile
 LIMIT_S = 4 * 3600.0
-RESULTS = Path(__file__).parent / "results"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,10 +192,7 @@ def main() -> int:
             )
     except (BenchmarkError, TracetuneError) as error:
         raise SystemExit(f"{error} (seed {seed})") from error
-    content = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    sys.stdout.buffer.write(content)
-    if options.name:
-        (RESULTS / f"{options.name}.json").write_bytes(content)
+    tell(result, options.name)
     return 0 if result.clean else 1
 
 

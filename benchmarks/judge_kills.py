@@ -22,6 +22,7 @@ import msgspec
 from benchmarks.judged_store import ENVIRONMENT, Judged, add, judged_store, some_traces, verdicts, write_judge
 from benchmarks.machine import Machine, commit, this_machine
 from benchmarks.processes import interruptible
+from benchmarks.result_file import tell
 from benchmarks.types import BenchmarkError
 from benchmarks.work_folder import work_folder
 from gateway.errors import TracetuneError
@@ -35,7 +36,6 @@ START_WITHIN_S = 60.0
 GONE_WITHIN_S = 10.0
 RUN_WITHIN_S = 600.0
 LIMIT_S = 3600.0
-RESULTS = Path(__file__).parent / "results"
 MARK = "judging"  # a file that is there once the judges judge
 SLOW = (
     "import pathlib, time\n"
@@ -190,10 +190,7 @@ def main() -> int:
             )
     except (BenchmarkError, TracetuneError) as error:
         raise SystemExit(f"{error} (seed {seed})") from error
-    content = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    sys.stdout.buffer.write(content)
-    if options.name:
-        (RESULTS / f"{options.name}.json").write_bytes(content)
+    tell(result, options.name)
     return 0 if result.clean else 1
 
 

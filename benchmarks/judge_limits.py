@@ -7,19 +7,17 @@ within the stated 95 % limits in at least 95 % of them, and J above its lower li
 from __future__ import annotations
 
 import argparse
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from benchmarks.machine import Machine, commit, this_machine
+from benchmarks.result_file import tell
 from judges.calibration.statistics import Confusion, kappa, proportion, youden
 
 CALIBRATIONS = 2_000
 SEED = 7
-RESULTS = Path(__file__).parent / "results"
 # Good and bad answers with a label, and how often the judge is right on each.
 JUDGES = [
     (20, 20, 0.9, 0.9),
@@ -99,10 +97,7 @@ def main() -> None:
         nominal=0.95,
         judges=[held(*judge, arguments.calibrations) for judge in JUDGES],
     )
-    encoded = msgspec.json.format(msgspec.json.encode(result), indent=2)
-    sys.stdout.write(encoded.decode() + "\n")
-    if arguments.name:
-        (RESULTS / f"{arguments.name}.json").write_bytes(encoded + b"\n")
+    tell(result, arguments.name)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from benchmarks.judged_store import (
 from benchmarks.machine import Machine, commit, this_machine
 from benchmarks.process_cpu import cpu_s
 from benchmarks.processes import interruptible
+from benchmarks.result_file import tell
 from benchmarks.types import BenchmarkError
 from benchmarks.work_folder import work_folder
 from gateway.errors import TracetuneError
@@ -49,7 +50,6 @@ WRITTEN_EVERY_S = 0.2
 WRITTEN_AT_ONCE = 20
 RUN_WITHIN_S = 600.0
 LIMIT_S = 3600.0
-RESULTS = Path(__file__).parent / "results"
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,10 +233,7 @@ def main() -> None:
     result = JudgingResult(
         commit=commit(), began_at=began.isoformat(timespec="seconds"), machine=machine, pace=pace, anew=anew
     )
-    content = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    sys.stdout.buffer.write(content)
-    if options.name:
-        (RESULTS / f"{options.name}.json").write_bytes(content)
+    tell(result, options.name)
 
 
 if __name__ == "__main__":

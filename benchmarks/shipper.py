@@ -25,6 +25,7 @@ from benchmarks.machine import Machine, commit, this_machine
 from benchmarks.ours import REPOSITORY, configuration
 from benchmarks.process_cpu import cpu_s
 from benchmarks.processes import interruptible, started
+from benchmarks.result_file import tell
 from benchmarks.types import BenchmarkError
 from benchmarks.work_folder import CONFIGURATION, work_folder
 from gateway.config import Config
@@ -45,7 +46,6 @@ GROUP = 250
 GROUPS_PER_FILE = 10  # about spool.SPOOL_SEGMENT_BYTES, as files are while the store is behind
 STORE_WITHIN_S = 60.0
 LIMIT_S = 1800.0
-RESULTS = Path(__file__).parent / "results"
 
 
 class ShipperResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,10 +222,7 @@ def main() -> None:
             result = measure(folder, options.rows, options.seed)
     except (BenchmarkError, TracetuneError) as error:
         raise SystemExit(str(error)) from error
-    content = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    sys.stdout.buffer.write(content)
-    if options.name:
-        (RESULTS / f"{options.name}.json").write_bytes(content)
+    tell(result, options.name)
 
 
 if __name__ == "__main__":

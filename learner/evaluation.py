@@ -11,10 +11,11 @@ import msgspec
 
 from gateway.config import LearnerConfig
 from gateway.traces.bodies.bodies import Bodies, Owner
+from judges.calibration.statistics import Interval
 from judges.standing import Standing
 from learner.gap import Gap, Scores, offline_gap
 from learner.generate import Answer, Arm, Job, SealedPrompts
-from learner.paired import Comparison, Interval, compare, mean_interval
+from learner.paired import Comparison, compare, mean_interval
 from learner.rows import owner_of, read_rows
 from learner.types import Example, HoldoutRow, TrainPlan
 

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from learner.paired import Interval, bootstrap
+from judges.calibration.statistics import Interval
+from learner.paired import bootstrap
 from learner.rollout.eprocess import Sample, difference_interval
 
 GAP_BOUND = 0.06  # score points: twice the default margin of quality; below it no decision would turn over

@@ -9,18 +9,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-Z95 = 1.959963984540054  # two-sided 95 %
+from judges.calibration.statistics import Z95, Interval
+
 RESAMPLES = 10_000
 SEED = 7
-
-
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate with its two-sided 95 % limits. `n` 0: nothing was compared and the limits say nothing."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

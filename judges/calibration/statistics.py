@@ -16,7 +16,7 @@ _HALVINGS = 50  # of [0, 1]: exact to 1e-15
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate and its 95 % limits, from *n* observations."""
+    """An estimate and its 95 % limits, from *n* observations; of none the limits say nothing."""
 
     value: float
     low: float

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from judges.calibration.statistics import Interval
 from learner.evaluation import ALL, Evaluation, GateReport
-from learner.paired import Interval
 from learner.types import Progress as Step
 
 

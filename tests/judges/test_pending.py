@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from gateway.traces.batches import cut
 from gateway.traces.store import Store
-from gateway.traces.types import Judgment
 from judges.pending import (
     MAX_FEEDBACK,
     JudgeVersion,
@@ -23,7 +22,7 @@ from judges.pending import (
     windows,
 )
 from judges.rows import BATCH_BYTES, Known, load_tasks
-from tests.support.judging import ALWAYS, add, feedback_on, judge_all, some_traces
+from tests.support.judging import ALWAYS, add, feedback_on, judge_all, some_traces, store_verdicts
 from tests.support.judging import ANY_JUDGE as ANY
 from tests.support.store import a_trace
 
@@ -221,19 +220,7 @@ def test_what_was_said_since_a_trace_was_found_due_makes_it_due_again(clean_stor
     known = Known(quiet.started_at, rated.started_at, frozenset({quiet.trace_id}))
     tasks = list(load_tasks(clean_store, [quiet.trace_id, rated.trace_id], sessions=False, known=known))
     assert [(task.feedback_seen, len(task.feedback)) for task in tasks] == [(0, 0), (1, 1)]
-    rows = [
-        Judgment(
-            trace_id=task.trace.trace_id,
-            judge=ANY.judge,
-            version=ANY.version,
-            score=1.0,
-            reason="",
-            judged_at=datetime.now(UTC),
-            feedback_seen=task.feedback_seen,
-        )
-        for task in tasks
-    ]
-    clean_store.insert("judgments", rows, token="seen")
+    store_verdicts(clean_store, ANY, tasks)
     assert pending(clean_store, ANY, ALWAYS, limit=10) == [quiet.trace_id]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from judges.calibration.statistics import Interval
 from learner.gap import GAP_BOUND, Gap, Scores, offline_gap, traffic_gap
-from learner.paired import Interval
 from learner.rollout.eprocess import Sample
 
 SIMULATIONS = 250

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gateway.traces.store import Store
 from gateway.traces.types import Feedback, Judgment, Trace
 from judges.pending import JudgeVersion, Since, pending
 from judges.rows import load_tasks
+from judges.wire import Task
 from tests.support.store import a_trace
 
 # Judges of Python ask no upstream.
@@ -80,6 +81,11 @@ def judged(store: Store, judge: str = "good") -> dict[str, float | str]:
 def judge_all(store: Store, judge: JudgeVersion = ANY_JUDGE) -> None:
     """As a pass does, but for the verdict: what was loaded is what was seen."""
     tasks = load_tasks(store, pending(store, judge, ALWAYS, limit=10_000), sessions=False)
+    store_verdicts(store, judge, tasks)
+
+
+def store_verdicts(store: Store, judge: JudgeVersion, tasks: Iterable[Task]) -> None:
+    """A full score for each of *tasks*, by what was loaded."""
     rows = [
         Judgment(
             trace_id=task.trace.trace_id,
