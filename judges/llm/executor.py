@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
 from typing import Self
@@ -93,7 +93,7 @@ class ModelExecutor:
         drawn_all = False
         try:
             while not stop():
-                while not drawn_all and _running(waiting) < most and len(waiting) < AHEAD * most:
+                while not drawn_all and len(waiting) < AHEAD * most and _has_place(waiting, most):
                     task = next(source, None)
                     if task is None:
                         drawn_all = True
@@ -202,5 +202,9 @@ class ModelExecutor:
         return ModelClients(entry, secrets, model, self._judge.within_s)
 
 
-def _running(waiting: Iterable[Future[Answer]]) -> int:
-    return sum(not each.done() for each in waiting)
+def _has_place(waiting: Collection[Future[Answer]], most: int) -> bool:
+    """Whether another trace may be asked about: what failed for one would fail for all."""
+    if sum(not each.done() for each in waiting) >= most:
+        return False
+    # Looked at after that: who was done in time for its place to count as free has its error by now.
+    return all(not each.done() or each.exception() is None for each in waiting)

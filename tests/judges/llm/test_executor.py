@@ -121,6 +121,25 @@ def test_a_refused_key_ends_the_pass_with_what_was_judged_before_it(
     assert len(upstream.received) == 3
 
 
+def test_after_a_refused_key_nothing_more_is_asked_though_an_earlier_trace_is_still_waited_for(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    async def slow(received: Received, reply: Reply) -> None:
+        while len(upstream.received) < 2:
+            await reply.pause(0.01)
+        await reply.pause(0.5)  # the other one is refused long before
+        await answers(said("yes"))(received, reply)
+
+    upstream.then(slow)
+    upstream.default = answers_status(401)
+    judge = a_judge(tmp_path, rubric_text=ONE, limits=JudgeLimits(concurrent=2))
+    with executor_of(a_config(upstream.base_url), judge, definition_of(judge)) as executor:
+        found = executor.judge([a_task() for _ in range(9)])
+        with pytest.raises(JudgeUpstreamError):
+            list(found)
+    assert len(upstream.received) == 2
+
+
 def test_erased_and_unreadable_traces_are_shown_to_nobody(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     task = a_task()
     erased = msgspec.structs.replace(task, trace=msgspec.structs.replace(task.trace, response=ERASED))
